@@ -1,0 +1,217 @@
+"""The bus: one shared append-only log, and one cursor into it for each subscriber.
+
+`publish` appends and returns; it costs the same for one subscriber or ten, never waits, never raises because of a
+subscriber, and may be called from any thread. Each subscriber has a task of its own that hands it batches, so one that
+raises or hangs delays nobody else. For every subscriber, always: published = delivered + dropped + pending.
+
+Lossless subscribers never lose an event. Instead `admission` holds back new work while one of them is too far behind:
+back-pressure belongs there, not in the middle of somebody's run. Lossy subscribers lose their oldest events once they
+are `capacity` behind, and every loss is counted.
+"""
+
+import logging
+from types import TracebackType
+from typing import Self
+
+import anyio
+import msgspec
+from anyio.abc import TaskGroup
+
+from .errors import BusClosed, ConfigurationError
+from .events import Event
+from .loop import LoopThread
+from .subscription import Lane, Log, Receiver, SubscriberStatistics, Subscription
+
+logger = logging.getLogger("runmeter")
+
+LOSSY_GRACE = 1.0
+"""Seconds that closing waits for lossy subscribers to catch up."""
+
+
+class BusStatistics(msgspec.Struct, frozen=True):
+    """The bus's accounting."""
+
+    published: int
+    """Events published since the bus was made."""
+    retained: int
+    """Events held in memory, for the slowest subscriber."""
+    subscribers: tuple[SubscriberStatistics, ...]
+
+
+class Bus:
+    """Carries events from where they happen to whoever subscribed. Use it as an async context manager.
+
+    What is published before it starts is delivered once it has.
+
+    Args:
+        linger: Seconds to wait after the first event of a batch for more to come. It bounds how late a subscriber hears
+            of an event, and keeps the loop from waking up for each one.
+        retry_delay: Seconds before a subscriber that raised is tried again; doubles with each further failure.
+    """
+
+    def __init__(self, *, linger: float = 0.01, retry_delay: float = 0.05) -> None:
+        self._linger = linger
+        self._retry_delay = retry_delay
+        self._log = Log()
+        self._events = self._log.events
+        self._subscriptions: list[Subscription] = []
+        self._asleep = False  # the dispatcher waits for the bell
+        self._closed = False
+        self._holding = False  # some new run waits for admission
+        self._tasks: TaskGroup | None = None
+        self._bell: anyio.Event
+        self._progress: anyio.Event
+        self._loop: LoopThread
+
+    # The subscribers' side
+
+    def subscribe(
+        self, receive: Receiver, *, name: str, lane: Lane = "lossless", capacity: int = 10_000
+    ) -> Subscription:
+        """Add a subscriber. It gets every event published from now on, in batches, in the order of publishing.
+
+        Args:
+            receive: Takes a batch. If it raises, it gets the same batch again, later.
+            name: What to call it in logs and statistics.
+            lane: `lossless` never loses an event, and holds back new runs while it is more than `capacity` behind;
+                `lossy` is never waited for, and loses its oldest events beyond `capacity`.
+            capacity: In events.
+
+        Raises:
+            ConfigurationError: the capacity is not positive, or there is no such lane.
+        """
+        if capacity < 1 or lane not in ("lossless", "lossy"):
+            raise ConfigurationError(
+                f"subscriber {name!r}: the capacity must be positive (is {capacity}), "
+                f"the lane 'lossless' or 'lossy' (is {lane!r})"
+            )
+        subscription = Subscription(self._log, receive, name, lane, capacity)
+        self._subscriptions.append(subscription)
+        if self._tasks is not None:
+            self._start(subscription)
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Deliver nothing more to this subscriber."""
+        self._subscriptions.remove(subscription)
+        subscription.cancel()
+
+    def statistics(self) -> BusStatistics:
+        """The accounting now, of the bus and of each subscriber."""
+        return BusStatistics(
+            published=self._log.end,
+            retained=len(self._events),
+            subscribers=tuple(subscription.statistics() for subscription in self._subscriptions),
+        )
+
+    # The publishers' side
+
+    def publish(self, event: Event) -> None:
+        """Append an event for every subscriber. From any thread.
+
+        Raises:
+            BusClosed: the bus has closed.
+        """
+        # All of the hot path: one append, and a look whether somebody must be woken.
+        self._events.append(event)
+        if self._asleep:
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._closed:
+            self._events.pop()
+            raise BusClosed
+        self._asleep = False
+        self._loop.run(self._ring)
+
+    def _ring(self) -> None:
+        self._bell.set()
+
+    async def admission(self) -> None:
+        """Wait until no lossless subscriber is more than its capacity behind."""
+        while slow := [subscription.name for subscription in self._subscriptions if subscription.blocking]:
+            if not self._holding:
+                self._holding = True
+                logger.info("new runs wait until these subscribers have caught up: %s", ", ".join(slow))
+            await self._progress.wait()
+        self._holding = False
+
+    # Life
+
+    async def __aenter__(self) -> Self:
+        self._loop = LoopThread()
+        self._bell = anyio.Event()
+        self._progress = anyio.Event()
+        self._tasks = await anyio.create_task_group().__aenter__()
+        self._tasks.start_soon(self._dispatch, name="runmeter bus")
+        for subscription in self._subscriptions:
+            self._start(subscription)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._tasks is not None  # noqa: S101 - entered before
+        if not self._closed:
+            await self.drain(LOSSY_GRACE)
+        self._tasks.cancel_scope.cancel()
+        for subscription in self._subscriptions:
+            subscription.give_up()
+        await self._tasks.__aexit__(None, None, None)  # an error of the body passes by: the group would wrap it
+
+    async def drain(self, timeout: float) -> None:
+        """Publish no more, and deliver what is pending.
+
+        Args:
+            timeout: Seconds to wait for lossless subscribers, at most. Lossy ones get at most `LOSSY_GRACE`.
+        """
+        self._closed = self._asleep = True
+        for subscription in self._subscriptions:
+            subscription.wake()
+        with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(timeout):
+                await self._delivered("lossless")
+            with anyio.move_on_after(min(timeout, LOSSY_GRACE)):
+                await self._delivered("lossy")
+
+    async def _delivered(self, lane: Lane) -> None:
+        while any(subscription.pending for subscription in self._subscriptions if subscription.lane == lane):
+            await self._progress.wait()
+
+    def _start(self, subscription: Subscription) -> None:
+        assert self._tasks is not None  # noqa: S101 - only called while running
+        self._tasks.start_soon(
+            subscription.deliver,
+            self._progressed,
+            self._retry_delay,
+            name=f"runmeter subscriber {subscription.name}",
+        )
+
+    async def _dispatch(self) -> None:
+        """Wake the subscribers when there is something new: once a batch, not once an event."""
+        told = 0
+        while True:
+            self._bell = anyio.Event()
+            # In this order: whoever publishes after the flag is up rings, whoever did before has moved the end.
+            self._asleep = True
+            if self._log.end == told:
+                await self._bell.wait()
+            self._asleep = self._closed
+            await anyio.sleep(self._linger)
+            told = self._log.end
+            for subscription in self._subscriptions:
+                subscription.wake()
+            self._trim()
+
+    def _progressed(self) -> None:
+        self._trim()
+        self._progress.set()
+        self._progress = anyio.Event()
+
+    def _trim(self) -> None:
+        """Free what every subscriber has been handed, and what a slow lossy one may not keep."""
+        oldest = self._log.end
+        for subscription in self._subscriptions:
+            subscription.drop_oldest()
+            oldest = min(oldest, subscription.cursor)
+        self._log.trim(oldest)

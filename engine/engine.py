@@ -1,0 +1,362 @@
+"""The engine: runs patterns, and lets everybody who is interested know what they did."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self, TypeAlias
+
+import anyio
+import anyio.to_thread
+import msgspec
+from anyio.abc import TaskGroup
+
+from .bus import Bus, BusStatistics
+from .clock import Clock, IdSource, SystemClock, random_run_id
+from .errors import ConfigurationError, EngineNotRunning, RunAborted, RunTimeout
+from .events import Event
+from .execution import Execution, RunInfo, Runtime, current_execution
+from .many import Progress, run_many
+from .pricing import PriceBook
+from .result import RunResult
+from .stream import Channel, RunStream
+from .subscription import Lane, Receiver, Subscription
+from .tracing import Telemetry
+from .usage import UsageAggregator, UsageStatistics
+
+INTERRUPTED_GRACE = 0.8
+"""Seconds for everything an engine still does when it is left by an exception, Ctrl-C for example."""
+ABORT_GRACE = 1.0
+"""Seconds that runs stopped at closing have to clean up."""
+
+Messages: TypeAlias = Any
+"""A string, OpenAI dicts, LangChain messages: whatever the pattern takes."""
+Context: TypeAlias = Mapping[str, Any] | None
+PatternFunction: TypeAlias = Callable[[Messages, Context], Awaitable[Any]]
+
+
+class Pattern(Protocol):
+    """What an engine runs. Attributes `name`, `framework` and `operation` are used where a pattern has them."""
+
+    async def execute(self, messages: Messages, context: Context = None) -> Any:
+        """Do the work. `current_execution()` is the handle of the run."""
+        ...
+
+
+class EngineStatistics(msgspec.Struct, frozen=True):
+    """What an engine is doing."""
+
+    running: int
+    """Runs in flight, child runs not counted."""
+    bus: BusStatistics
+
+
+class Engine:
+    """Runs patterns and meters every one of them. Use it as an async context manager, on asyncio or trio.
+
+    Args:
+        usage: Where statistics are kept; by default an aggregator of its own. One aggregator can serve several engines.
+        prices: What tokens cost; by default the aggregator's price book. Not together with `usage`.
+        telemetry: Where traces and metrics go, such as `runmeter.telemetry.configure()`.
+        max_concurrent_runs: How many runs go on at once; further ones wait. Child runs are not counted.
+        drain_timeout: Seconds that closing waits for runs in flight, and again for lossless subscribers.
+        clock: Where times come from.
+        new_run_id: Where run ids come from.
+
+    Raises:
+        ConfigurationError: arguments that contradict each other or lie outside their range.
+    """
+
+    def __init__(
+        self,
+        *,
+        usage: UsageAggregator | None = None,
+        prices: PriceBook | None = None,
+        telemetry: Telemetry | None = None,
+        max_concurrent_runs: int | None = None,
+        drain_timeout: float = 30.0,
+        clock: Clock | None = None,
+        new_run_id: IdSource = random_run_id,
+    ) -> None:
+        if usage is not None and prices is not None:
+            raise ConfigurationError(
+                "give the prices to the aggregator, UsageAggregator(prices), or to the engine; not both"
+            )
+        if max_concurrent_runs is not None and max_concurrent_runs < 1:
+            raise ConfigurationError(f"max_concurrent_runs must be at least 1 or None, is {max_concurrent_runs}")
+        if drain_timeout < 0:
+            raise ConfigurationError(f"drain_timeout must not be negative, is {drain_timeout}")
+        self._usage = usage or UsageAggregator(prices)
+        self._telemetry = telemetry
+        self._limit = max_concurrent_runs
+        self._drain_timeout = drain_timeout
+        self._bus = Bus()
+        self._runtime = Runtime(self, self._bus.publish, clock or SystemClock(), new_run_id, telemetry)
+        self._tasks: TaskGroup | None = None
+        self._closing = False
+        self._aborting = False
+        self._running: set[anyio.CancelScope] = set()
+        self._slots: AbstractAsyncContextManager[Any]
+        self._quiet: anyio.Event
+
+        self._folding = self._bus.subscribe(self._usage.fold, name="usage")
+        self._usage.follow(self._folding.catch_up)
+        if telemetry is not None:
+            self._bus.subscribe(telemetry.receive, name="telemetry", lane="lossy", capacity=100_000)
+
+    # Running
+
+    async def run(
+        self,
+        pattern: Pattern | PatternFunction,
+        messages: Messages,
+        context: Context = None,
+        *,
+        tags: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        conversation_id: str | None = None,
+    ) -> RunResult[Any]:
+        """Run a pattern, in the caller's task. Within another run it becomes that run's child.
+
+        Args:
+            pattern: An object with `async execute(messages, context)`, or an async function of these two.
+            messages: What the pattern takes.
+            context: Handed to the pattern as it is.
+            tags: What to break statistics down by, such as `{"tenant": "acme"}`. A child run inherits its parent's.
+            timeout: Seconds the run may take. Waiting for its turn does not count.
+            conversation_id: The conversation the run belongs to, if there is one.
+
+        Raises:
+            EngineNotRunning: the engine has not started, or has closed.
+            RunTimeout: the run took longer than its timeout.
+            RunAborted: the engine closed before the run was done.
+            ConfigurationError: the pattern is none, the timeout not positive, or a tag no string.
+            Exception: whatever the pattern raises.
+        """
+        info, execute = _describe(pattern, tags, conversation_id)
+        work = partial(execute, messages, context)
+        return await self._run(self._runtime, info, work, timeout)
+
+    def stream(
+        self,
+        pattern: Pattern | PatternFunction,
+        messages: Messages,
+        context: Context = None,
+        *,
+        tags: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        conversation_id: str | None = None,
+        buffer: int = 16,
+    ) -> RunStream:
+        """Run a pattern in a task of its own, and hand out its deltas and events as they come.
+
+        Takes what `run` takes and raises what it raises.
+
+        Args:
+            buffer: Deltas that may wait to be taken before the pattern is made to wait.
+        """
+        if buffer < 1:
+            raise ConfigurationError(f"buffer must be at least 1, is {buffer}")
+        info, execute = _describe(pattern, tags, conversation_id)
+        work = partial(execute, messages, context)
+        return RunStream(partial(self._start_stream, info=info, work=work, timeout=timeout), buffer)
+
+    async def map(
+        self,
+        pattern: Pattern | PatternFunction,
+        inputs: Iterable[Messages],
+        context: Context = None,
+        *,
+        concurrency: int = 10,
+        on_error: Literal["raise", "collect"] = "raise",
+        progress: Progress | None = None,
+        tags: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> list[RunResult[Any] | Exception]:
+        """Run a pattern on many inputs, a number of them at once.
+
+        Args:
+            inputs: Messages, one item a run; taken one by one as runs begin.
+            concurrency: How many runs go on at once, at most.
+            on_error: `raise` stops all at the first run that fails and raises its exception; `collect` puts the
+                exception in the result's place and goes on.
+            progress: Called after every run with how many are done and of how many.
+            context, tags, timeout: As in `run`, for each run.
+
+        Returns:
+            One result for each input, in their order.
+        """
+        run = partial(self.run, pattern, context=context, tags=tags, timeout=timeout)
+        return await run_many(run, inputs, concurrency, on_error, progress)
+
+    async def _run(
+        self, runtime: Runtime, info: RunInfo, work: Callable[[], Awaitable[Any]], timeout: float | None
+    ) -> RunResult[Any]:
+        if timeout is not None and timeout <= 0:
+            raise ConfigurationError(f"timeout must be positive, is {timeout}")
+        parent = current_execution()
+        if parent.runtime.owner is self:
+            return await self._attend(parent.child(info), work, timeout)
+        self._check_open()
+        await self._bus.admission()
+        async with self._slots:
+            self._check_open()
+            return await self._attend(Execution(runtime, info), work, timeout)
+
+    async def _attend(
+        self, execution: Execution, work: Callable[[], Awaitable[Any]], timeout: float | None
+    ) -> RunResult[Any]:
+        """Do the work inside its run, until it is done, out of time, or stopped."""
+        scope = anyio.CancelScope()
+        if timeout is not None:
+            scope.deadline = anyio.current_time() + timeout
+        self._running.add(scope)
+        try:
+            with execution:
+                with scope:
+                    value = await work()
+                if scope.cancelled_caught:
+                    raise self._reason(execution, timeout)
+        finally:
+            self._running.remove(scope)
+            if self._closing and not self._running:
+                self._quiet.set()
+        return RunResult(
+            execution.run_id,
+            value,
+            execution.duration_ns,
+            tuple(execution.requests),
+            tuple(request for child in execution.descendants() for request in child.requests),
+            self._usage.prices,
+        )
+
+    def _reason(self, execution: Execution, timeout: float | None) -> Exception:
+        if timeout is None or self._aborting:
+            return RunAborted(execution.info.pattern, execution.run_id)
+        return RunTimeout(execution.info.pattern, execution.run_id, timeout)
+
+    async def _start_stream(
+        self, channel: Channel, *, info: RunInfo, work: Callable[[], Awaitable[Any]], timeout: float | None
+    ) -> None:
+        self._check_open()
+        assert self._tasks is not None  # noqa: S101 - open
+        self._tasks.start_soon(self._feed, channel, info, work, timeout, name=f"runmeter stream {info.pattern}")
+
+    async def _feed(
+        self, channel: Channel, info: RunInfo, work: Callable[[], Awaitable[Any]], timeout: float | None
+    ) -> None:
+        """Run, with everything that happens going into the channel as well."""
+
+        def publish(event: Event) -> None:
+            self._bus.publish(event)
+            channel.put(event)
+
+        result: RunResult[Any] | None = None
+        error: Exception = RunAborted(info.pattern, "")
+        runtime = replace(self._runtime, publish=publish, delta=channel.put_delta)
+        try:
+            with channel.scope:
+                result = await self._run(runtime, info, work, timeout)
+        except Exception as raised:
+            error = raised
+        finally:
+            channel.end(result, None if result else error)
+
+    # Looking
+
+    def subscribe(self, receive: Receiver, *, name: str, lane: Lane = "lossy", capacity: int = 10_000) -> Subscription:
+        """Have every event of every run handed to a function, in batches; see `Bus.subscribe`."""
+        return self._bus.subscribe(receive, name=name, lane=lane, capacity=capacity)
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Hand nothing more to this subscriber."""
+        self._bus.unsubscribe(subscription)
+
+    def usage(self) -> UsageStatistics:
+        """The statistics so far. Every run that has returned is in them."""
+        return self._usage.snapshot()
+
+    def statistics(self) -> EngineStatistics:
+        """What the engine is doing, and the bus's accounting."""
+        return EngineStatistics(len(self._running), self._bus.statistics())
+
+    # Life
+
+    async def __aenter__(self) -> Self:
+        if self._tasks is not None:
+            raise EngineNotRunning(closed=True)
+        if not self._usage.prices.loaded:
+            await anyio.to_thread.run_sync(self._usage.prices.load)
+        self._slots = anyio.Semaphore(self._limit, fast_acquire=True) if self._limit else nullcontext()
+        self._quiet = anyio.Event()
+        await self._bus.__aenter__()
+        self._tasks = await anyio.create_task_group().__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing = True
+        in_order = False
+        try:
+            if error is None and self._running:
+                with anyio.move_on_after(self._drain_timeout):
+                    await self._quiet.wait()
+            in_order = error is None
+        finally:
+            await self._stop(self._drain_timeout if in_order else INTERRUPTED_GRACE)
+            await self._end_tasks()
+
+    async def _stop(self, timeout: float) -> None:
+        """Stop what still runs, then let the subscribers have all of it."""
+        with anyio.move_on_after(timeout + ABORT_GRACE, shield=True):
+            self._aborting = True
+            for scope in self._running:
+                scope.cancel()
+            if self._running:
+                with anyio.move_on_after(ABORT_GRACE):
+                    await self._quiet.wait()
+            await self._bus.drain(timeout)
+            if self._telemetry is not None:
+                await self._telemetry.flush(timeout)
+
+    async def _end_tasks(self) -> None:
+        assert self._tasks is not None  # noqa: S101 - entered before
+        # An error of the body is not passed on to the task groups: they would wrap it.
+        try:
+            self._tasks.cancel_scope.cancel()
+            await self._tasks.__aexit__(None, None, None)
+        finally:
+            await self._bus.__aexit__(None, None, None)
+            self._folding.catch_up()
+            self._usage.unfollow(self._folding.catch_up)
+
+    def _check_open(self) -> None:
+        if self._closing or self._tasks is None:
+            raise EngineNotRunning(closed=self._closing)
+
+
+def _describe(
+    pattern: Pattern | PatternFunction, tags: Mapping[str, str] | None, conversation_id: str | None
+) -> tuple[RunInfo, PatternFunction]:
+    """What to call the run, and the function that does its work."""
+    execute = getattr(pattern, "execute", pattern)
+    if not callable(execute) or isinstance(pattern, type):
+        raise ConfigurationError(
+            f"cannot run {pattern!r}: give an object with `async execute(messages, context)`, or an async function"
+        )
+    for pair in (tags or {}).items():
+        if not all(isinstance(part, str) for part in pair):
+            raise ConfigurationError(f"a tag is a string with a name, not {pair[0]!r}: {pair[1]!r}")
+    name = getattr(pattern, "name", None) or getattr(pattern, "__qualname__", None) or type(pattern).__name__
+    return (
+        RunInfo(
+            str(name),
+            getattr(pattern, "framework", "python"),
+            getattr(pattern, "operation", "invoke_agent"),
+            conversation_id,
+            dict(tags or {}),
+        ),
+        execute,
+    )

@@ -1,0 +1,264 @@
+"""The handle of the running run: what patterns use to say what they do.
+
+`current_execution()` gives it. Its context managers emit the events and measure the time:
+
+    with current_execution().model_call(ModelRequest(provider="openai", model="gpt-6-luna")) as call:
+        response = await client.responses.create(...)
+        call.record(usage, response_id=response.id)
+
+Publishing is synchronous, so a run's end needs no shielding from cancellation. Outside an engine there is a handle all
+the same; it does nothing.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from itertools import count
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import msgspec
+
+from .clock import Clock, IdSource, SystemClock, random_run_id
+from .errors import RunTimeout
+from .events import Event, ExecutionFinished, ExecutionStarted, Status, TokenUsage, TraceContext
+from .operations import (
+    AssistantCall,
+    ModelCall,
+    ModelRequest,
+    ToolCall,
+    error_message,
+    error_type,
+    status_of,
+)
+from .tracing import Tracing
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What runs need of their engine."""
+
+    owner: object
+    """Whoever made it: a run within a run of the same owner is its child."""
+    publish: Callable[[Event], None]
+    clock: Clock = SystemClock()  # noqa: RUF009 - it has no state
+    new_run_id: IdSource = random_run_id
+    tracing: Tracing | None = None
+    delta: Callable[[str, str], Awaitable[None]] | None = None
+    """Takes a run id and a piece of its answer, where somebody streams the run."""
+
+
+class RunInfo(msgspec.Struct, frozen=True):
+    """What a run is called and belongs to."""
+
+    pattern: str
+    framework: str = "python"
+    operation: Literal["invoke_agent", "invoke_workflow"] = "invoke_agent"
+    """Whether the run is one agent's, or a workflow over several agents or model calls."""
+    conversation_id: str | None = None
+    tags: Mapping[str, str] = {}
+
+
+class Execution:
+    """A run: enter it and it has started, leave it and it has finished. Made by the engine, and by `child`."""
+
+    def __init__(self, runtime: Runtime, info: RunInfo, parent: "Execution | None" = None) -> None:
+        self.runtime = runtime
+        self.info = info
+        self.run_id = runtime.new_run_id()
+        self.parent_run_id = parent.run_id if parent else None
+        self.root_run_id: str = parent.root_run_id if parent else self.run_id
+        self.requests: list[TokenUsage] = []
+        """How each of its own requests to a model ended. Appended to from any thread."""
+        self.children: list[Execution] = []
+        self.trace: TraceContext | None = None
+        self.duration_ns = 0
+        self._seq = count()
+        self._span: Any = None
+
+    def __repr__(self) -> str:
+        return f"<Execution {self.run_id} of {self.info.pattern!r}>"
+
+    @property
+    def streaming(self) -> bool:
+        """Whether somebody listens to `delta`: then a pattern streams its answer if it can."""
+        return self.runtime.delta is not None
+
+    def next_seq(self) -> int:
+        """The next event's number in this run. Safe from any thread."""
+        return next(self._seq)
+
+    def model_call(self, request: ModelRequest, *, attempt: int = 1) -> ModelCall:
+        """A request to a model, from just before it leaves until its answer is complete. A context manager.
+
+        Args:
+            request: What is asked for.
+            attempt: 1 for the first try, 2 for its first retry …
+        """
+        return ModelCall(self, request, attempt)
+
+    def function_call(self, name: str, call_id: str | None = None) -> ToolCall:
+        """A tool's work. A context manager; an exception that leaves it is recorded as the tool's error.
+
+        Args:
+            name: The tool's name.
+            call_id: The model's id for the call, if a model asked for it.
+        """
+        return ToolCall(self, name, call_id)
+
+    def assistant_run(
+        self,
+        assistant: str,
+        thread_id: str | None = None,
+        thread: Literal["created", "resumed"] | None = None,
+    ) -> AssistantCall:
+        """An assistant's work on a thread. A context manager, around the model and tool calls it makes.
+
+        Args:
+            assistant: The assistant's name or id.
+            thread_id: The conversation's id; may be set on the handle later, when it is known.
+            thread: Whether the run makes the thread or goes on with it.
+        """
+        return AssistantCall(self, assistant, thread_id, thread)
+
+    def child(self, info: RunInfo) -> "Execution":
+        """A run within this one, with its own statistics and span. A context manager. It inherits this run's tags."""
+        if not info.tags and self.info.tags:
+            info = msgspec.structs.replace(info, tags=self.info.tags)
+        child = Execution(self.runtime, info, self)
+        self.children.append(child)
+        return child
+
+    async def delta(self, text: str) -> None:
+        """Hand a piece of the answer to whoever streams this run; waits while they are behind."""
+        if self.runtime.delta is not None:
+            await self.runtime.delta(self.run_id, text)
+
+    def descendants(self) -> "Iterator[Execution]":
+        """The runs within this one, at any depth."""
+        for child in self.children:
+            yield child
+            yield from child.descendants()
+
+    def __enter__(self) -> Self:
+        runtime, info = self.runtime, self.info
+        if runtime.tracing is not None:
+            self.trace, self._span = runtime.tracing.start_span()
+        self._outer = _current.set(self)
+        self._start_monotonic = runtime.clock.monotonic_ns()
+        runtime.publish(
+            ExecutionStarted(
+                run_id=self.run_id,
+                seq=self.next_seq(),
+                time_ns=runtime.clock.time_ns(),
+                trace=self.trace,
+                pattern=info.pattern,
+                framework=info.framework,
+                root_run_id=self.root_run_id,
+                parent_run_id=self.parent_run_id,
+                conversation_id=info.conversation_id,
+                tags=info.tags,
+                operation=info.operation,
+            )
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        runtime = self.runtime
+        self.duration_ns = runtime.clock.monotonic_ns() - self._start_monotonic
+        if runtime.tracing is not None:
+            runtime.tracing.end_span(self._span)
+        try:
+            _current.reset(self._outer)
+        except ValueError:
+            pass  # left in another context than entered, like a generator closed elsewhere: that one never saw us
+        timed_out = isinstance(error, RunTimeout) and error.run_id == self.run_id
+        runtime.publish(
+            ExecutionFinished(
+                run_id=self.run_id,
+                seq=self.next_seq(),
+                time_ns=runtime.clock.time_ns(),
+                trace=self.trace,
+                status=Status.TIMEOUT if timed_out else status_of(error),
+                duration_ns=self.duration_ns,
+                error_type=error_type(error) if error else None,
+                error_message=error_message(error) if error else None,
+            )
+        )
+
+
+class _NoExecution(Execution):
+    """The handle outside an engine: the same methods, and nothing comes of them."""
+
+    def __init__(self) -> None:
+        super().__init__(Runtime(None, lambda _: None, new_run_id=lambda: "0" * 32), RunInfo("none"))
+        # Shared, and never entered: what is recorded on them is overwritten or forgotten.
+        self._model_call = _NoModelCall(self, ModelRequest(provider="none", model="none"), 1)
+        self._function_call = _NoToolCall(self, "none", None)
+        self._assistant_run = _NoAssistantCall(self, "none", None, None)
+
+    def model_call(self, request: ModelRequest, *, attempt: int = 1) -> ModelCall:
+        return self._model_call
+
+    def function_call(self, name: str, call_id: str | None = None) -> ToolCall:
+        return self._function_call
+
+    def assistant_run(
+        self,
+        assistant: str,
+        thread_id: str | None = None,
+        thread: Literal["created", "resumed"] | None = None,
+    ) -> AssistantCall:
+        return self._assistant_run
+
+    def child(self, info: RunInfo) -> Execution:
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+class _NoModelCall(ModelCall):
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def first_chunk(self) -> None:
+        """Nobody measures."""
+
+
+class _NoToolCall(ToolCall):
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+class _NoAssistantCall(AssistantCall):
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+_current: ContextVar[Execution] = ContextVar("runmeter_execution", default=_NoExecution())  # noqa: B039 - has no state
+
+
+def current_execution() -> Execution:
+    """The handle of the run that this code is part of; outside an engine one that does nothing."""
+    return _current.get()

@@ -1,0 +1,60 @@
+"""What a run returns: its pattern's value, and what it took."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from .events import TokenUsage, Usage
+from .pricing import CostEstimate, PriceBook
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult(Generic[Value]):
+    """A run that ended well."""
+
+    run_id: str
+    value: Value
+    """What the pattern returned."""
+    duration_ns: int
+    """Wall time from the run's start to its end, in nanoseconds."""
+    requests: tuple[TokenUsage, ...] = field(repr=False)
+    """How each of the run's own requests to a model ended, failed ones and retries included."""
+    child_requests: tuple[TokenUsage, ...] = field(repr=False)
+    """The same for the runs within this run, at any depth."""
+    prices: PriceBook = field(repr=False)
+    """The prices that the costs are computed with."""
+
+    @property
+    def content(self) -> Any:
+        """The answer: the value's `content` if it has one, else the value."""
+        return getattr(self.value, "content", self.value)
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of all requests, those of child runs included. Requests whose usage is unknown are not in it."""
+        return _sum_usage(self.requests + self.child_requests)
+
+    @property
+    def own_usage(self) -> Usage:
+        """Tokens of the run's own requests."""
+        return _sum_usage(self.requests)
+
+    @property
+    def cost(self) -> CostEstimate:
+        """Cost in USD of all requests, those of child runs included. What is not known widens the interval."""
+        return _sum_cost(self.requests + self.child_requests, self.prices)
+
+    @property
+    def own_cost(self) -> CostEstimate:
+        """Cost in USD of the run's own requests."""
+        return _sum_cost(self.requests, self.prices)
+
+
+def _sum_usage(requests: Iterable[TokenUsage]) -> Usage:
+    return sum((request.usage for request in requests if request.usage is not None), start=Usage())
+
+
+def _sum_cost(requests: Iterable[TokenUsage], prices: PriceBook) -> CostEstimate:
+    return sum((prices.cost(request) for request in requests), start=CostEstimate())

@@ -1,0 +1,149 @@
+"""A run seen while it runs: pieces of its answer and its events, in the order they happen."""
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import anyio
+import msgspec
+
+from .events import Event
+from .loop import LoopThread
+from .result import RunResult
+
+
+class Delta(msgspec.Struct, frozen=True):
+    """A piece of an answer."""
+
+    run_id: str
+    text: str
+
+
+StreamItem: TypeAlias = Delta | Event
+
+
+class Channel:
+    """Between the task that runs and the one that listens. Events always go in; deltas wait for room.
+
+    It never refers to the listener's `RunStream`, so that one that is forgotten can be collected and end the run.
+    """
+
+    def __init__(self, buffer: int) -> None:
+        self.loop = LoopThread()
+        self.scope = anyio.CancelScope()
+        """Cancel it and the run ends."""
+        self.ended = anyio.Event()
+        """Set once the run has ended, whatever way."""
+        self.result: RunResult[Any] | None = None
+        self.error: BaseException | None = None
+        self._buffer = buffer
+        self._items: deque[StreamItem] = deque()
+        self._deltas = 0  # of the items
+        self._changed = anyio.Event()
+
+    def put(self, event: Event) -> None:
+        """Add an event. From any thread."""
+        self._items.append(event)
+        self.loop.run(self._wake)
+
+    async def put_delta(self, run_id: str, text: str) -> None:
+        """Add a delta, once there is room."""
+        while self._deltas >= self._buffer:
+            await self._changed.wait()
+        self._deltas += 1
+        self._items.append(Delta(run_id, text))
+        self._wake()
+
+    async def get(self) -> StreamItem:
+        """The next item.
+
+        Raises:
+            StopAsyncIteration: the run has ended and everything was taken.
+            Exception: what the run raised, once everything was taken.
+        """
+        while not self._items:
+            if self.ended.is_set():
+                raise self.error or StopAsyncIteration
+            await self._changed.wait()
+        item = self._items.popleft()
+        if isinstance(item, Delta):
+            self._deltas -= 1
+            self._wake()
+        return item
+
+    def end(self, result: RunResult[Any] | None, error: BaseException | None) -> None:
+        """Say how the run ended."""
+        self.result = result
+        self.error = error
+        self.ended.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+
+class RunStream:
+    """An async iterator over a run's deltas and events; made by `Engine.stream`.
+
+    The run starts with the first item asked for (or on entering it as a context manager), in a task of its own, so
+    that no context of the run is ever left in the listener's task. Leaving early ends the run: by `async with`, by
+    `aclose`, or by forgetting the iterator. An exception of the run is raised after its last item.
+    """
+
+    def __init__(self, start: Callable[[Channel], Awaitable[None]], buffer: int) -> None:
+        self._start = start
+        self._buffer = buffer
+        self._channel: Channel | None = None
+
+    @property
+    def result(self) -> RunResult[Any]:
+        """What the run returned.
+
+        Raises:
+            RuntimeError: the run has not ended well, or not yet.
+        """
+        if self._channel is None or self._channel.result is None:
+            raise RuntimeError("the run has no result: iterate to the end first")
+        return self._channel.result
+
+    async def _started(self) -> Channel:
+        if self._channel is None:
+            self._channel = Channel(self._buffer)
+            try:
+                await self._start(self._channel)
+            except BaseException:
+                self._channel.end(None, None)
+                raise
+        return self._channel
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> StreamItem:
+        return await (await self._started()).get()
+
+    async def __aenter__(self) -> Self:
+        await self._started()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End the run if it has not ended, and wait until it has. From any task."""
+        if self._channel is not None:
+            self._channel.scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await self._channel.ended.wait()
+
+    def __del__(self) -> None:
+        channel = getattr(self, "_channel", None)
+        if channel is not None and not channel.ended.is_set():
+            # Not at once: the collector may run anywhere, in the middle of the event loop's own work too.
+            with suppress(RuntimeError):
+                channel.loop.run_soon(channel.scope.cancel)

@@ -1,0 +1,220 @@
+"""The shared log of events, and a subscriber's place in it. The bus puts the two together."""
+
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, TypeAlias
+
+import anyio
+import anyio.lowlevel
+import msgspec
+
+from .events import Event
+
+logger = logging.getLogger("runmeter")
+
+Lane: TypeAlias = Literal["lossless", "lossy"]
+Receiver: TypeAlias = Callable[[Sequence[Event]], Awaitable[None] | None]
+"""Takes a batch of events, oldest first, not to be changed. May be plain or async; a plain one must not block."""
+
+BATCH = 1_000
+"""Events handed over at once, at most: about a millisecond of folding before other tasks have their turn."""
+LOSSY_ATTEMPTS = 5
+"""How often a lossy subscriber is offered the same batch before it is dropped."""
+MAX_RETRY_DELAY = 30.0
+"""Seconds: the longest pause before a subscriber that raised is tried again."""
+
+
+class SubscriberStatistics(msgspec.Struct, frozen=True):
+    """One subscriber's account: `published = delivered + dropped + pending`, all since it subscribed."""
+
+    name: str
+    lane: Lane
+    published: int
+    delivered: int
+    dropped: int
+    pending: int
+    errors: int
+    """How often it raised."""
+
+
+class Log:
+    """Events in the order of publishing, addressed by how many were published before. Only its front is ever removed.
+
+    `events.append` is the one writer and needs no lock: a list's append is atomic.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._trimmed = 0
+        self._lock = threading.Lock()
+
+    @property
+    def end(self) -> int:
+        """The address of the event to come: how many were ever published."""
+        with self._lock:
+            return self._trimmed + len(self.events)
+
+    def read(self, cursor: int) -> Sequence[Event]:
+        """Up to `BATCH` events from an address on."""
+        with self._lock:
+            start = cursor - self._trimmed
+            return self.events[start : start + BATCH]
+
+    def trim(self, cursor: int) -> None:
+        """Forget what lies before an address, once that is worth moving the rest to the front."""
+        with self._lock:
+            count = cursor - self._trimmed
+            if count >= BATCH or count == len(self.events):
+                del self.events[:count]
+                self._trimmed += count
+
+
+class Subscription:
+    """One subscriber's place in the log, and what became of the events before it. Made by `Bus.subscribe`."""
+
+    def __init__(self, log: Log, receive: Receiver, name: str, lane: Lane, capacity: int) -> None:
+        self.name = name
+        self.lane: Lane = lane
+        self.capacity = capacity
+        """Events it may be behind: then admission closes (lossless) or its oldest are dropped (lossy)."""
+        self._log = log
+        self._receive = receive
+        self._joined = self._cursor = log.end
+        self._batch: Sequence[Event] = ()  # handed over, not yet acknowledged
+        self._delivered = 0
+        self._dropped = 0
+        self._errors = 0
+        self._failures = 0  # in a row
+        self._bell: anyio.Event | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._lock = threading.RLock()  # a receiver may ask for a consistent read, and so catch up on itself
+
+    def __repr__(self) -> str:
+        return f"<Subscription {self.statistics()}>"
+
+    @property
+    def cursor(self) -> int:
+        """The address of the first event that it was not yet handed."""
+        return self._cursor
+
+    @property
+    def pending(self) -> int:
+        """Events published and not yet taken."""
+        return self._log.end - self._cursor + len(self._batch)
+
+    @property
+    def blocking(self) -> bool:
+        """Whether no new run may start until it has caught up."""
+        return self.lane == "lossless" and self.pending > self.capacity
+
+    def statistics(self) -> SubscriberStatistics:
+        """The subscriber's account now."""
+        with self._lock:
+            pending = self.pending
+            return SubscriberStatistics(
+                self.name,
+                self.lane,
+                published=pending + self._delivered + self._dropped,
+                delivered=self._delivered,
+                dropped=self._dropped,
+                pending=pending,
+                errors=self._errors,
+            )
+
+    def catch_up(self) -> None:
+        """Hand a plain (not async) receiver all that is pending, now, in this thread: for reads that miss nothing.
+
+        A receiver that raises is left for the bus to try again.
+        """
+        with self._lock:
+            if self._batch:  # we are inside the receiver already, or it failed and is due for another try
+                return
+            try:
+                while self.pending:
+                    self._offer()
+            except Exception as error:
+                self._fail(error)
+
+    def wake(self) -> None:
+        """There is something new, or something to find out."""
+        if self._bell is not None:
+            self._bell.set()
+
+    def cancel(self) -> None:
+        """Stop delivering."""
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def deliver(self, progressed: Callable[[], None], retry_delay: float) -> None:
+        """Hand over batch after batch until cancelled.
+
+        Args:
+            progressed: Called after each batch, and when there is nothing left.
+            retry_delay: Seconds to wait after a first failure; doubles with each further one.
+        """
+        with anyio.CancelScope() as self._scope:
+            while True:
+                self._bell = anyio.Event()
+                while self.pending:
+                    await self._deliver_batch(retry_delay)
+                    progressed()
+                    await anyio.lowlevel.checkpoint()
+                progressed()
+                await self._bell.wait()
+
+    async def _deliver_batch(self, retry_delay: float) -> None:
+        try:
+            taking = self._offer()
+            if taking is not None:
+                await taking
+                self._acknowledge()
+        except Exception as error:
+            self._fail(error)
+            await anyio.sleep(min(retry_delay * 2 ** min(self._failures - 1, 20), MAX_RETRY_DELAY))
+
+    def _offer(self) -> Awaitable[None] | None:
+        """Hand over the batch that failed, or the next one. A plain receiver has taken it on return."""
+        with self._lock:
+            if not self._batch:
+                self._batch = self._log.read(self._cursor)
+                self._cursor += len(self._batch)
+            taking = self._receive(self._batch)
+            if taking is None:
+                self._acknowledge()
+            return taking
+
+    def _acknowledge(self) -> None:
+        self._delivered += len(self._batch)
+        self._batch = ()
+        self._failures = 0
+
+    def _fail(self, error: Exception) -> None:
+        """Count a receiver that raised; give its batch up where the lane allows it."""
+        if not self._errors:
+            logger.error("subscriber %r raised; it is tried again, and errors are counted", self.name, exc_info=error)
+        self._errors += 1
+        self._failures += 1
+        if self.lane == "lossy" and self._failures % LOSSY_ATTEMPTS == 0:
+            self._dropped += len(self._batch)
+            self._batch = ()
+
+    def drop_oldest(self) -> None:
+        """Skip what exceeds a lossy subscriber's capacity. A batch handed over counts, but cannot be taken back."""
+        with self._lock:
+            end = self._log.end
+            excess = min(self.pending - self.capacity, end - self._cursor)
+            if self.lane == "lossy" and excess > 0:
+                self._cursor += excess
+                self._dropped += excess
+
+    def give_up(self) -> None:
+        """Settle the account of a subscriber that gets nothing more."""
+        pending = self.pending
+        if pending and self.lane == "lossless":
+            logger.error("subscriber %r did not take its last %d events", self.name, pending)
+        elif pending:
+            with self._lock:
+                self._cursor = self._log.end
+                self._batch = ()
+                self._dropped += pending

@@ -1,0 +1,350 @@
+"""The bus: order, isolation, accounting, back-pressure."""
+
+import gc
+import logging
+import sys
+import threading
+from collections.abc import Sequence
+from itertools import count
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runmeter.engine.bus import Bus
+from runmeter.engine.errors import BusClosed, ConfigurationError
+from runmeter.engine.events import Event, ExecutionFinished, Status
+from runmeter.engine.subscription import BATCH, LOSSY_ATTEMPTS, SubscriberStatistics
+from runmeter.engine.testing import Recorder
+
+
+def event(seq: int, run_id: str = "0" * 32) -> Event:
+    return ExecutionFinished(run_id=run_id, seq=seq, time_ns=0, status=Status.OK, duration_ns=1)
+
+
+def quick_bus() -> Bus:
+    return Bus(linger=0, retry_delay=0)
+
+
+def seqs(recorder: Recorder) -> list[int]:
+    return [event.seq for event in recorder.events]
+
+
+def assert_balanced(bus: Bus) -> dict[str, SubscriberStatistics]:
+    subscribers = {subscriber.name: subscriber for subscriber in bus.statistics().subscribers}
+    for subscriber in subscribers.values():
+        assert subscriber.published == subscriber.delivered + subscriber.dropped + subscriber.pending
+    return subscribers
+
+
+async def until_delivered(bus: Bus, *names: str) -> None:
+    while any(s.pending for s in bus.statistics().subscribers if s.name in names):
+        await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.filterwarnings("error")
+async def test_ten_subscribers_one_hanging_one_raising(caplog: pytest.LogCaptureFixture) -> None:
+    events = 100_000
+    recorders = [Recorder() for _ in range(8)]
+
+    async def hang(_: Sequence[Event]) -> None:
+        await anyio.sleep_forever()
+
+    def fail(_: Sequence[Event]) -> None:
+        raise OSError("disk full")
+
+    async with quick_bus() as bus:
+        for number, recorder in enumerate(recorders):
+            bus.subscribe(recorder, name=f"good {number}", lane="lossless" if number % 2 else "lossy", capacity=events)
+        bus.subscribe(hang, name="hanging", lane="lossy", capacity=5_000)
+        bus.subscribe(fail, name="raising", lane="lossy", capacity=5_000)
+        for seq in range(events):
+            bus.publish(event(seq))
+            if seq % 10_000 == 0:
+                await anyio.lowlevel.checkpoint()
+        good = [f"good {number}" for number in range(8)]
+        await until_delivered(bus, *good)
+        accounts = assert_balanced(bus)
+        await bus.drain(timeout=0.01)
+
+    for recorder in recorders:
+        assert seqs(recorder) == list(range(events))
+    assert all(accounts[name].delivered == events and accounts[name].dropped == 0 for name in good)
+    assert accounts["hanging"].delivered == 0
+    assert accounts["hanging"].pending <= 5_000 + BATCH
+    assert accounts["raising"].delivered == 0
+    assert accounts["raising"].errors >= LOSSY_ATTEMPTS
+    assert [record.message for record in caplog.records].count(
+        "subscriber 'raising' raised; it is tried again, and errors are counted"
+    ) == 1
+    after = assert_balanced(bus)
+    assert after["hanging"].pending == after["raising"].pending == 0, "closing settles lossy accounts"
+
+
+async def test_a_lossless_subscriber_that_recovers_gets_everything_in_order() -> None:
+    recorder = Recorder()
+    attempts = count()
+
+    async def flaky(events: Sequence[Event]) -> None:
+        if next(attempts) % 3:
+            raise OSError("try again")
+        recorder(events)
+
+    async with quick_bus() as bus:
+        bus.subscribe(flaky, name="flaky")
+        for seq in range(3 * BATCH):
+            bus.publish(event(seq))
+        await until_delivered(bus, "flaky")
+    assert seqs(recorder) == list(range(3 * BATCH))
+    (account,) = bus.statistics().subscribers
+    assert account.errors > 0
+    assert account.dropped == 0
+
+
+async def test_what_is_published_before_the_start_is_delivered() -> None:
+    bus, recorder = quick_bus(), Recorder()
+    bus.subscribe(recorder, name="early")
+    bus.publish(event(0))
+    async with bus:
+        bus.publish(event(1))
+    assert seqs(recorder) == [0, 1]
+
+
+async def test_a_late_subscriber_gets_only_what_comes_after_it() -> None:
+    recorder = Recorder()
+    async with quick_bus() as bus:
+        bus.publish(event(0))
+        bus.subscribe(recorder, name="late")
+        bus.publish(event(1))
+    assert seqs(recorder) == [1]
+    assert assert_balanced(bus)["late"].published == 1
+
+
+async def test_unsubscribed_gets_nothing_more() -> None:
+    recorder = Recorder()
+    async with quick_bus() as bus:
+        subscription = bus.subscribe(recorder, name="guest")
+        bus.publish(event(0))
+        await until_delivered(bus, "guest")
+        bus.unsubscribe(subscription)
+        bus.publish(event(1))
+    assert seqs(recorder) == [0]
+
+
+async def test_lossy_drops_the_oldest_and_counts_them() -> None:
+    release = anyio.Event()
+    recorder = Recorder()
+
+    async def slow(events: Sequence[Event]) -> None:
+        await release.wait()
+        recorder(events)
+
+    async with quick_bus() as bus:
+        bus.subscribe(slow, name="slow", lane="lossy", capacity=10)
+        bus.publish(event(0))
+        while not bus.statistics().subscribers[0].pending or bus.statistics().retained:
+            await anyio.lowlevel.checkpoint()  # until the first batch is in the receiver's hands
+        for seq in range(1, 101):
+            bus.publish(event(seq))
+        while not bus.statistics().subscribers[0].dropped:
+            await anyio.lowlevel.checkpoint()
+        assert_balanced(bus)
+        release.set()
+        await until_delivered(bus, "slow")
+    assert seqs(recorder) == [0, *range(92, 101)]
+    assert assert_balanced(bus)["slow"].dropped == 91
+
+
+async def test_admission_waits_for_a_lossless_subscriber_that_is_behind(caplog: pytest.LogCaptureFixture) -> None:
+    release, admitted = anyio.Event(), anyio.Event()
+
+    async def slow(_: Sequence[Event]) -> None:
+        await release.wait()
+
+    async def newcomer(bus: Bus) -> None:
+        await bus.admission()
+        admitted.set()
+
+    caplog.set_level(logging.INFO, "runmeter")
+    async with quick_bus() as bus, anyio.create_task_group() as tasks:
+        bus.subscribe(slow, name="ledger", capacity=10)
+        for seq in range(11):
+            bus.publish(event(seq))
+        tasks.start_soon(newcomer, bus)
+        await anyio.wait_all_tasks_blocked()
+        assert not admitted.is_set()
+        assert "new runs wait until these subscribers have caught up: ledger" in caplog.text
+        release.set()
+        await admitted.wait()
+
+
+async def test_admission_is_open_for_lossy_backlogs() -> None:
+    async def hang(_: Sequence[Event]) -> None:
+        await anyio.sleep_forever()
+
+    async with quick_bus() as bus:
+        bus.subscribe(hang, name="view", lane="lossy", capacity=1)
+        for seq in range(100):
+            bus.publish(event(seq))
+        with anyio.fail_after(5):
+            await bus.admission()
+        await bus.drain(timeout=0.01)
+
+
+async def test_publishing_from_foreign_threads() -> None:
+    threads, each = 8, 2_000
+    recorder = Recorder()
+
+    def publish(number: int) -> None:
+        for seq in range(each):
+            bus.publish(event(seq, run_id=str(number)))
+
+    async with quick_bus() as bus:
+        bus.subscribe(recorder, name="all")
+        async with anyio.create_task_group() as tasks:
+            for number in range(threads):
+                tasks.start_soon(anyio.to_thread.run_sync, publish, number)
+        await until_delivered(bus, "all")
+    for number in range(threads):
+        assert [event.seq for event in recorder.of(str(number))] == list(range(each))
+
+
+async def test_a_sleeping_bus_is_woken_by_a_foreign_thread() -> None:
+    received = anyio.Event()
+
+    async def receive(_: Sequence[Event]) -> None:
+        received.set()
+
+    async with quick_bus() as bus:
+        bus.subscribe(receive, name="one")
+        await anyio.wait_all_tasks_blocked()
+        thread = threading.Thread(target=bus.publish, args=(event(0),))
+        thread.start()
+        with anyio.fail_after(10):
+            await received.wait()
+        thread.join()
+
+
+async def test_catch_up_reads_what_is_pending_at_once() -> None:
+    recorder = Recorder()
+    async with Bus(linger=3600) as bus:
+        subscription = bus.subscribe(recorder, name="usage")
+        for seq in range(2 * BATCH):
+            bus.publish(event(seq))
+        assert not recorder.events
+        subscription.catch_up()
+        assert seqs(recorder) == list(range(2 * BATCH))
+        assert assert_balanced(bus)["usage"].pending == 0
+
+
+async def test_catch_up_leaves_a_receiver_that_raises_for_later() -> None:
+    recorder = Recorder()
+    broken = True
+
+    def receive(events: Sequence[Event]) -> None:
+        if broken:
+            raise OSError
+        recorder(events)
+
+    async with quick_bus() as bus:
+        subscription = bus.subscribe(receive, name="usage")
+        bus.publish(event(0))
+        subscription.catch_up()
+        assert subscription.statistics().errors == 1
+        broken = False
+    assert seqs(recorder) == [0]
+
+
+async def test_memory_is_bounded_by_the_slowest_subscriber() -> None:
+    async with quick_bus() as bus:
+        bus.subscribe(Recorder(), name="quick")
+        for seq in range(10 * BATCH):
+            bus.publish(event(seq))
+        await until_delivered(bus, "quick")
+        assert bus.statistics().retained <= BATCH
+        assert bus.statistics().published == 10 * BATCH
+
+
+async def test_a_bus_without_subscribers_keeps_nothing() -> None:
+    async with quick_bus() as bus:
+        bus.publish(event(0))
+        while bus.statistics().retained:
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_publishing_after_the_end_says_so() -> None:
+    async with quick_bus() as bus:
+        bus.publish(event(0))
+    with pytest.raises(BusClosed, match="has closed"):
+        bus.publish(event(1))
+    assert bus.statistics().published == 1
+
+
+async def test_an_error_of_the_body_comes_out_as_it_is() -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with quick_bus():
+            raise ZeroDivisionError
+
+
+async def test_a_lossless_subscriber_that_never_takes_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    async def hang(_: Sequence[Event]) -> None:
+        await anyio.sleep_forever()
+
+    async with quick_bus() as bus:
+        bus.subscribe(hang, name="ledger")
+        bus.publish(event(0))
+        await bus.drain(timeout=0.01)
+    assert "subscriber 'ledger' did not take its last 1 events" in caplog.text
+    assert assert_balanced(bus)["ledger"].pending == 1
+
+
+@pytest.mark.parametrize(("lane", "capacity"), [("lossless", 0), ("other", 1)])
+def test_bad_subscriptions_are_refused(lane: str, capacity: int) -> None:
+    with pytest.raises(ConfigurationError, match="subscriber 'x'"):
+        Bus().subscribe(print, name="x", lane=lane, capacity=capacity)  # type: ignore[arg-type] # on purpose
+
+
+async def test_publish_leaves_nothing_for_the_collector() -> None:
+    """What publish allocates beyond the log's own slot does not depend on the number of subscribers."""
+
+    async def allocated(subscribers: int) -> int:
+        async with Bus(linger=3600) as bus:
+            for number in range(subscribers):
+                bus.subscribe(Recorder(), name=str(number))
+            one = event(0)
+            bus.publish(one)
+            gc.collect()
+            before = sys.getallocatedblocks()
+            for _ in range(100):
+                bus.publish(one)
+            return sys.getallocatedblocks() - before
+
+    assert await allocated(1) <= 5
+    assert await allocated(10) <= 5
+
+
+@given(actions=st.lists(st.sampled_from(["publish", "catch up 0", "catch up 1", "subscribe"]), max_size=60))
+def test_every_subscriber_sees_every_event_since_it_joined(actions: list[str]) -> None:
+    bus = Bus()
+    joined: list[tuple[int, Recorder]] = []
+    subscriptions = []
+    published = 0
+    for action in actions:
+        if action == "publish":
+            bus.publish(event(published))
+            published += 1
+        elif action == "subscribe":
+            recorder = Recorder()
+            joined.append((published, recorder))
+            subscriptions.append(bus.subscribe(recorder, name="any"))
+        elif len(subscriptions) > (index := int(action[-1])):
+            subscriptions[index].catch_up()
+        for subscriber in bus.statistics().subscribers:
+            assert subscriber.published == subscriber.delivered + subscriber.dropped + subscriber.pending
+    for subscription in subscriptions:
+        subscription.catch_up()
+    for since, recorder in joined:
+        assert seqs(recorder) == list(range(since, published))
