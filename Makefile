@@ -3,6 +3,7 @@
 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
+PYTEST_FLAGS := -q
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -12,7 +13,7 @@ demo: $(VENV)/ready
 	@$(BIN)/runmeter demo
 
 test: $(VENV)/ready
-	$(BIN)/pytest -q
+	$(BIN)/pytest $(PYTEST_FLAGS)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -1,1 +1,103 @@
-"""Placeholder."""
+"""The core: events, the bus they travel on, the engine that runs, and what is computed from them.
+
+`engine` imports no other folder of the package, and no framework. tiktoken and genai-prices are imported on first use.
+"""
+
+from .bus import Bus, BusStatistics
+from .clock import Clock, IdSource, SystemClock
+from .codec import JSON, MSGPACK, Codec
+from .engine import Engine, EngineStatistics, Pattern
+from .errors import (
+    BusClosed,
+    ConfigurationError,
+    EngineNotRunning,
+    RunAborted,
+    RunmeterError,
+    RunTimeout,
+    TokenizerError,
+)
+from .events import (
+    AssistantRun,
+    Event,
+    ExecutionFinished,
+    ExecutionStarted,
+    FunctionCall,
+    KnownEvent,
+    ModelCallStarted,
+    Provenance,
+    Status,
+    TokenUsage,
+    TraceContext,
+    UnknownEvent,
+    Usage,
+)
+from .execution import Execution, RunInfo, Runtime, current_execution
+from .histogram import Histogram, HistogramSnapshot
+from .operations import AssistantCall, ModelCall, ModelRequest, ToolCall
+from .pricing import CostEstimate, PriceBook
+from .result import RunResult
+from .stream import Delta, RunStream
+from .subscription import SubscriberStatistics, Subscription
+from .tokens import TokenCount, TokenCounter, Tokenizer
+from .tracing import Telemetry, Tracing
+from .usage import UsageAggregator, UsageCell, UsageRow, UsageStatistics
+
+__all__ = [
+    "JSON",
+    "MSGPACK",
+    "AssistantCall",
+    "AssistantRun",
+    "Bus",
+    "BusClosed",
+    "BusStatistics",
+    "Clock",
+    "Codec",
+    "ConfigurationError",
+    "CostEstimate",
+    "Delta",
+    "Engine",
+    "EngineNotRunning",
+    "EngineStatistics",
+    "Event",
+    "Execution",
+    "ExecutionFinished",
+    "ExecutionStarted",
+    "FunctionCall",
+    "Histogram",
+    "HistogramSnapshot",
+    "IdSource",
+    "KnownEvent",
+    "ModelCall",
+    "ModelCallStarted",
+    "ModelRequest",
+    "Pattern",
+    "PriceBook",
+    "Provenance",
+    "RunAborted",
+    "RunInfo",
+    "RunResult",
+    "RunStream",
+    "RunTimeout",
+    "RunmeterError",
+    "Runtime",
+    "Status",
+    "SubscriberStatistics",
+    "Subscription",
+    "SystemClock",
+    "Telemetry",
+    "TokenCount",
+    "TokenCounter",
+    "TokenUsage",
+    "Tokenizer",
+    "TokenizerError",
+    "ToolCall",
+    "TraceContext",
+    "Tracing",
+    "UnknownEvent",
+    "Usage",
+    "UsageAggregator",
+    "UsageCell",
+    "UsageRow",
+    "UsageStatistics",
+    "current_execution",
+]

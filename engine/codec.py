@@ -46,7 +46,10 @@ class Codec:
         return event
 
     def _decode_unknown(self, data: bytes) -> UnknownEvent:
-        fields = self._untyped.decode(data)
+        try:
+            fields = self._untyped.decode(data)
+        except UnicodeDecodeError as error:
+            raise msgspec.DecodeError(str(error)) from None
         kind = fields.get("type") if isinstance(fields, dict) else None
         if not isinstance(kind, str) or kind in _KINDS:
             self._decoder.decode(data)  # a known kind, or none at all: let the error speak

@@ -34,6 +34,7 @@ Messages: TypeAlias = Any
 """A string, OpenAI dicts, LangChain messages: whatever the pattern takes."""
 Context: TypeAlias = Mapping[str, Any] | None
 PatternFunction: TypeAlias = Callable[[Messages, Context], Awaitable[Any]]
+Work: TypeAlias = Callable[[], Awaitable[Any]]
 
 
 class Pattern(Protocol):
@@ -48,7 +49,7 @@ class EngineStatistics(msgspec.Struct, frozen=True):
     """What an engine is doing."""
 
     running: int
-    """Runs in flight, child runs not counted."""
+    """Runs in flight, child runs included."""
     bus: BusStatistics
 
 
@@ -135,8 +136,7 @@ class Engine:
             Exception: whatever the pattern raises.
         """
         info, execute = _describe(pattern, tags, conversation_id)
-        work = partial(execute, messages, context)
-        return await self._run(self._runtime, info, work, timeout)
+        return await self._run(info, partial(execute, messages, context), timeout)
 
     def stream(
         self,
@@ -191,22 +191,21 @@ class Engine:
         return await run_many(run, inputs, concurrency, on_error, progress)
 
     async def _run(
-        self, runtime: Runtime, info: RunInfo, work: Callable[[], Awaitable[Any]], timeout: float | None
+        self, info: RunInfo, work: Work, timeout: float | None, channel: Channel | None = None
     ) -> RunResult[Any]:
+        """Wait for the run's turn, then see it through. A run within a run has its turn already."""
         if timeout is not None and timeout <= 0:
             raise ConfigurationError(f"timeout must be positive, is {timeout}")
         parent = current_execution()
         if parent.runtime.owner is self:
-            return await self._attend(parent.child(info), work, timeout)
+            return await self._attend(parent.child(info, _tapped(parent.runtime, channel)), work, timeout)
         self._check_open()
         await self._bus.admission()
         async with self._slots:
             self._check_open()
-            return await self._attend(Execution(runtime, info), work, timeout)
+            return await self._attend(Execution(_tapped(self._runtime, channel), info), work, timeout)
 
-    async def _attend(
-        self, execution: Execution, work: Callable[[], Awaitable[Any]], timeout: float | None
-    ) -> RunResult[Any]:
+    async def _attend(self, execution: Execution, work: Work, timeout: float | None) -> RunResult[Any]:
         """Do the work inside its run, until it is done, out of time, or stopped."""
         scope = anyio.CancelScope()
         if timeout is not None:
@@ -215,7 +214,7 @@ class Engine:
         try:
             with execution:
                 with scope:
-                    value = await work()
+                    value = await _awaitable(work(), execution)
                 if scope.cancelled_caught:
                     raise self._reason(execution, timeout)
         finally:
@@ -236,28 +235,19 @@ class Engine:
             return RunAborted(execution.info.pattern, execution.run_id)
         return RunTimeout(execution.info.pattern, execution.run_id, timeout)
 
-    async def _start_stream(
-        self, channel: Channel, *, info: RunInfo, work: Callable[[], Awaitable[Any]], timeout: float | None
-    ) -> None:
-        self._check_open()
+    async def _start_stream(self, channel: Channel, *, info: RunInfo, work: Work, timeout: float | None) -> None:
+        if current_execution().runtime.owner is not self:
+            self._check_open()
         assert self._tasks is not None  # noqa: S101 - open
         self._tasks.start_soon(self._feed, channel, info, work, timeout, name=f"runmeter stream {info.pattern}")
 
-    async def _feed(
-        self, channel: Channel, info: RunInfo, work: Callable[[], Awaitable[Any]], timeout: float | None
-    ) -> None:
-        """Run, with everything that happens going into the channel as well."""
-
-        def publish(event: Event) -> None:
-            self._bus.publish(event)
-            channel.put(event)
-
+    async def _feed(self, channel: Channel, info: RunInfo, work: Work, timeout: float | None) -> None:
+        """Run, in a task of its own, and tell the channel how it ended."""
         result: RunResult[Any] | None = None
         error: Exception = RunAborted(info.pattern, "")
-        runtime = replace(self._runtime, publish=publish, delta=channel.put_delta)
         try:
             with channel.scope:
-                result = await self._run(runtime, info, work, timeout)
+                result = await self._run(info, work, timeout, channel)
         except Exception as raised:
             error = raised
         finally:
@@ -360,3 +350,22 @@ def _describe(
         ),
         execute,
     )
+
+
+def _tapped(runtime: Runtime, channel: Channel | None) -> Runtime:
+    """The runtime whose events also go into the channel, and whose deltas go there alone."""
+    if channel is None:
+        return runtime
+
+    def publish(event: Event) -> None:
+        runtime.publish(event)
+        channel.put(event)
+
+    return replace(runtime, publish=publish, delta=channel.put_delta)
+
+
+def _awaitable(work: Any, execution: Execution) -> Awaitable[Any]:
+    if not hasattr(work, "__await__"):
+        raise ConfigurationError(f"pattern {execution.info.pattern!r} is not async: define it with `async def`")
+    awaitable: Awaitable[Any] = work
+    return awaitable

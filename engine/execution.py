@@ -20,7 +20,7 @@ from typing import Any, Literal, Self
 import msgspec
 
 from .clock import Clock, IdSource, SystemClock, random_run_id
-from .errors import RunTimeout
+from .errors import RunAborted, RunTimeout
 from .events import Event, ExecutionFinished, ExecutionStarted, Status, TokenUsage, TraceContext
 from .operations import (
     AssistantCall,
@@ -121,11 +121,16 @@ class Execution:
         """
         return AssistantCall(self, assistant, thread_id, thread)
 
-    def child(self, info: RunInfo) -> "Execution":
-        """A run within this one, with its own statistics and span. A context manager. It inherits this run's tags."""
+    def child(self, info: RunInfo, runtime: Runtime | None = None) -> "Execution":
+        """A run within this one, with its own statistics and span. A context manager.
+
+        Args:
+            info: What to call it. Where it has no tags it inherits this run's.
+            runtime: Where its events and deltas go, if not where this run's go.
+        """
         if not info.tags and self.info.tags:
             info = msgspec.structs.replace(info, tags=self.info.tags)
-        child = Execution(self.runtime, info, self)
+        child = Execution(runtime or self.runtime, info, self)
         self.children.append(child)
         return child
 
@@ -174,19 +179,23 @@ class Execution:
             _current.reset(self._outer)
         except ValueError:
             pass  # left in another context than entered, like a generator closed elsewhere: that one never saw us
-        timed_out = isinstance(error, RunTimeout) and error.run_id == self.run_id
         runtime.publish(
             ExecutionFinished(
                 run_id=self.run_id,
                 seq=self.next_seq(),
                 time_ns=runtime.clock.time_ns(),
                 trace=self.trace,
-                status=Status.TIMEOUT if timed_out else status_of(error),
+                status=self._status(error),
                 duration_ns=self.duration_ns,
                 error_type=error_type(error) if error else None,
                 error_message=error_message(error) if error else None,
             )
         )
+
+    def _status(self, error: BaseException | None) -> Status:
+        if isinstance(error, RunTimeout | RunAborted) and error.run_id == self.run_id:
+            return Status.TIMEOUT if isinstance(error, RunTimeout) else Status.CANCELLED
+        return status_of(error)  # another run's end is an error like any other here
 
 
 class _NoExecution(Execution):
@@ -213,7 +222,7 @@ class _NoExecution(Execution):
     ) -> AssistantCall:
         return self._assistant_run
 
-    def child(self, info: RunInfo) -> Execution:
+    def child(self, info: RunInfo, runtime: Runtime | None = None) -> Execution:
         return self
 
     def __enter__(self) -> Self:

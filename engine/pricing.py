@@ -1,0 +1,236 @@
+"""What requests cost: exact where the API reported usage, an interval that holds the truth where it did not.
+
+The rates are genai-prices' own: per service tier as served, for long prompts, from their dates on, for cache reads and
+writes, audio, images, reasoning and searches. Its `calc_price` is accurate but takes a hundred microseconds; here the
+rates are turned once into whole numbers of a tiny part of a dollar, and a price is whole-number arithmetic.
+
+What has no known price is reported as unpriced. It never counts as $0, nor at the rate of something similar.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from .events import Provenance, TokenUsage
+from .rates import EXPRESSIBLE_PRICES, MONEY, Rates, rates_beyond
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
+
+    _Price: TypeAlias = Decimal | TieredPrices
+
+_add = MONEY.add
+_ZERO = Decimal(0)
+
+
+class CostEstimate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """US dollars between `low` and `high`. Adding two adds both ends; `CostEstimate()` is nothing at all."""
+
+    low: Decimal = _ZERO
+    """USD that it cost at least."""
+    high: Decimal | None = _ZERO
+    """USD that it cost at most; None if there is no known bound."""
+    unpriced: int = 0
+    """How many of the requests have no known price. They add nothing to `low` and leave `high` None."""
+
+    @property
+    def usd(self) -> Decimal | None:
+        """The cost in USD where it is known exactly, else None."""
+        return self.low if self.low == self.high else None
+
+    def __add__(self, other: "CostEstimate") -> "CostEstimate":
+        low = _add(self.low, other.low)
+        high: Decimal | None = low
+        if self.high is not self.low or other.high is not other.low:  # else both are exact: one addition is enough
+            high = None if self.high is None or other.high is None else _add(self.high, other.high)
+        return CostEstimate(low, high, self.unpriced + other.unpriced)
+
+    def __str__(self) -> str:
+        if self.high is None:
+            amount = f"≥ {_dollars(self.low, ROUND_FLOOR)}" if self.low else "unknown"
+        elif self.low == self.high:
+            amount = _dollars(self.low, ROUND_HALF_EVEN)
+        else:
+            amount = f"{_dollars(self.low, ROUND_FLOOR)} to {_dollars(self.high, ROUND_CEILING)}"
+        if not self.unpriced:
+            return amount
+        return f"{amount} ({self.unpriced:,} request{'s' if self.unpriced > 1 else ''} unpriced)"
+
+
+def _dollars(amount: Decimal, rounding: str) -> str:
+    """With two decimals from $100 on, with four down to a cent, and with three digits below."""
+    places = 2 if amount >= 100 or not amount else max(4, 2 - amount.adjusted())
+    return f"${amount.quantize(Decimal(1).scaleb(-places), rounding, MONEY):,f}"
+
+
+class PriceBook:
+    """Prices requests with the rates of genai-prices. Safe to share between threads.
+
+    The rates are those that genai-prices has when the book is loaded; later updates of its data need a new book.
+    """
+
+    def __init__(self) -> None:
+        self._providers: Mapping[str, Provider] | None = None
+        self._loading = threading.Lock()
+        self._cache: dict[tuple[str, str, str | None, str | None], _Period] = {}
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the rates are in memory."""
+        return self._providers is not None
+
+    def load(self) -> None:
+        """Bring the rates into memory: the first call blocks for about half a second, so make it in a worker thread.
+
+        Without it the first request to be priced does the same.
+        """
+        self._load()
+
+    def cost(self, event: TokenUsage) -> CostEstimate:
+        """What a request cost, by the model that answered, or the one asked for if that one has no price.
+
+        - Usage reported by the API has an exact price.
+        - The usage of a cut stream is a lower bound, so it gives the `low` end: each token at the cheapest rate of its
+          direction, since input that nobody has called cached may still have been.
+        - Estimated or unknown usage gives no bound: `low` is 0 and `high` None.
+        - Unpriced is what has no published rate (the model, the service tier, a kind of usage) and usage that
+          contradicts itself, such as more cached tokens than input. No event makes this method raise.
+        """
+        rates = self._cache.get((event.provider, event.model, event.response_model, event.service_tier))
+        if rates is None or not rates.since_ns <= event.start_ns < rates.until_ns:
+            rates = self._look_up(event)
+        if not period.brackets:
+            return _UNPRICED
+        usage = event.usage
+        if usage is None:
+            return _UNKNOWN
+        for bracket in period.brackets:
+            if usage.input_tokens > bracket.start:
+                break
+        if event.provenance is _REPORTED:
+            price = bracket.price(usage)
+            return _UNPRICED if price is None else CostEstimate(price, price)
+        return CostEstimate(bracket.floor(usage), None) if event.provenance is _PARTIAL else _UNKNOWN
+
+    def _load(self) -> "Mapping[str, Provider]":
+        if self._providers is None:
+            with self._loading:
+                from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415 - slow to import
+
+                self._providers = {provider.id: provider for provider in get_snapshot().providers}
+        return self._providers
+
+    def _look_up(self, event: TokenUsage) -> "_Period":
+        """Find the rates of a request and keep them while they hold."""
+        if len(self._cache) >= _CACHE_SIZE:  # model names are the user's, there may be any number
+            self._cache.clear()
+        rates = self._find(event)
+        self._cache[event.provider, event.model, event.response_model, event.service_tier] = rates
+        return rates
+
+    def _find(self, event: TokenUsage) -> "_Period":
+        providers = self._load()
+        provider = providers.get(_PROVIDER_IDS.get(event.provider, event.provider))
+        if provider is None:
+            return _NO_PRICE
+        everyone = list(providers.values())
+        for name in (event.response_model, event.model):
+            model = provider.find_model(name, all_providers=everyone) if name else None
+            if model is not None:
+                own = any(model is known for known in provider.models)
+                return _rates(model, event.service_tier, event.start_ns, own_model=own)
+        return _NO_PRICE
+
+
+_UNPRICED = CostEstimate(high=None, unpriced=1)
+_UNKNOWN = CostEstimate(high=None)
+_REPORTED, _PARTIAL = Provenance.REPORTED, Provenance.PARTIAL
+_CACHE_SIZE = 4_096
+_MINUTE_NS = 60 * 10**9
+_DAY_NS = 24 * 60 * _MINUTE_NS
+
+_PROVIDER_IDS = {
+    "aws.bedrock": "aws",
+    "azure.ai.inference": "azure",
+    "azure.ai.openai": "azure",
+    "gcp.gemini": "google",
+    "gcp.gen_ai": "google",
+    "gcp.vertex_ai": "google",
+    "mistral_ai": "mistral",
+    "moonshot_ai": "moonshotai",
+    "x_ai": "x-ai",
+}
+"""From the names of the OpenTelemetry GenAI conventions (2026-11) to those of genai-prices, where they differ.
+
+genai-prices itself takes any name with "openai" in it for OpenAI: here only `openai` is.
+"""
+
+
+class _Period(msgspec.Struct, frozen=True):
+    """What a model costs on a service tier between two points in time."""
+
+    since_ns: int
+    until_ns: int
+    brackets: Sequence[_Bracket]
+    """Longest prompts first; empty if there is no price."""
+
+
+_NO_PRICE = _Period(-(2**63), 2**63, ())
+
+
+def _rates(model: "ModelInfo", tier: str | None, at_ns: int, *, own_model: bool) -> _Period:
+    """A model's rates at a time.
+
+    Args:
+        model: The model.
+        tier: The service tier as served; None is the standard one.
+        at_ns: Nanoseconds since the Unix epoch.
+        own_model: Whether the provider lists the model itself. The tiers of a model that it only passes on are its own,
+            and unknown.
+    """
+    constraints = [variant.constraint for variant in model.price_variants or ()]
+    if isinstance(model.prices, list):
+        constraints += [conditional.constraint for conditional in model.prices]
+    # Rates change at midnight UTC; with a rebate by the hour, on a minute.
+    span = _MINUTE_NS if any(hasattr(constraint, "start_time") for constraint in constraints) else _DAY_NS
+    since = at_ns - at_ns % span
+    try:
+        at = datetime.fromtimestamp(at_ns // 10**9, UTC)
+    except (ValueError, OverflowError, OSError):  # a time beyond the calendar
+        return _Period(since, since + span, ())
+    prices = _prices(model, tier, at) if own_model or tier is None else None
+    return _Period(since, since + span, () if prices is None else _brackets(prices))
+
+
+def _prices(model: "ModelInfo", tier: str | None, at: datetime) -> "ModelPrice | None":
+    """The prices on a tier; None if the tier has none. genai-prices itself gives the standard ones then."""
+    if tier is None:
+        return model.get_prices(at)
+    context = {"service_tier": tier}
+    listed = any(
+        variant.when == context and (variant.constraint is None or variant.constraint.active(at))
+        for variant in model.price_variants or ()
+    )
+    return model.get_prices(at, context) if listed or tier in ("default", "standard") else None
+
+
+def _brackets(prices: "ModelPrice") -> Sequence[_Bracket]:
+    listed: dict[str, _Price] = {key: price for key, price in vars(prices).items() if price is not None}
+    if "input_mtok" not in listed or not listed.keys() <= _EXPRESSIBLE:
+        return ()
+    starts = {tier.start for price in listed.values() if not isinstance(price, Decimal) for tier in price.tiers}
+    return tuple(
+        _bracket(start, {key: _price_beyond(start, price) for key, price in listed.items()})
+        for start in (*sorted(starts, reverse=True), -1)
+    )
+
+
+def _price_beyond(start: int, price: "_Price") -> Decimal:
+    """The price for prompts of more than `start` tokens."""
+    if isinstance(price, Decimal):
+        return price
+    return next((tier.price for tier in reversed(price.tiers) if tier.start <= start), price.base)

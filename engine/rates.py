@@ -1,0 +1,202 @@
+"""The arithmetic of one price list: from rates to the price of a request.
+
+Rates are kept as whole numbers of a tiny part of a dollar, so a price is whole-number arithmetic: fast, and exact.
+"""
+
+from collections.abc import Mapping
+from decimal import Context, Decimal
+
+import msgspec
+
+from .events import Usage
+
+# A context of our own: an application that lowers the precision of its decimals must not round its bill.
+MONEY = Context(prec=60)
+_multiply = MONEY.multiply
+
+_INPUT_PRICES = {
+    "input_mtok",
+    "cache_read_mtok",
+    "cache_write_mtok",
+    "cache_write_1h_mtok",
+    "input_audio_mtok",
+    "cache_audio_read_mtok",
+    "input_image_mtok",
+    "cache_image_read_mtok",
+}
+_OUTPUT_PRICES = {"output_mtok", "output_reasoning_mtok", "output_audio_mtok", "output_image_mtok"}
+EXPRESSIBLE_PRICES = _INPUT_PRICES | _OUTPUT_PRICES | {"web_searches_kcount", "storage_searches_kcount", "requests_kcount"}
+"""Prices for what `Usage` can express, by genai-prices' names: in USD for a million tokens (`_mtok`) or a thousand of
+something else (`_kcount`). Others are by the hour, the page or the character."""
+
+_REQUIRED_PRICES = {
+    "output_tokens": "output_mtok",
+    "audio_input_tokens": "input_audio_mtok",
+    "audio_output_tokens": "output_audio_mtok",
+    "web_searches": "web_searches_kcount",
+    "file_searches": "storage_searches_kcount",
+}
+"""Kinds of usage that only a price of their own can price. Where cache reads, cache writes, reasoning or images have
+none, they cost what other tokens of their direction cost, as in genai-prices."""
+
+
+class Rates(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """The rates for prompts of more than `start` tokens, in whole numbers of `unit`.
+
+    As `Usage` counts each special kind of token within the input or the output, so its rate here is the difference to
+    plain input or output: negative for cache reads.
+    """
+
+    start: int
+    unit: Decimal
+    """USD."""
+    input: int
+    output: int
+    cache_read: int
+    cache_write: int
+    reasoning: int
+    audio_input: int
+    audio_cache_read: int
+    audio_output: int
+    image_input: int
+    image_output: int
+    web_search: int
+    file_search: int
+    request: int
+    cheapest_input: int
+    """The whole rate of the cheapest kind of input."""
+    cheapest_output: int
+    unrated: tuple[str, ...]
+    """Fields of `Usage` that have no rate: a request that uses them is unpriced."""
+    always_special: bool
+    """Even a request for plain text has more to it: a fee, a rate of reasoning, a kind without a rate."""
+    image_cache_rate: bool
+    """Cached images have a rate of their own. `Usage` does not tell how many of the cached tokens are images."""
+
+    def price(self, usage: Usage) -> Decimal | None:
+        """The price in USD; None if some of the usage has no rate or the counts contradict each other."""
+        total_input, total_output = usage.input_tokens, usage.output_tokens
+        read, written, reasoning = usage.cache_read_tokens, usage.cache_write_tokens, usage.reasoning_tokens
+        if read < 0 or written < 0 or reasoning < 0 or read + written > total_input or reasoning > total_output:
+            return None
+        units = total_input * self.input + total_output * self.output
+        if read:
+            units += read * self.cache_read
+        if written:
+            units += written * self.cache_write
+        if (
+            self.always_special
+            or usage.cache_write_12h_tokens
+            or usage.audio_input_tokens
+            or usage.audio_cache_read_tokens
+            or usage.audio_output_tokens
+            or usage.image_input_tokens
+            or usage.image_output_tokens
+            or usage.web_searches
+            or usage.file_searches
+        ):
+            if not self._is_sound(usage):
+                return None
+            units += self._special(usage)
+        return _multiply(self.unit, units)
+
+    def floor(self, usage: Usage) -> Decimal | None:
+        """The least USD that a request costs which used this much or more. None if some of it has no rate.
+
+        Each token counts at the cheapest rate of its direction: input not known to be cached may be so all the same.
+        """
+        if self._has_unrated(usage):
+            return None
+        units = (
+            usage.input_tokens * self.cheapest_input
+            + usage.output_tokens * self.cheapest_output
+            + usage.web_searches * self.web_search
+            + usage.file_searches * self.file_search
+            + self.request
+        )
+        return _multiply(self.unit, max(units, 0))
+
+    def _has_unrated(self, usage: Usage) -> bool:
+        return any(getattr(usage, kind) for kind in self.unrated)
+
+    def _is_sound(self, usage: Usage) -> bool:
+        """Whether all kinds of a usage have rates and fit together."""
+        if self._has_unrated(usage) or not _is_consistent(usage):
+            return False
+        return not (self.image_cache_rate and usage.image_input_tokens and usage.cache_read_tokens)
+
+    def _special(self, usage: Usage) -> int:
+        """What a usage costs beyond its text."""
+        return (
+            usage.reasoning_tokens * self.reasoning
+            + usage.audio_input_tokens * self.audio_input
+            + usage.audio_cache_read_tokens * self.audio_cache_read
+            + usage.audio_output_tokens * self.audio_output
+            + usage.image_input_tokens * self.image_input
+            + usage.image_output_tokens * self.image_output
+            + usage.web_searches * self.web_search
+            + usage.file_searches * self.file_search
+            + self.request
+        )
+
+
+def _is_consistent(usage: Usage) -> bool:
+    """Whether the rare kinds of usage fit into what they are a part of."""
+    audio_read, audio, image = usage.audio_cache_read_tokens, usage.audio_input_tokens, usage.image_input_tokens
+    uncached = usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens
+    uncached_media = audio - audio_read + max(image - (usage.cache_read_tokens - audio_read), 0)
+    return (
+        0 <= usage.cache_write_12h_tokens <= usage.cache_write_tokens
+        and 0 <= audio_read <= min(audio, usage.cache_read_tokens)
+        and image >= 0
+        and uncached_media <= uncached
+        and usage.audio_output_tokens >= 0
+        and usage.image_output_tokens >= 0
+        and usage.audio_output_tokens + usage.image_output_tokens <= usage.output_tokens
+        and usage.web_searches >= 0
+        and usage.file_searches >= 0
+    )
+
+
+def rates_beyond(start: int, prices: Mapping[str, Decimal]) -> Rates:
+    """The rates that prices make.
+
+    Args:
+        start: Input tokens beyond which the prices are due.
+        prices: Of `EXPRESSIBLE_PRICES` those that are listed, `input_mtok` among them.
+    """
+    usd = {key: price.scaleb(-6 if key.endswith("_mtok") else -3, MONEY) for key, price in prices.items()}
+    digits = max(-int(rate.as_tuple().exponent) for rate in usd.values())
+    rates = {key: int(rate.scaleb(digits, MONEY)) for key, rate in usd.items()}
+    plain_input, plain_output = rates["input_mtok"], rates.get("output_mtok", 0)
+    cache_read = rates.get("cache_read_mtok", plain_input)
+    audio_input = rates.get("input_audio_mtok", plain_input)
+    unrated = ["cache_write_12h_tokens", *(kind for kind, key in _REQUIRED_PRICES.items() if key not in rates)]
+    if "cache_write_1h_mtok" in rates:  # it costs more, and `Usage` does not say how much was written for an hour
+        unrated.append("cache_write_tokens")
+    return Rates(
+        start=start,
+        unit=Decimal(1).scaleb(-digits, MONEY),
+        input=plain_input,
+        output=plain_output,
+        cache_read=cache_read - plain_input,
+        cache_write=rates.get("cache_write_mtok", plain_input) - plain_input,
+        reasoning=rates.get("output_reasoning_mtok", plain_output) - plain_output,
+        audio_input=audio_input - plain_input,
+        # A cached audio token is counted three times: as input, as cached and as audio.
+        audio_cache_read=rates.get("cache_audio_read_mtok", audio_input) - cache_read - audio_input + plain_input,
+        audio_output=rates.get("output_audio_mtok", plain_output) - plain_output,
+        image_input=rates.get("input_image_mtok", plain_input) - plain_input,
+        image_output=rates.get("output_image_mtok", plain_output) - plain_output,
+        web_search=rates.get("web_searches_kcount", 0),
+        file_search=rates.get("storage_searches_kcount", 0),
+        request=rates.get("requests_kcount", 0),
+        cheapest_input=min(rate for key, rate in rates.items() if key in _INPUT_PRICES),
+        cheapest_output=min((rate for key, rate in rates.items() if key in _OUTPUT_PRICES), default=0),
+        unrated=tuple(unrated),
+        always_special=(
+            not {"output_tokens", "cache_write_tokens"}.isdisjoint(unrated)
+            or not {"output_reasoning_mtok", "requests_kcount"}.isdisjoint(rates)
+        ),
+        image_cache_rate="cache_image_read_mtok" in rates,
+    )

@@ -1,0 +1,403 @@
+"""What runs used: every event is folded into one cell, and whatever is asked for is a sum of cells.
+
+There is one cell for each pattern, framework, set of tags and model. What belongs to a run as a whole (its status, its
+tools) goes to its cell without a model, what belongs to a request to the cell with the model. Because an event counts
+in just one cell, all the sums agree: per pattern, per tag and in total each token counts once, however runs nest.
+"""
+
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from .events import (
+    AssistantRun,
+    Event,
+    ExecutionFinished,
+    ExecutionStarted,
+    FunctionCall,
+    Provenance,
+    Status,
+    TokenUsage,
+    Usage,
+)
+from .histogram import Histogram
+from .pricing import CostEstimate, PriceBook
+from .table import format_table, format_time
+from .usage_row import UsageRow, group_rows, sum_rows
+
+UNKNOWN = "unknown"
+"""Pattern and framework of runs whose start was never seen."""
+OTHER = "(other)"
+"""Stands for all that there was no room to tell apart."""
+MAX_NAMES = 100
+"""Different functions, and different types of error, that a cell tells apart."""
+RECENT_RUNS = 4_096
+"""Finished runs of which stragglers and duplicates are still recognized."""
+MAX_AHEAD = 1_024
+"""Events of a run that may overtake a missing one, before that one is given up as lost."""
+
+Tags: TypeAlias = tuple[tuple[str, str], ...]
+_Key: TypeAlias = tuple[str, str, str | None, Tags]  # pattern, framework, model, tags
+_OTHER_TAGS: Tags = ((OTHER, OTHER),)
+
+
+class UsageCell(msgspec.Struct, frozen=True):
+    """The row of one pattern, framework, model and set of tags."""
+
+    pattern: str
+    framework: str
+    model: str | None
+    """As requested; None for what belongs to the run and not to a request."""
+    tags: Tags
+    """In order of their names."""
+    row: UsageRow
+
+    @property
+    def key(self) -> _Key:
+        """What sets the cell apart."""
+        return self.pattern, self.framework, self.model, self.tags
+
+
+class UsageStatistics(msgspec.Struct, frozen=True):
+    """What all runs did and used. A value: msgspec can encode it, and another process's can be added to it."""
+
+    cells: tuple[UsageCell, ...] = ()
+    """In order of pattern, framework, model and tags."""
+
+    @property
+    def total(self) -> UsageRow:
+        """Everything."""
+        return sum_rows(cell.row for cell in self.cells)
+
+    def by_pattern(self) -> dict[str, UsageRow]:
+        """One row a pattern. What a run used is in its own pattern's row, not in its parent's."""
+        return group_rows((cell.pattern, cell.row) for cell in self.cells)
+
+    def by_framework(self) -> dict[str, UsageRow]:
+        """One row a framework."""
+        return group_rows((cell.framework, cell.row) for cell in self.cells)
+
+    def by_model(self) -> dict[str, UsageRow]:
+        """One row a model, as requested. It holds what belongs to requests; what belongs to runs has no model."""
+        return group_rows((cell.model, cell.row) for cell in self.cells if cell.model is not None)
+
+    def by_tag(self, name: str) -> dict[str | None, UsageRow]:
+        """One row a value of the tag, and one under None for runs that lack it.
+
+        Runs whose tags there was no room for are under `OTHER`.
+        """
+        return group_rows(
+            (OTHER if cell.tags == _OTHER_TAGS else dict(cell.tags).get(name), cell.row) for cell in self.cells
+        )
+
+    def __add__(self, other: "UsageStatistics") -> "UsageStatistics":
+        return _statistics(group_rows((cell.key, cell.row) for cell in (*self.cells, *other.cells)).items())
+
+    def __str__(self) -> str:
+        total = self.total
+        lines = [_summary(pattern, row) for pattern, row in self.by_pattern().items()]
+        if len(lines) != 1:
+            lines.append(_summary("total", total))
+        text = format_table(_HEADER, lines)
+        unreported = {kind: n for kind, n in total.requests_by_provenance.items() if kind is not Provenance.REPORTED}
+        if unreported:
+            kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(unreported.items()))
+            text += f"\nusage not reported by the API: {kinds} (of {total.requests:,} requests)"
+        return text
+
+
+def _statistics(rows: Iterable[tuple[_Key, UsageRow]]) -> UsageStatistics:
+    """In one order always, so that equal statistics are equal values."""
+    cells = (UsageCell(*key, row) for key, row in rows)
+    return UsageStatistics(
+        tuple(
+            sorted(
+                cells,
+                key=lambda cell: (cell.pattern, cell.framework, cell.model is not None, cell.model or "", cell.tags),
+            )
+        )
+    )
+
+
+_HEADER = ("pattern", "runs", "failures", "p50", "p95", "tokens in", "cached", "tokens out", "tool calls", "cost")
+
+
+def _summary(name: str, row: UsageRow) -> Sequence[str]:
+    usage = row.usage
+    return (
+        name,
+        f"{row.executions:,}",
+        f"{row.failures:,}",
+        format_time(row.p50),
+        format_time(row.p95),
+        f"{usage.input_tokens:,}",
+        f"{usage.cache_read_tokens:,}",
+        f"{usage.output_tokens:,}",
+        f"{row.function_calls:,}",
+        str(row.cost),
+    )
+
+
+class _Cell:
+    """Counts what becomes a row."""
+
+    __slots__ = (
+        "assistant_runs",
+        "cost",
+        "errors",
+        "executions",
+        "first_chunk_latency",
+        "function_calls",
+        "function_errors",
+        "function_latency",
+        "key",
+        "model_latency",
+        "models",
+        "request_errors",
+        "requests",
+        "run_latency",
+        "statuses",
+        "threads_created",
+        "threads_resumed",
+        "usage",
+    )
+
+    def __init__(self, key: _Key) -> None:
+        self.key = key
+        self.models: dict[str, _Cell] = {}
+        """Of a run's cell: the cells of its requests, by model, where these have their own."""
+        self.executions = self.assistant_runs = self.threads_created = self.threads_resumed = 0
+        self.statuses: defaultdict[Status, int] = defaultdict(int)
+        self.errors: dict[str, int] = {}
+        self.function_calls: dict[str, int] = {}
+        self.function_errors: dict[str, int] = {}
+        self.requests: defaultdict[Provenance, int] = defaultdict(int)
+        self.request_errors: dict[str, int] = {}
+        self.usage: dict[Provenance, Usage] = {}
+        self.cost = CostEstimate()
+        self.run_latency = Histogram()
+        self.function_latency = Histogram()
+        self.model_latency = Histogram()
+        self.first_chunk_latency = Histogram()
+
+    def row(self) -> UsageRow:
+        return UsageRow(
+            executions=self.executions,
+            by_status=dict(self.statuses),
+            run_latency=self.run_latency.snapshot(),
+            errors_by_type=dict(self.errors),
+            function_calls_by_name=dict(self.function_calls),
+            function_errors_by_type=dict(self.function_errors),
+            function_latency=self.function_latency.snapshot(),
+            assistant_runs=self.assistant_runs,
+            threads_created=self.threads_created,
+            threads_resumed=self.threads_resumed,
+            requests_by_provenance=dict(self.requests),
+            usage_by_provenance=dict(self.usage),
+            cost=self.cost,
+            model_latency=self.model_latency.snapshot(),
+            first_chunk_latency=self.first_chunk_latency.snapshot(),
+            request_errors_by_type=dict(self.request_errors),
+        )
+
+
+def _count(counts: dict[str, int], name: str) -> None:
+    if name not in counts and len(counts) >= MAX_NAMES:
+        name = OTHER
+    counts[name] = counts.get(name, 0) + 1
+
+
+_NOTHING = UsageRow()
+
+
+class _Run:
+    """Where a run's events are counted, and which of them were."""
+
+    __slots__ = ("ahead", "cell", "finished", "next_seq", "started")
+
+    def __init__(self, cell: _Cell) -> None:
+        self.cell = cell
+        self.started = False
+        self.finished = False
+        self.next_seq = 0
+        """All events before this one were counted, or given up."""
+        self.ahead: set[int] | None = None
+        """Events counted beyond it."""
+
+    def takes(self, seq: int) -> bool:
+        """Whether an event is new; if so it counts as seen from now on."""
+        ahead = self.ahead or set()
+        if seq < self.next_seq or seq in ahead:
+            return False
+        ahead.add(seq)
+        if len(ahead) > MAX_AHEAD:
+            self.next_seq = min(ahead)
+        while self.next_seq in ahead:
+            ahead.remove(self.next_seq)
+            self.next_seq += 1
+        self.ahead = ahead or None
+        return True
+
+
+class UsageAggregator:
+    """Folds events into statistics. Safe to share between threads, and between engines.
+
+    Events may come duplicated, and a run's events out of order: each counts once. Memory depends neither on how many
+    runs there were nor on how many names they use: see `max_keys`, `MAX_NAMES` and `RECENT_RUNS`.
+
+    Args:
+        prices: What tokens cost; by default genai-prices.
+        max_keys: Cells at most. When three quarters are taken, runs with further sets of tags share one cell for each
+            pattern, framework and model, with tags `OTHER`; when all are, further runs share a single row.
+
+    Raises:
+        ValueError: `max_keys` is less than 8.
+    """
+
+    def __init__(self, prices: PriceBook | None = None, max_keys: int = 2_000) -> None:
+        if max_keys < 8:
+            raise ValueError(f"max_keys must be at least 8, is {max_keys}")
+        self.prices = PriceBook() if prices is None else prices
+        self._max_keys = max_keys
+        self._cells: dict[_Key, _Cell] = {}
+        self._strays = self._cell((UNKNOWN, UNKNOWN, None, ()))
+        self._runs: dict[str, _Run] = {}
+        self._recent: deque[str] = deque()
+        self._sources: tuple[Callable[[], None], ...] = ()
+        self._lock = threading.Lock()
+        self._fold_one: dict[type, Callable[[_Run, Any], None]] = {
+            ExecutionStarted: self._execution_started,
+            TokenUsage: self._token_usage,
+            FunctionCall: self._function_call,
+            AssistantRun: self._assistant_run,
+            ExecutionFinished: self._execution_finished,
+        }
+
+    def fold(self, events: Sequence[Event]) -> None:
+        """Count a batch of events."""
+        runs, fold_one = self._runs, self._fold_one
+        with self._lock:
+            for event in events:
+                run = runs.get(event.run_id)
+                if run is None:
+                    run = self._meet(event)
+                if event.seq == run.next_seq and run.ahead is None:
+                    run.next_seq += 1
+                elif not run.takes(event.seq):
+                    continue
+                fold = fold_one.get(type(event))  # a dict by class: `match` costs ten times as much
+                if fold is not None:
+                    fold(run, event)
+
+    def snapshot(self) -> UsageStatistics:
+        """The statistics so far, with all that the sources followed have published until now."""
+        for catch_up in self._sources:
+            catch_up()
+        with self._lock:
+            rows = [(key, cell.row()) for key, cell in self._cells.items()]
+        return _statistics((key, row) for key, row in rows if row != _NOTHING)
+
+    def follow(self, catch_up: Callable[[], None]) -> None:
+        """Have a source hand over, by calling `fold`, what is pending before each snapshot."""
+        with self._lock:
+            self._sources += (catch_up,)
+
+    def unfollow(self, catch_up: Callable[[], None]) -> None:
+        """Ask this source no more. One that is not followed is no error."""
+        with self._lock:
+            self._sources = tuple(source for source in self._sources if source != catch_up)
+
+    def _meet(self, event: Event) -> _Run:
+        """Take up a run. If this is not its start, it is a stray, and need not be remembered for long."""
+        run = self._runs[event.run_id] = _Run(self._strays)
+        if type(event) is not ExecutionStarted:
+            self._remember(event.run_id)
+        return run
+
+    def _remember(self, run_id: str) -> None:
+        """Keep a run that is over for its stragglers, and forget the one kept longest."""
+        recent = self._recent
+        recent.append(run_id)
+        if len(recent) > RECENT_RUNS:
+            run = self._runs.get(oldest := recent.popleft())
+            if run is not None and (run.finished or not run.started):  # else its start came after other events
+                del self._runs[oldest]
+
+    def _execution_started(self, run: _Run, event: ExecutionStarted) -> None:
+        if run.started or run.finished:  # then it was counted among the strays
+            return
+        tags = tuple(sorted(event.tags.items())) if event.tags else ()
+        run.started = True
+        run.cell = self._cell((event.pattern, event.framework, None, tags))
+        run.cell.executions += 1
+
+    def _execution_finished(self, run: _Run, event: ExecutionFinished) -> None:
+        if run.finished:
+            return
+        run.finished = True
+        cell = run.cell
+        if run.started:
+            self._remember(event.run_id)
+        else:
+            cell.executions += 1
+        cell.statuses[event.status] += 1
+        cell.run_latency.add(event.duration_ns)
+        if event.error_type:
+            _count(cell.errors, event.error_type)
+
+    def _token_usage(self, run: _Run, event: TokenUsage) -> None:
+        cell = run.cell.models.get(event.model) or self._model_cell(run.cell, event.model)
+        provenance, usage = event.provenance, event.usage
+        cell.requests[provenance] += 1
+        if usage is not None:
+            sofar = cell.usage.get(provenance)
+            cell.usage[provenance] = usage if sofar is None else sofar + usage
+        cell.cost += self.prices.cost(event)
+        cell.model_latency.add(event.duration_ns)
+        if event.first_chunk_ns is not None:
+            cell.first_chunk_latency.add(event.first_chunk_ns)
+        if event.error_type:
+            _count(cell.request_errors, event.error_type)
+
+    def _function_call(self, run: _Run, event: FunctionCall) -> None:
+        cell = run.cell
+        _count(cell.function_calls, event.name)
+        cell.function_latency.add(event.duration_ns)
+        if event.error_type:
+            _count(cell.function_errors, event.error_type)
+
+    def _assistant_run(self, run: _Run, event: AssistantRun) -> None:
+        cell = run.cell
+        cell.assistant_runs += 1
+        cell.threads_created += event.thread == "created"
+        cell.threads_resumed += event.thread == "resumed"
+
+    def _model_cell(self, runs: _Cell, model: str) -> _Cell:
+        """The cell for requests to a model by runs of another cell."""
+        pattern, framework, _, tags = runs.key
+        key = (pattern, framework, model, tags)
+        cell = self._cell(key)
+        if cell.key == key:
+            runs.models[model] = cell
+        return cell
+
+    def _cell(self, key: _Key) -> _Cell:
+        """The cell of a key, or the one that stands in for it where there is no room."""
+        cell = self._cells.get(key)
+        if cell is not None:
+            return cell
+        pattern, framework, model, tags = key
+        taken = len(self._cells)
+        if tags and tags != _OTHER_TAGS:
+            fits = taken < self._max_keys * 3 // 4
+            stand_in: _Key = (pattern, framework, model, _OTHER_TAGS)
+        else:
+            fits = taken < self._max_keys - 2  # the last stand-ins: one for runs, one for requests
+            stand_in = (OTHER, OTHER, None if model is None else OTHER, _OTHER_TAGS)
+        if not fits and key != stand_in:
+            return self._cell(stand_in)
+        cell = self._cells[key] = _Cell(key)
+        return cell

@@ -1,0 +1,121 @@
+"""The row of a usage statistic, and how rows add up."""
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from .events import Provenance, Status, Usage
+from .histogram import HistogramSnapshot, merge
+from .pricing import CostEstimate
+
+_Group = TypeVar("_Group", bound=Hashable)
+
+
+class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What some runs did and used. Rows add up.
+
+    A plain name is a total (`requests`), and `_by_` says how it is made up (`requests_by_provenance`).
+    Times are in nanoseconds.
+    """
+
+    executions: int = 0
+    """Runs started."""
+    by_status: Mapping[Status, int] = {}
+    """Runs finished."""
+    run_latency: HistogramSnapshot = HistogramSnapshot()
+    errors_by_type: Mapping[str, int] = {}
+    """Errors that ended runs."""
+    function_calls_by_name: Mapping[str, int] = {}
+    function_errors_by_type: Mapping[str, int] = {}
+    function_latency: HistogramSnapshot = HistogramSnapshot()
+    assistant_runs: int = 0
+    threads_created: int = 0
+    threads_resumed: int = 0
+    requests_by_provenance: Mapping[Provenance, int] = {}
+    """Requests to models that have ended, by how their usage is known."""
+    usage_by_provenance: Mapping[Provenance, Usage] = {}
+    """What these requests used, as far as anything is known of it."""
+    cost: CostEstimate = CostEstimate()
+    """Cost of these requests in USD."""
+    model_latency: HistogramSnapshot = HistogramSnapshot()
+    """From a request's start to the end of its answer."""
+    first_chunk_latency: HistogramSnapshot = HistogramSnapshot()
+    """From a request's start to the first chunk of a streamed answer."""
+    request_errors_by_type: Mapping[str, int] = {}
+
+    @property
+    def in_flight(self) -> int:
+        """Runs started and not finished."""
+        return self.executions - sum(self.by_status.values())
+
+    @property
+    def successes(self) -> int:
+        """Runs that finished with status `ok`."""
+        return self.by_status.get(Status.OK, 0)
+
+    @property
+    def failures(self) -> int:
+        """Runs that finished in any other way."""
+        return sum(self.by_status.values()) - self.successes
+
+    @property
+    def function_calls(self) -> int:
+        """Calls of functions, failed ones included."""
+        return sum(self.function_calls_by_name.values())
+
+    @property
+    def requests(self) -> int:
+        """Requests to models that have ended, well or not."""
+        return sum(self.requests_by_provenance.values())
+
+    @property
+    def usage(self) -> Usage:
+        """What the requests used, whether the API reported it or not. Requests of unknown usage are not in it."""
+        return sum(self.usage_by_provenance.values(), start=Usage())
+
+    @property
+    def p50(self) -> int | None:
+        """Median duration of a run, in nanoseconds."""
+        return self.run_latency.quantile(0.50)
+
+    @property
+    def p95(self) -> int | None:
+        """Duration that 95 % of the runs did not exceed, in nanoseconds."""
+        return self.run_latency.quantile(0.95)
+
+    @property
+    def p99(self) -> int | None:
+        """Duration that 99 % of the runs did not exceed, in nanoseconds."""
+        return self.run_latency.quantile(0.99)
+
+    def __add__(self, other: "UsageRow") -> "UsageRow":
+        return sum_rows((self, other))
+
+
+def sum_rows(rows: Iterable[UsageRow]) -> UsageRow:
+    """All rows in one."""
+    columns = zip(*(msgspec.structs.astuple(row) for row in rows), strict=True)
+    return UsageRow(**dict(zip(UsageRow.__struct_fields__, map(_sum_column, columns), strict=False)))
+
+
+def group_rows(rows: Iterable[tuple[_Group, UsageRow]]) -> dict[_Group, UsageRow]:
+    """One row a group, in order of first appearance."""
+    groups: dict[_Group, list[UsageRow]] = {}
+    for group, row in rows:
+        groups.setdefault(group, []).append(row)
+    return {group: sum_rows(members) for group, members in groups.items()}
+
+
+def _sum_column(values: tuple[Any, ...]) -> Any:
+    """The sum of one field: a number, a cost, a histogram, or a table of numbers or usages."""
+    first = values[0]
+    if isinstance(first, HistogramSnapshot):
+        return merge(values)
+    if not isinstance(first, Mapping):
+        return sum(values[1:], start=first)
+    table: dict[Any, Any] = {}
+    for value in values:
+        for key, amount in value.items():
+            table[key] = table[key] + amount if key in table else amount
+    return table

@@ -1,0 +1,91 @@
+"""The command line: what each command takes. What they do is in the modules they call.
+
+Wrong input is one line on stderr and exit code 2. Ctrl-C ends with exit code 130, as shells expect.
+"""
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Run a command line (by default the process's own), and exit."""
+    try:
+        code = runmeter.main(arguments, prog_name="runmeter", standalone_mode=False)
+    except click.ClickException as error:
+        where = getattr(error, "ctx", None)
+        command = where.command_path if where else "runmeter"
+        message = " ".join(error.format_message().split())
+        click.echo(f"{command}: {message} (see {command} --help)", err=True)
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(context_settings=CONTEXT, no_args_is_help=False, invoke_without_command=True)
+@click.version_option(version("runmeter"), "--version", message="runmeter %(version)s")
+@click.pass_context
+def runmeter(context: click.Context) -> None:
+    """Run LLM agent patterns, and see what each run took: tokens, cost, time, tool calls.
+
+    \b
+    Start here:
+      runmeter demo                          a few hundred runs on a simulated API: no key, no network
+      runmeter demo --otlp http://localhost:4317   the same, with its traces in Jaeger
+      OPENAI_API_KEY=... runmeter demo --live      a few runs on the real API, for real money
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@runmeter.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, readable=True, path_type=Path), required=False)
+@click.option("--runs", type=click.IntRange(1, 100_000), help="How many runs.  [default: 300; with --live 6]")
+@click.option("--concurrency", type=click.IntRange(1, 1_000), default=32, show_default=True, help="Runs at once.")
+@click.option("--model", default="gpt-6-luna", show_default=True, help="The OpenAI model to ask.")
+@click.option("--live", is_flag=True, help="Ask the real API, with the key in OPENAI_API_KEY. This costs money.")
+@click.option("--otlp", metavar="URL", help="Send traces and metrics there: port 4318 is HTTP, any other gRPC.")
+def demo(folder: Path | None, runs: int | None, concurrency: int, model: str, live: bool, otlp: str | None) -> int:
+    """Run patterns over the texts in FOLDER, and show what they took.
+
+    Two patterns, one on the OpenAI client and one on LangGraph, answer questions about the documents (*.md, *.txt,
+    *.rst) in FOLDER, by default Runmeter's own, many at a time. Then come their usage and cost, the event bus's
+    accounting, and one run's trace. Ctrl-C stops early and still shows what was counted.
+    """
+    from .demo import DemoError, DemoOptions, run_demo
+
+    try:
+        return run_demo(DemoOptions(folder, runs or (6 if live else 300), concurrency, model, live, otlp))
+    except DemoError as error:
+        raise click.UsageError(str(error)) from None
+
+
+@runmeter.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0 takes a free one.")
+def simulator(host: str, port: int) -> int:
+    """Serve a simulated OpenAI API until Ctrl-C.
+
+    It answers like the real one (Responses, Chat Completions, Embeddings, models, token counts), costs nothing, and
+    misbehaves on command: send the header X-Simulate, see docs/simulator.md.
+
+    \b
+      runmeter simulator --port 8080 &
+      export OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=any
+    """
+    ...
+    return 0
+
+
+@runmeter.command()
+def patterns() -> int:
+    """List the patterns, their frameworks, and which of them can be run."""
+    from .views import print_patterns
+
+    print_patterns()
+    return 0
