@@ -40,7 +40,8 @@ from .stream import Delta, RunStream
 from .subscription import SubscriberStatistics, Subscription
 from .tokens import TokenCount, TokenCounter, Tokenizer
 from .tracing import Telemetry, Tracing
-from .usage import UsageAggregator, UsageCell, UsageRow, UsageStatistics
+from .usage import UsageAggregator, UsageCell, UsageStatistics
+from .usage_row import UsageRow
 
 __all__ = [
     "JSON",

@@ -9,6 +9,7 @@ What has no known price is reported as unpriced. It never counts as $0, nor at t
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING, TypeAlias
@@ -100,56 +101,66 @@ class PriceBook:
         - Unpriced is what has no published rate (the model, the service tier, a kind of usage) and usage that
           contradicts itself, such as more cached tokens than input. No event makes this method raise.
         """
-        rates = self._cache.get((event.provider, event.model, event.response_model, event.service_tier))
-        if rates is None or not rates.since_ns <= event.start_ns < rates.until_ns:
-            rates = self._look_up(event)
-        if not period.brackets:
+        period = self._cache.get((event.provider, event.model, event.response_model, event.service_tier))
+        if period is None or not period.since_ns <= event.start_ns < period.until_ns:
+            period = self._look_up(event)
+        if not period.rates:
             return _UNPRICED
         usage = event.usage
         if usage is None:
             return _UNKNOWN
-        for bracket in period.brackets:
-            if usage.input_tokens > bracket.start:
+        for rates in period.rates:
+            if usage.input_tokens > rates.start:
                 break
         if event.provenance is _REPORTED:
-            price = bracket.price(usage)
+            price = rates.price(usage)
             return _UNPRICED if price is None else CostEstimate(price, price)
-        return CostEstimate(bracket.floor(usage), None) if event.provenance is _PARTIAL else _UNKNOWN
+        if event.provenance is _PARTIAL:
+            floor = rates.floor(usage)
+            return _UNPRICED if floor is None else CostEstimate(floor, None)
+        return _UNKNOWN
 
     def _load(self) -> "Mapping[str, Provider]":
-        if self._providers is None:
+        providers = self._providers
+        if providers is None:
             with self._loading:
-                from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415 - slow to import
-
-                self._providers = {provider.id: provider for provider in get_snapshot().providers}
-        return self._providers
+                providers = self._providers or _read_providers()
+                self._providers = providers
+        return providers
 
     def _look_up(self, event: TokenUsage) -> "_Period":
-        """Find the rates of a request and keep them while they hold."""
-        if len(self._cache) >= _CACHE_SIZE:  # model names are the user's, there may be any number
+        """Find a request's rates, and keep them for as long as they hold."""
+        if len(self._cache) >= _CACHE_SIZE:  # model names are the user's: there may be any number
             self._cache.clear()
-        rates = self._find(event)
-        self._cache[event.provider, event.model, event.response_model, event.service_tier] = rates
-        return rates
+        model = self._find_model(event)
+        period = _NO_PRICE if model is None else _period(model, event.service_tier, event.start_ns)
+        self._cache[event.provider, event.model, event.response_model, event.service_tier] = period
+        return period
 
-    def _find(self, event: TokenUsage) -> "_Period":
+    def _find_model(self, event: TokenUsage) -> "ModelInfo | None":
         providers = self._load()
         provider = providers.get(_PROVIDER_IDS.get(event.provider, event.provider))
         if provider is None:
-            return _NO_PRICE
-        everyone = list(providers.values())
-        for name in (event.response_model, event.model):
-            model = provider.find_model(name, all_providers=everyone) if name else None
-            if model is not None:
-                own = any(model is known for known in provider.models)
-                return _rates(model, event.service_tier, event.start_ns, own_model=own)
-        return _NO_PRICE
+            return None
+        names = (name for name in (event.response_model, event.model) if name)
+        found = (provider.find_model(name, all_providers=list(providers.values())) for name in names)
+        model = next(filter(None, found), None)
+        if model is None or any(model is own for own in provider.models):
+            return model
+        return replace(model, price_variants=None)  # passed on from another provider, but not with its service tiers
+
+
+def _read_providers() -> "Mapping[str, Provider]":
+    from genai_prices.data_snapshot import get_snapshot  # here, because it is slow to import
+
+    return {provider.id: provider for provider in get_snapshot().providers}
 
 
 _UNPRICED = CostEstimate(high=None, unpriced=1)
 _UNKNOWN = CostEstimate(high=None)
 _REPORTED, _PARTIAL = Provenance.REPORTED, Provenance.PARTIAL
 _CACHE_SIZE = 4_096
+_STANDARD_TIERS = ("default", "standard")
 _MINUTE_NS = 60 * 10**9
 _DAY_NS = 24 * 60 * _MINUTE_NS
 
@@ -175,39 +186,30 @@ class _Period(msgspec.Struct, frozen=True):
 
     since_ns: int
     until_ns: int
-    brackets: Sequence[_Bracket]
-    """Longest prompts first; empty if there is no price."""
+    rates: Sequence[Rates]
+    """Those for the longest prompts first; empty if there is no price."""
 
 
 _NO_PRICE = _Period(-(2**63), 2**63, ())
 
 
-def _rates(model: "ModelInfo", tier: str | None, at_ns: int, *, own_model: bool) -> _Period:
-    """A model's rates at a time.
-
-    Args:
-        model: The model.
-        tier: The service tier as served; None is the standard one.
-        at_ns: Nanoseconds since the Unix epoch.
-        own_model: Whether the provider lists the model itself. The tiers of a model that it only passes on are its own,
-            and unknown.
-    """
+def _period(model: "ModelInfo", tier: str | None, at_ns: int) -> _Period:
+    """What a model costs around a time in nanoseconds, on a service tier as served (None is the standard one)."""
     constraints = [variant.constraint for variant in model.price_variants or ()]
     if isinstance(model.prices, list):
         constraints += [conditional.constraint for conditional in model.prices]
-    # Rates change at midnight UTC; with a rebate by the hour, on a minute.
+    # Prices change at midnight UTC, or at a minute where there is a rebate by the time of day.
     span = _MINUTE_NS if any(hasattr(constraint, "start_time") for constraint in constraints) else _DAY_NS
-    since = at_ns - at_ns % span
+    since_ns = at_ns - at_ns % span
     try:
-        at = datetime.fromtimestamp(at_ns // 10**9, UTC)
+        prices = _prices(model, tier, datetime.fromtimestamp(at_ns // 10**9, UTC))
     except (ValueError, OverflowError, OSError):  # a time beyond the calendar
-        return _Period(since, since + span, ())
-    prices = _prices(model, tier, at) if own_model or tier is None else None
-    return _Period(since, since + span, () if prices is None else _brackets(prices))
+        prices = None
+    return _Period(since_ns, since_ns + span, () if prices is None else _rates(prices))
 
 
 def _prices(model: "ModelInfo", tier: str | None, at: datetime) -> "ModelPrice | None":
-    """The prices on a tier; None if the tier has none. genai-prices itself gives the standard ones then."""
+    """The prices on a tier; None if it has none, where genai-prices itself would give the standard ones."""
     if tier is None:
         return model.get_prices(at)
     context = {"service_tier": tier}
@@ -215,22 +217,22 @@ def _prices(model: "ModelInfo", tier: str | None, at: datetime) -> "ModelPrice |
         variant.when == context and (variant.constraint is None or variant.constraint.active(at))
         for variant in model.price_variants or ()
     )
-    return model.get_prices(at, context) if listed or tier in ("default", "standard") else None
+    return model.get_prices(at, context) if listed or tier in _STANDARD_TIERS else None
 
 
-def _brackets(prices: "ModelPrice") -> Sequence[_Bracket]:
+def _rates(prices: "ModelPrice") -> Sequence[Rates]:
     listed: dict[str, _Price] = {key: price for key, price in vars(prices).items() if price is not None}
-    if "input_mtok" not in listed or not listed.keys() <= _EXPRESSIBLE:
+    if "input_mtok" not in listed or not listed.keys() <= EXPRESSIBLE_PRICES:
         return ()
     starts = {tier.start for price in listed.values() if not isinstance(price, Decimal) for tier in price.tiers}
     return tuple(
-        _bracket(start, {key: _price_beyond(start, price) for key, price in listed.items()})
+        rates_beyond(start, {key: _price_beyond(start, price) for key, price in listed.items()})
         for start in (*sorted(starts, reverse=True), -1)
     )
 
 
 def _price_beyond(start: int, price: "_Price") -> Decimal:
-    """The price for prompts of more than `start` tokens."""
+    """The price in prompts of more than `start` tokens."""
     if isinstance(price, Decimal):
         return price
     return next((tier.price for tier in reversed(price.tiers) if tier.start <= start), price.base)

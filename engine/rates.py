@@ -25,7 +25,9 @@ _INPUT_PRICES = {
     "cache_image_read_mtok",
 }
 _OUTPUT_PRICES = {"output_mtok", "output_reasoning_mtok", "output_audio_mtok", "output_image_mtok"}
-EXPRESSIBLE_PRICES = _INPUT_PRICES | _OUTPUT_PRICES | {"web_searches_kcount", "storage_searches_kcount", "requests_kcount"}
+EXPRESSIBLE_PRICES = (
+    _INPUT_PRICES | _OUTPUT_PRICES | {"web_searches_kcount", "storage_searches_kcount", "requests_kcount"}
+)
 """Prices for what `Usage` can express, by genai-prices' names: in USD for a million tokens (`_mtok`) or a thousand of
 something else (`_kcount`). Others are by the hour, the page or the character."""
 

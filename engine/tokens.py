@@ -71,9 +71,7 @@ class Tokenizer:
         """The text's UTF-8. One token alone may be only part of a character."""
         return _load(self.encoding).decode_bytes(tokens)
 
-    def encode_messages(
-        self, messages: Messages, *, instructions: str | None = None, tools: Tools = ()
-    ) -> list[int]:
+    def encode_messages(self, messages: Messages, *, instructions: str | None = None, tools: Tools = ()) -> list[int]:
         """A whole request as the model reads it: tools, instructions, messages; with `FRAMING` between texts.
 
         Raises:
@@ -88,9 +86,7 @@ class Tokenizer:
         """Count a text. Raises what `encode` raises."""
         return TokenCount(len(self.encode(text)), self.exact, self.encoding)
 
-    def count_messages(
-        self, messages: Messages, *, instructions: str | None = None, tools: Tools = ()
-    ) -> TokenCount:
+    def count_messages(self, messages: Messages, *, instructions: str | None = None, tools: Tools = ()) -> TokenCount:
         """Count a whole request. Never exact: the framing is counted by rule. Raises what `encode` raises."""
         tokens = self.encode_messages(messages, instructions=instructions, tools=tools)
         return TokenCount(len(tokens), exact=False, encoding=self.encoding)
@@ -275,7 +271,7 @@ _NEWEST = "o200k_base"
 
 def _encoding_of(model: str) -> tuple[str, bool]:
     """The encoding a model is counted with, and whether that is known to be its own."""
-    from tiktoken.model import encoding_name_for_model  # noqa: PLC0415 - heavy: on first use
+    from tiktoken.model import encoding_name_for_model
 
     # "ft:gpt-4.1:acme::7p4l" has its base model's vocabulary; for this one tiktoken 0.14 would say gpt-4's.
     base = model.split(":")[1] if model.startswith("ft:") and model.count(":") > 1 else model
@@ -297,7 +293,7 @@ def _load(name: str) -> "tiktoken.Encoding":
 
 @functools.cache
 def _load_once(name: str) -> "tiktoken.Encoding":
-    import tiktoken  # noqa: PLC0415 - heavy: on first use
+    import tiktoken
 
     vocabulary = _VOCABULARIES[name]
     folder = importlib.resources.files(__package__) / "vocab"
@@ -312,9 +308,7 @@ def _read_ranks(file: Traversable, sha256: str) -> dict[bytes, int]:
     try:
         data = gzip.decompress(file.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise TokenizerError(
-            f"cannot read the vocabulary {file.name}: {error}. Reinstall runmeter"
-        ) from error
+        raise TokenizerError(f"cannot read the vocabulary {file.name}: {error}. Reinstall runmeter") from error
     if (found := hashlib.sha256(data).hexdigest()) != sha256:
         raise TokenizerError(
             f"the vocabulary {file.name} is damaged: its SHA-256 is {found}, not {sha256}. Reinstall runmeter"

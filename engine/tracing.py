@@ -13,11 +13,11 @@ from .events import Event, TraceContext
 class Tracing(Protocol):
     """Allots span ids and keeps the ambient trace context. Called on every run, model call and tool call: be quick."""
 
-    def start_span(self) -> tuple[TraceContext, Any]:
+    def start_span(self) -> tuple[TraceContext | None, Any]:
         """Allot a span below the ambient one and make it the ambient one.
 
         Returns:
-            The new span's ids, and a token that `end_span` takes.
+            The new span's ids, None while telemetry is switched off, and a token that `end_span` takes.
         """
         ...
 

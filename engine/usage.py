@@ -111,15 +111,11 @@ class UsageStatistics(msgspec.Struct, frozen=True):
 
 def _statistics(rows: Iterable[tuple[_Key, UsageRow]]) -> UsageStatistics:
     """In one order always, so that equal statistics are equal values."""
-    cells = (UsageCell(*key, row) for key, row in rows)
-    return UsageStatistics(
-        tuple(
-            sorted(
-                cells,
-                key=lambda cell: (cell.pattern, cell.framework, cell.model is not None, cell.model or "", cell.tags),
-            )
-        )
-    )
+    return UsageStatistics(tuple(sorted((UsageCell(*key, row) for key, row in rows), key=_order)))
+
+
+def _order(cell: UsageCell) -> tuple[str, str, bool, str, Tags]:
+    return cell.pattern, cell.framework, cell.model is not None, cell.model or "", cell.tags
 
 
 _HEADER = ("pattern", "runs", "failures", "p50", "p95", "tokens in", "cached", "tokens out", "tool calls", "cost")
@@ -213,19 +209,16 @@ def _count(counts: dict[str, int], name: str) -> None:
 _NOTHING = UsageRow()
 
 
-class _Run:
+class _Run(msgspec.Struct, gc=False):
     """Where a run's events are counted, and which of them were."""
 
-    __slots__ = ("ahead", "cell", "finished", "next_seq", "started")
-
-    def __init__(self, cell: _Cell) -> None:
-        self.cell = cell
-        self.started = False
-        self.finished = False
-        self.next_seq = 0
-        """All events before this one were counted, or given up."""
-        self.ahead: set[int] | None = None
-        """Events counted beyond it."""
+    cell: _Cell
+    started: bool = False
+    finished: bool = False
+    next_seq: int = 0
+    """All events before this one were counted, or given up."""
+    ahead: set[int] | None = None
+    """Events beyond it that were counted."""
 
     def takes(self, seq: int) -> bool:
         """Whether an event is new; if so it counts as seen from now on."""
