@@ -1,6 +1,7 @@
 """The packages' public names: what `__all__` promises is there, and nothing is promised twice."""
 
 import importlib
+import inspect
 
 import pytest
 
@@ -16,7 +17,7 @@ def test_every_public_name_is_there_and_documented(name: str) -> None:
     assert package.__all__ == sorted(set(package.__all__), key=package.__all__.index), "no name twice"
     for public in package.__all__:
         thing = getattr(package, public)
-        if isinstance(thing, type) or callable(thing):
+        if inspect.isclass(thing) or inspect.isfunction(thing):
             assert thing.__doc__, f"{name}.{public} has no docstring"
 
 

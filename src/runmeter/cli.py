@@ -50,7 +50,12 @@ def runmeter(context: click.Context) -> None:
 @click.option("--model", default="gpt-6-luna", show_default=True, help="The OpenAI model to ask.")
 @click.option("--live", is_flag=True, help="Ask the real API, with the key in OPENAI_API_KEY. This costs money.")
 @click.option("--otlp", metavar="URL", help="Send traces and metrics there: port 4318 is HTTP, any other gRPC.")
-def demo(folder: Path | None, runs: int | None, concurrency: int, model: str, live: bool, otlp: str | None) -> int:
+@click.option(
+    "--svg", metavar="FILE", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Save a picture."
+)
+def demo(
+    folder: Path | None, runs: int | None, concurrency: int, model: str, live: bool, otlp: str | None, svg: Path | None
+) -> int:
     """Run patterns over the texts in FOLDER, and show what they took.
 
     Two patterns, one on the OpenAI client and one on LangGraph, answer questions about the documents (*.md, *.txt,
@@ -60,32 +65,38 @@ def demo(folder: Path | None, runs: int | None, concurrency: int, model: str, li
     from .demo import DemoError, DemoOptions, run_demo
 
     try:
-        return run_demo(DemoOptions(folder, runs or (6 if live else 300), concurrency, model, live, otlp))
+        return run_demo(DemoOptions(folder, runs or (6 if live else 300), concurrency, model, live, otlp, svg))
     except DemoError as error:
         raise click.UsageError(str(error)) from None
 
 
 @runmeter.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0 takes a free one.")
-def simulator(host: str, port: int) -> int:
-    """Serve a simulated OpenAI API until Ctrl-C.
+def simulator(port: int) -> int:
+    """Serve a simulated OpenAI API on this machine until Ctrl-C.
 
     It answers like the real one (Responses, Chat Completions, Embeddings, models, token counts), costs nothing, and
-    misbehaves on command: send the header X-Simulate, see docs/simulator.md.
+    misbehaves on command: see docs/simulator.md. When it ends it shows what it would have billed.
 
     \b
       runmeter simulator --port 8080 &
       export OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=any
     """
-    ...
-    return 0
+    from .serve import CannotServe, serve
+
+    try:
+        return serve(port)
+    except CannotServe as error:
+        raise click.UsageError(str(error)) from None
 
 
 @runmeter.command()
 def patterns() -> int:
     """List the patterns, their frameworks, and which of them can be run."""
-    from .views import print_patterns
+    from rich.console import Console
 
-    print_patterns()
+    from .patterns import get_pattern_registry
+    from .views import pattern_table
+
+    Console().print(pattern_table(get_pattern_registry()))
     return 0

@@ -1,8 +1,9 @@
 """What the command line shows: statistics as tables, a run as a tree. From values to rich's renderables, no more."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -21,10 +22,12 @@ from runmeter.engine import (
     UsageRow,
     UsageStatistics,
 )
+from runmeter.patterns import PatternRegistry, PatternType
+from runmeter.telemetry import TelemetryStatistics
 
-COUNTS = ("runs", "failed", "p50", "p95", "p99", "tokens in", "cached", "tokens out", "tool calls", "cost")
-BAR = 24
-"""Characters of a trace's time line."""
+FIGURES = ("runs", "failed", "p50/p95/p99 s", "tokens in", "cached", "out", "tools", "cost")
+NAME, BAR, GUIDE = 32, 20, 4
+"""Characters of a trace's names, of its time line, and of the lines that one level of the tree draws before it."""
 
 
 def duration(time_ns: int | None) -> str:
@@ -34,11 +37,24 @@ def duration(time_ns: int | None) -> str:
     return f"{time_ns / 1e9:.2f} s" if time_ns >= 1e9 else f"{time_ns / 1e6:.1f} ms"
 
 
+def seconds(time_ns: int | None) -> str:
+    """A time in nanoseconds as seconds, with two digits at least; a dash for None."""
+    if time_ns is None:
+        return "–"
+    return f"{time_ns / 1e9:.2f}" if time_ns >= 1e8 else f"{time_ns / 1e9:.3f}"
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=title, title_justify="left", title_style="bold", header_style="dim", box=SIMPLE_HEAD, padding=(0, 1)
+    )
+
+
 def usage_table(usage: UsageStatistics) -> Table:
     """One row for each pattern, and their sum."""
-    table = Table(title="Usage by pattern", title_justify="left", header_style="bold")
-    table.add_column("pattern", no_wrap=True)
-    for name in COUNTS:
+    table = _table("Usage by pattern")
+    table.add_column("pattern", overflow="fold")  # on a narrow terminal names may break, numbers may not
+    for name in FIGURES:
         table.add_column(name, justify="right", no_wrap=True)
     for pattern, row in usage.by_pattern().items():
         table.add_row(escape(pattern), *_usage_cells(row))
@@ -52,9 +68,7 @@ def _usage_cells(row: UsageRow) -> list[str | Text]:
     return [
         f"{row.executions:,}",
         Text(f"{row.failures:,}", style="red" if row.failures else ""),
-        duration(row.p50),
-        duration(row.p95),
-        duration(row.p99),
+        "/".join(seconds(time_ns) for time_ns in (row.p50, row.p95, row.p99)),
         f"{used.input_tokens:,}",
         f"{used.cache_read_tokens:,}",
         f"{used.output_tokens:,}",
@@ -65,7 +79,7 @@ def _usage_cells(row: UsageRow) -> list[str | Text]:
 
 def bus_table(bus: BusStatistics) -> Table:
     """One row for each subscriber: what it was sent, and what became of that."""
-    table = Table(title=f"Event bus: {bus.published:,} events published", title_justify="left", header_style="bold")
+    table = _table(f"Event bus: {bus.published:,} events published")
     table.add_column("subscriber")
     table.add_column("lane")
     for name in ("published", "delivered", "dropped", "pending", "errors"):
@@ -76,6 +90,37 @@ def bus_table(bus: BusStatistics) -> Table:
     return table
 
 
+class _Timeline:
+    """The time that a trace covers, and the lines drawn along it."""
+
+    def __init__(self, origin_ns: int, span_ns: int) -> None:
+        self._origin_ns = origin_ns
+        self._span_ns = max(1, span_ns)
+
+    def line(self, name: str, style: str, start_ns: int, length_ns: int, note: str, depth: int) -> Table:
+        """One line: name, time line, start, duration, note. The deeper, the less room for the name."""
+        line = Table.grid(padding=(0, 1))
+        line.add_column(width=NAME - GUIDE * depth, no_wrap=True)
+        line.add_column(width=BAR, no_wrap=True)
+        line.add_column(width=9, justify="right", no_wrap=True)
+        line.add_column(width=8, justify="right", no_wrap=True)
+        line.add_column(no_wrap=True)
+        offset_ns = start_ns - self._origin_ns
+        line.add_row(
+            Text(name, style=style),
+            Text(self._bar(offset_ns, length_ns), style=style),
+            Text(f"+{duration(offset_ns)}", style="dim"),
+            duration(length_ns),
+            note,
+        )
+        return line
+
+    def _bar(self, offset_ns: int, length_ns: int) -> str:
+        first = min(BAR - 1, max(0, offset_ns * BAR // self._span_ns))
+        width = max(1, min(BAR - first, round(length_ns * BAR / self._span_ns)))
+        return " " * first + "━" * width
+
+
 def trace_tree(events: Sequence[Event], run_id: str) -> Tree:
     """A run with its model calls, tool calls and child runs, in order of time, each with its share of the run's time.
 
@@ -83,27 +128,29 @@ def trace_tree(events: Sequence[Event], run_id: str) -> Tree:
         events: All events of the run and of the runs within it, in any order; others are left out.
         run_id: The run at the root.
     """
-    (started,) = (event for event in events if isinstance(event, ExecutionStarted) and event.run_id == run_id)
+    (root,) = (event for event in events if isinstance(event, ExecutionStarted) and event.run_id == run_id)
     finished = _finished(events, run_id)
-    span = finished.duration_ns if finished else 0
-    tree = Tree(_line(started.pattern, "bold", started.time_ns, span, started.time_ns, span, _outcome(finished)))
-    _grow(tree, events, run_id, started.time_ns, span)
+    timeline = _Timeline(root.time_ns, finished.duration_ns if finished else 0)
+    return _run_tree(Tree(_run_line(timeline, root, finished, 0)), events, root, timeline, 1)
+
+
+def _run_tree(tree: Tree, events: Sequence[Event], run: ExecutionStarted, timeline: _Timeline, depth: int) -> Tree:
+    for event in sorted(events, key=_start):
+        match event:
+            case ExecutionStarted(parent_run_id=parent) if parent == run.run_id:
+                branch = tree.add(_run_line(timeline, event, _finished(events, event.run_id), depth))
+                _run_tree(branch, events, event, timeline, depth + 1)
+            case TokenUsage() | FunctionCall() | AssistantRun() if event.run_id == run.run_id:
+                name, style, note = _describe(event)
+                tree.add(timeline.line(name, style, event.start_ns, event.duration_ns, note, depth))
+            case _:
+                pass
     return tree
 
 
-def _grow(tree: Tree, events: Sequence[Event], run_id: str, origin_ns: int, span_ns: int) -> None:
-    for event in sorted(events, key=_start):
-        match event:
-            case ExecutionStarted(parent_run_id=parent) if parent == run_id:
-                finished = _finished(events, event.run_id)
-                length = finished.duration_ns if finished else 0
-                line = _line(event.pattern, "bold", event.time_ns, length, origin_ns, span_ns, _outcome(finished))
-                _grow(tree.add(line), events, event.run_id, origin_ns, span_ns)
-            case TokenUsage() | FunctionCall() | AssistantRun() if event.run_id == run_id:
-                name, style, note = _describe(event)
-                tree.add(_line(name, style, event.start_ns, event.duration_ns, origin_ns, span_ns, note))
-            case _:
-                pass
+def _run_line(timeline: _Timeline, run: ExecutionStarted, finished: ExecutionFinished | None, depth: int) -> Table:
+    length_ns = finished.duration_ns if finished else 0
+    return timeline.line(run.pattern, "bold", run.time_ns, length_ns, _outcome(finished), depth)
 
 
 def _describe(event: TokenUsage | FunctionCall | AssistantRun) -> tuple[str, str, str]:
@@ -121,32 +168,6 @@ def _describe(event: TokenUsage | FunctionCall | AssistantRun) -> tuple[str, str
     return f"{event.operation} {event.model}", "cyan", note
 
 
-def _line(name: str, style: str, start_ns: int, length_ns: int, origin_ns: int, span_ns: int, note: str) -> Table:
-    """One line of a trace: name, time line, start, duration, note."""
-    line = Table.grid(padding=(0, 1))
-    line.add_column(width=30, no_wrap=True)
-    line.add_column(width=BAR)
-    line.add_column(width=11, justify="right")
-    line.add_column(width=9, justify="right")
-    line.add_column()
-    line.add_row(
-        Text(name, style=style),
-        Text(_bar(start_ns - origin_ns, length_ns, span_ns), style=style.replace("bold", "white")),
-        Text(f"+{duration(start_ns - origin_ns)}", style="dim"),
-        duration(length_ns),
-        note,
-    )
-    return line
-
-
-def _bar(offset_ns: int, length_ns: int, span_ns: int) -> str:
-    if span_ns <= 0:
-        return ""
-    first = min(BAR - 1, max(0, offset_ns * BAR // span_ns))
-    width = max(1, min(BAR - first, round(length_ns * BAR / span_ns)))
-    return " " * first + "━" * width
-
-
 def _start(event: Event) -> int:
     start: int = getattr(event, "start_ns", event.time_ns)
     return start
@@ -162,18 +183,40 @@ def _outcome(finished: ExecutionFinished | None) -> str:
     return "[green]ok[/]" if finished.status is Status.OK else f"[red]{finished.status}: {finished.error_type}[/]"
 
 
-def pattern_table(patterns: Iterable[tuple[str, str, str]]) -> Table:
-    """The patterns: name, framework, and whether they can be run here."""
-    table = Table(header_style="bold")
+def error_summary(errors: Sequence[Exception]) -> Text:
+    """How many runs failed with which error, and what the first of each said."""
+    counts = Counter(type(error).__name__ for error in errors)
+    text = Text("failed runs:", style="red")
+    for name, count in counts.most_common():
+        first = next(str(error) for error in errors if type(error).__name__ == name)
+        text.append(f"\n  {count:,} × {name}: {first[:200]}")
+    return text
+
+
+def export_summary(telemetry: TelemetryStatistics, url: str) -> Text:
+    """How much of the telemetry reached the collector."""
+    text = Text(f"telemetry to {url}: {telemetry.spans:,} spans")
+    for exporter in telemetry.exporters:
+        lost = exporter.failed + exporter.dropped
+        text.append(f"; {exporter.name}: {exporter.sent:,} sent, ")
+        text.append(f"{lost:,} not delivered", style="red" if lost else "")
+    return text
+
+
+def pattern_table(registry: PatternRegistry) -> Table:
+    """The patterns, what each is built on, and whether it can be created."""
+    table = _table("Patterns")
     for name in ("pattern", "framework", "status"):
         table.add_column(name)
-    for row in patterns:
-        table.add_row(*row)
+    for pattern in PatternType:
+        available = pattern in registry.available
+        status = "[green]available[/]" if available else "[dim]not in this version[/]"
+        table.add_row(pattern, registry.get_pattern_framework(pattern), status)
     return table
 
 
-def verdict(label: str, counted: Any, expected: Any) -> Text:
+def verdict(label: str, counted: int, expected: int) -> Text:
     """Whether two counts of the same thing agree."""
     if counted == expected:
-        return Text(f"✓ {label}: {counted}", style="green")
-    return Text(f"✗ {label}: counted {counted}, expected {expected}", style="red")
+        return Text(f"✓ {label}: {counted:,}", style="green")
+    return Text(f"✗ {label}: metered {counted:,}, expected {expected:,}", style="red")

@@ -1,0 +1,225 @@
+"""`runmeter demo`: two patterns at work on real texts, and what the engine has to say about it."""
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import anyio
+from rich.console import Console, Group
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from runmeter.engine import ConfigurationError, Engine, Event, ExecutionStarted, Usage
+from runmeter.patterns import BasePattern, OpenAIPatternConfig, PatternRegistry, PatternType
+from runmeter.simulator import Simulator
+from runmeter.telemetry import OpenTelemetry, configure
+
+from .documents import Documents, NoDocuments, load_documents
+from .views import bus_table, error_summary, export_summary, trace_tree, usage_table, verdict
+
+PATTERNS = (PatternType.OPENAI_FUNCTION_CALLING, PatternType.AUGMENTED_LLM)
+INSTRUCTIONS = "You help people read documents. Look things up with the tools you have. Answer in a sentence or two."
+KEPT_RUNS = 64
+"""Runs whose events are kept, to show one of them."""
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C ended."""
+
+
+class DemoError(Exception):
+    """The demo cannot begin; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the command line asked for."""
+
+    folder: Path | None
+    runs: int
+    concurrency: int
+    model: str
+    live: bool
+    otlp: str | None
+    svg: Path | None = None
+    """Where to save a picture of what is shown."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it went."""
+
+    errors: list[Exception]
+    """What failed runs raised."""
+    interrupted: bool
+
+
+class RunKeeper:
+    """A subscriber that keeps the events of the first runs, whole."""
+
+    def __init__(self) -> None:
+        self._events: dict[str, list[Event]] = {}
+
+    def __call__(self, events: Sequence[Event]) -> None:
+        """Take a batch of events."""
+        for event in events:
+            if isinstance(event, ExecutionStarted) and len(self._events) < KEPT_RUNS:
+                self._events[event.run_id] = []
+            if event.run_id in self._events:
+                self._events[event.run_id].append(event)
+
+    def busiest(self) -> tuple[str, list[Event]]:
+        """The kept run to which most happened, by id."""
+        return max(self._events.items(), key=lambda item: len(item[1]))
+
+
+def run_demo(options: DemoOptions, console: Console | None = None) -> int:
+    """Run the demo.
+
+    Returns:
+        The exit code: 0, 1 if the counts disagree or a run failed, 130 after Ctrl-C.
+
+    Raises:
+        DemoError: something that it needs is missing or wrong, so that no run can succeed.
+    """
+    try:
+        documents = load_documents(options.folder)
+        telemetry = _telemetry(options.otlp)
+    except (NoDocuments, ConfigurationError) as error:
+        raise DemoError(str(error)) from None
+    if options.live and not os.environ.get("OPENAI_API_KEY"):
+        raise DemoError("--live needs an API key: set OPENAI_API_KEY")
+    console = console or make_console(record=options.svg is not None)
+    code = anyio.run(_demo, options, documents, telemetry, console)
+    if options.svg is not None:
+        console.save_svg(str(options.svg), title="runmeter demo")
+    return code
+
+
+def make_console(*, record: bool) -> Console:
+    """The standard output; where that is no terminal, wide enough for a table."""
+    return Console(width=None if sys.stdout.isatty() else 112, record=record)
+
+
+async def _demo(options: DemoOptions, documents: Documents, telemetry: OpenTelemetry | None, console: Console) -> int:
+    keeper = RunKeeper()
+    registry = PatternRegistry()
+    where = "the OpenAI API" if options.live else "a simulated API"
+    texts = f"{len(documents.texts)} document{'s' if len(documents.texts) > 1 else ''}"
+    console.print(f"{options.runs:,} runs over {texts} on {where}, {options.concurrency} at a time")
+    async with _service(options) as (simulator, url):
+        patterns = [_pattern(registry, kind, options.model, documents, url) for kind in PATTERNS]
+        async with Engine(usage=registry.usage, telemetry=telemetry) as engine:
+            engine.subscribe(keeper, name="trace view", lane="lossy", capacity=100_000)
+            outcome = await _work(engine, patterns, documents.questions(options.runs), options.concurrency, console)
+        await registry.aclose()
+    if len(outcome.errors) == options.runs:
+        raise DemoError(f"every run failed: {outcome.errors[0]}")
+    _show(console, engine, keeper)
+    agreed = simulator is None or outcome.interrupted or _compare(console, engine.usage().total.usage, simulator)
+    if telemetry is not None:
+        console.print(export_summary(telemetry.statistics(), str(options.otlp)))
+    if outcome.errors:
+        console.print(error_summary(outcome.errors))
+    if outcome.interrupted:
+        console.print("[yellow]interrupted: this is what was counted until then[/]")
+        return INTERRUPTED
+    return 0 if agreed and not outcome.errors else 1
+
+
+@asynccontextmanager
+async def _service(options: DemoOptions) -> AsyncIterator[tuple[Simulator | None, str | None]]:
+    """What answers the patterns' requests: a simulator of our own at some URL, or the real API."""
+    if options.live:
+        yield None, None
+        return
+    simulator = Simulator()
+    async with simulator as url:
+        yield simulator, url
+
+
+def _pattern(
+    registry: PatternRegistry, kind: PatternType, model: str, documents: Documents, url: str | None
+) -> BasePattern:
+    config = OpenAIPatternConfig(
+        openai_model=model,
+        system_prompt=f"{INSTRUCTIONS}\n\nThis is how the documents begin:\n\n{documents.overview()}",
+        base_url=url,
+        api_key="simulated" if url else None,
+    )
+    pattern: BasePattern = registry.create_pattern(kind, config, [documents.find_passages, documents.count_words])
+    return pattern
+
+
+async def _work(
+    engine: Engine, patterns: Sequence[BasePattern], questions: Sequence[str], concurrency: int, console: Console
+) -> Outcome:
+    """Have each pattern answer its share of the questions, all at the same time, until done or Ctrl-C."""
+    errors: list[Exception] = []
+    interrupted = False
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+
+    async def answer(pattern: BasePattern, share: Sequence[str]) -> None:
+        outcomes = await engine.map(
+            pattern,
+            share,
+            concurrency=max(1, concurrency // len(patterns)),
+            on_error="collect",
+            progress=lambda *_: progress.advance(bar),
+        )
+        errors.extend(outcome for outcome in outcomes if isinstance(outcome, Exception))
+
+    async def stop_on_ctrl_c(work: anyio.CancelScope) -> None:
+        nonlocal interrupted
+        with anyio.open_signal_receiver(signal.SIGINT) as signals:
+            async for _ in signals:
+                interrupted = True
+                work.cancel()
+
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("running", total=len(questions))
+        async with anyio.create_task_group() as watching:
+            async with anyio.create_task_group() as working:
+                watching.start_soon(stop_on_ctrl_c, working.cancel_scope)
+                for number, pattern in enumerate(patterns):
+                    working.start_soon(answer, pattern, questions[number :: len(patterns)])
+            watching.cancel_scope.cancel()
+    return Outcome(errors, interrupted)
+
+
+def _show(console: Console, engine: Engine, keeper: RunKeeper) -> None:
+    usage = engine.usage()
+    console.print(usage_table(usage))
+    console.print(Group("", bus_table(engine.statistics().bus)))
+    if usage.total.executions:
+        run_id, events = keeper.busiest()
+        title = Text(f"A run's trace, {run_id}", style="italic")
+        console.print(Group("", title, trace_tree(events, run_id), ""))
+
+
+def _compare(console: Console, usage: Usage, simulator: Simulator) -> bool:
+    """Hold what was metered against the simulator's own account."""
+    billed = simulator.statistics().total
+    for label, metered, expected in (
+        ("input tokens", usage.input_tokens, billed.input_tokens),
+        ("cached tokens", usage.cache_read_tokens, billed.cache_read_tokens),
+        ("output tokens", usage.output_tokens, billed.output_tokens),
+    ):
+        console.print(verdict(f"{label} as the simulator billed them", metered, expected))
+    return usage == billed
+
+
+def _telemetry(otlp: str | None) -> OpenTelemetry | None:
+    if otlp is None:
+        return None
+    url = urlsplit(otlp)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise DemoError(f"--otlp {otlp}: give a URL such as http://localhost:4317")
+    return configure(
+        endpoint=otlp,
+        protocol="http/protobuf" if url.port == 4318 else "grpc",
+        service_name=os.environ.get("OTEL_SERVICE_NAME", "runmeter-demo"),
+    )
