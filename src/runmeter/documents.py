@@ -100,7 +100,7 @@ def _own_documents() -> Documents:
     if (root / "pyproject.toml").exists():
         paths = [root / "README.md", root / "CONTRIBUTING.md", *sorted(root.glob("docs/*.md"))]
         return Documents({path.name: path.read_text(encoding="utf-8") for path in paths if path.exists()})
-    return Documents({"README.md": str(metadata("runmeter").get_payload())})
+    return Documents({"README.md": str(metadata("runmeter").json["description"])})
 
 
 def _words(text: str) -> set[str]:

@@ -1,0 +1,30 @@
+"""An OpenAI-compatible service on loopback, deterministic: a stand-in for the paid one in demos, tests and
+benchmarks.
+
+    async with Simulator() as url:
+        client = AsyncOpenAI(base_url=url, api_key="sk-simulated")
+
+It answers the Responses, Chat Completions, Embeddings and Models APIs, counts tokens with the real
+vocabularies, reports prompt caching, calls tools, and misbehaves on command. Running it needs the extra:
+`pip install 'runmeter[simulator]'`.
+"""
+
+from .faults import Fault
+from .models import Model
+from .prompts import Item, Output, Prompt, Tool
+from .replies import Reply, ToolCall
+from .server import Simulator
+from .statistics import SimulatorStatistics
+
+__all__ = [
+    "Fault",
+    "Item",
+    "Model",
+    "Output",
+    "Prompt",
+    "Reply",
+    "Simulator",
+    "SimulatorStatistics",
+    "Tool",
+    "ToolCall",
+]

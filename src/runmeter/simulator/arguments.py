@@ -1,0 +1,149 @@
+"""Instances of JSON schemas, made up from the words of a text: arguments for a function, or structured output.
+
+The same schema and text always give the same instance. It has the required properties, or all if none is required.
+"""
+
+import itertools
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from zlib import crc32
+
+from .words import words
+
+_NUMBER = re.compile(r"(?<![\w.-])-?\d+(?:\.\d+)?(?![\w-])")
+_CODE = re.compile(r"\b(?=[\w-]*\d)[A-Za-z][\w-]*\b")
+_FORMATS = {
+    "date": "2026-11-22",
+    "date-time": "2026-11-22T09:30:00Z",
+    "time": "09:30:00",
+    "duration": "PT30M",
+    "email": "someone@example.com",
+    "uri": "https://example.com/",
+    "uuid": "3f2b1c52-6c1d-4e0a-9d5e-5d0c8b6f7a10",
+    "ipv4": "192.0.2.1",
+    "ipv6": "2001:db8::1",
+    "hostname": "example.com",
+}
+_FREE_TEXT = re.compile("query|question|text|prompt|topic|message|content|reason|task|summary|answer")
+"""In a property's name: its value is a phrase, not a word."""
+_DEEPEST = 6
+"""Schemas may contain themselves."""
+
+
+def synthesise(schema: Mapping[str, Any], text: str) -> Any:
+    """Make up an instance of a schema."""
+    return _Synthesis(schema, text).value(schema, "", 0)
+
+
+class _Synthesis:
+    """One instance in the making: every string takes the text's next word, every number its next number."""
+
+    def __init__(self, root: Mapping[str, Any], text: str) -> None:
+        self._root = root
+        self._text = text
+        self._words = words(text)[:200] or ["example"]
+        self._next_word = itertools.cycle(self._words)
+        self._numbers = iter(_NUMBER.findall(text[:2_000]))
+        self._codes = iter(_CODE.findall(text[:2_000]))
+
+    def value(self, schema: Any, name: str, depth: int) -> Any:
+        """An instance of a schema that belongs to a property of this name."""
+        schema = self._resolve(schema)
+        if "const" in schema:
+            return schema["const"]
+        if schema.get("enum"):
+            return self._one_of(schema["enum"])
+        makers: dict[str, Callable[[], Any]] = {
+            "object": lambda: self._object(schema, depth),
+            "array": lambda: self._array(schema, name, depth),
+            "integer": lambda: int(self._number(schema, whole=True)),
+            "number": lambda: self._number(schema, whole=False),
+            "boolean": lambda: crc32(f"{name} {self._text[:500]}".encode(errors="replace")) % 2 == 0,
+            "null": lambda: None,
+        }
+        return makers.get(self._type(schema), lambda: self._string(schema, name))()
+
+    def _resolve(self, schema: Any) -> Mapping[str, Any]:
+        """Follow references, and take the first of several schemas that is not null."""
+        for _ in range(_DEEPEST):
+            if not isinstance(schema, Mapping):  # `true`: anything
+                return {}
+            if reference := schema.get("$ref"):
+                schema = self._referred(reference)
+            elif either := schema.get("anyOf") or schema.get("oneOf"):
+                schema = next((each for each in either if each.get("type") != "null"), either[0])
+            elif "allOf" in schema:
+                every = [self._resolve(each) for each in schema["allOf"]]
+                schema = {key: value for each in (schema, *every) for key, value in each.items() if key != "allOf"}
+            else:
+                return schema
+        return {}
+
+    def _referred(self, reference: str) -> Any:
+        """What `#/$defs/Name` points to."""
+        found: Any = self._root
+        for key in reference.removeprefix("#").strip("/").split("/"):
+            found = found.get(key, {}) if key else found
+        return found
+
+    @staticmethod
+    def _type(schema: Mapping[str, Any]) -> str:
+        kind = schema.get("type")
+        if isinstance(kind, list):
+            kind = next((each for each in kind if each != "null"), "null")
+        return kind or ("object" if "properties" in schema else "array" if "items" in schema else "string")
+
+    def _one_of(self, values: list[Any]) -> Any:
+        """The value the text mentions, or any."""
+        lower = self._text[:2_000].lower()
+        mentioned = (value for value in values if isinstance(value, str) and value and value.lower() in lower)
+        return next(mentioned, values[crc32(lower.encode(errors="replace")) % len(values)])
+
+    def _object(self, schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
+        properties: Mapping[str, Any] = schema.get("properties") or {}
+        names = [name for name in schema.get("required") or properties if name in properties]
+        if depth >= _DEEPEST:
+            names = []
+        return {name: self.value(properties[name], name, depth + 1) for name in names}
+
+    def _array(self, schema: Mapping[str, Any], name: str, depth: int) -> list[Any]:
+        if depth >= _DEEPEST:
+            return []
+        count = max(schema.get("minItems", 1), min(1, schema.get("maxItems", 1)))
+        return [self.value(schema.get("items", {}), name, depth + 1) for _ in range(count)]
+
+    def _number(self, schema: Mapping[str, Any], *, whole: bool) -> float:
+        """The text's next number if it is in range, else the nearest that is."""
+        step = schema.get("multipleOf") or (1 if whole else 0)
+        low = schema.get("minimum", schema.get("exclusiveMinimum"))
+        high = schema.get("maximum", schema.get("exclusiveMaximum"))
+        nudge = step or 0.5
+        if low is not None and "minimum" not in schema:
+            low += nudge
+        if high is not None and "maximum" not in schema:
+            high -= nudge
+        number = float(next(self._numbers, 1))
+        number = max(number, low) if low is not None else number
+        number = min(number, high) if high is not None else number
+        return _round(number, step, low)
+
+    def _string(self, schema: Mapping[str, Any], name: str) -> str:
+        if schema.get("format") in _FORMATS:
+            return _FORMATS[schema["format"]]
+        lower = name.lower()
+        if _FREE_TEXT.search(lower):
+            chosen = " ".join(itertools.islice(self._next_word, min(6, len(self._words))))
+        elif lower.endswith(("id", "number", "code", "key", "reference")):
+            chosen = next(self._codes, None) or next(self._next_word)
+        else:
+            chosen = next(self._next_word)
+        return chosen.ljust(schema.get("minLength", 0), ".")[: schema.get("maxLength")]
+
+
+def _round(number: float, step: float, low: float | None) -> float:
+    """The next multiple of a step downwards, or upwards where downwards is out of range."""
+    if not step:
+        return number
+    rounded = number // step * step
+    return rounded + step if low is not None and rounded < low else rounded

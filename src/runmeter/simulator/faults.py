@@ -1,0 +1,200 @@
+"""Misbehaviour on command: which, how often, and to which requests.
+
+| kind | what the caller sees | billed |
+|---|---|---|
+| `latency` | the answer comes `seconds` late, a stream's events `between_chunks` seconds apart | in full |
+| `rate_limit` | 429 `rate_limit_exceeded`, to be tried again after `retry_after` seconds | no |
+| `insufficient_quota` | 429 `insufficient_quota`, which no retry will mend | no |
+| `server_error` | 500 | no |
+| `unavailable` | 503 | no |
+| `drop` | the connection closes without an answer | no |
+| `stream_end` | the stream ends in good order after `after_events` events, without the last one | what was sent |
+| `stream_cut` | the connection breaks after `after_events` events | what was sent |
+| `stream_error` | an `error` event after `after_events` events, its details in the event itself | no |
+| `stream_error_nested` | the same with the details under `error`, as real servers are seen to send it | no |
+| `failed` | a response that says it failed; in a stream after `after_events` events. Responses API only | no |
+| `incomplete` | an answer cut in the middle, as by the output limit | what was sent |
+
+The stream's kinds wait for a request that streams. Chat Completions knows the nested error only, and sends
+it for both.
+"""
+
+import threading
+from collections.abc import Iterable
+from typing import Literal, TypeAlias, get_args
+
+import msgspec
+
+from .errors import ApiError
+
+FaultKind: TypeAlias = Literal[
+    "latency",
+    "rate_limit",
+    "insufficient_quota",
+    "server_error",
+    "unavailable",
+    "drop",
+    "stream_end",
+    "stream_cut",
+    "stream_error",
+    "stream_error_nested",
+    "failed",
+    "incomplete",
+]
+EndpointPath: TypeAlias = Literal[
+    "/responses",
+    "/responses/{id}",
+    "/responses/input_tokens",
+    "/chat/completions",
+    "/embeddings",
+    "/models",
+    "/models/{id}",
+]
+HEADER = "x-simulate"
+"""A request header that asks for a fault, such as `X-Simulate: rate_limit; retry_after=0.5`."""
+
+_GENERATES = frozenset({"/responses", "/chat/completions"})
+
+
+class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One kind of misbehaviour, for as many requests as `times` says.
+
+    Raises:
+        ValueError: An unknown kind or endpoint, or a number out of range.
+    """
+
+    kind: FaultKind
+    times: int | None = 1
+    """How many requests it hits; None for every one."""
+    endpoint: EndpointPath | None = None
+    """Which requests it hits, by path; None for all to which it makes sense."""
+    seconds: float = 1.0
+    """For `latency`: before the answer."""
+    between_chunks: float = 0.0
+    """For `latency`: seconds before each of a stream's events."""
+    retry_after: float = 1.0
+    """For `rate_limit`: seconds."""
+    after_events: int = 3
+    """For those that end a stream: how many events still come. The last one never does."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(FaultKind):
+            raise ValueError(f"unknown fault {self.kind!r}: one of {', '.join(get_args(FaultKind))}")
+        if self.endpoint is not None and self.endpoint not in get_args(EndpointPath):
+            raise ValueError(f"unknown endpoint {self.endpoint!r}: one of {', '.join(get_args(EndpointPath))}")
+        if min(self.times or 0, self.seconds, self.between_chunks, self.retry_after, self.after_events) < 0:
+            raise ValueError(f"a fault's numbers cannot be negative: {self}")
+
+    def hits(self, endpoint: str, *, stream: bool) -> bool:
+        """Whether it makes sense for such a request."""
+        if self.endpoint is not None and self.endpoint != endpoint:
+            return False
+        match self.kind:
+            case "stream_end" | "stream_cut" | "stream_error" | "stream_error_nested":
+                return stream
+            case "failed":
+                return endpoint == "/responses"
+            case "incomplete":
+                return endpoint in _GENERATES
+            case _:
+                return True
+
+    def error(self) -> ApiError | None:
+        """The error it answers with, if that is what it does."""
+        match self.kind:
+            case "rate_limit":
+                return _rate_limited(self.retry_after)
+            case "insufficient_quota":
+                message = (
+                    "You exceeded your current quota, please check your plan and billing details. For more information "
+                    "on this error, read the docs: https://developers.openai.com/api/docs/guides/error-codes."
+                )
+                return ApiError(429, message, kind="insufficient_quota", code="insufficient_quota")
+            case "server_error":
+                message = "The server had an error while processing your request. Sorry about that!"
+                return ApiError(500, message, kind="server_error")
+            case "unavailable":
+                message = "The engine is currently overloaded, please try again later."
+                return ApiError(503, message, kind="server_error")
+            case _:
+                return None
+
+
+def _rate_limited(retry_after: float) -> ApiError:
+    message = (
+        f"Rate limit reached for requests per min (RPM): Limit 500, Used 500, Requested 1. "
+        f"Please try again in {retry_after:g}s."
+    )
+    headers = {
+        "retry-after": str(-int(-retry_after // 1)),  # whole seconds, upwards
+        "retry-after-ms": str(round(retry_after * 1000)),
+        "x-ratelimit-limit-requests": "500",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": f"{retry_after:g}s",
+    }
+    return ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers=headers)
+
+
+class Faults:
+    """The faults waiting for their requests, oldest first. Safe from any thread."""
+
+    def __init__(self, faults: Iterable[Fault] = ()) -> None:
+        self._waiting = [_Waiting(fault, fault.times) for fault in faults]
+        self._lock = threading.Lock()
+
+    def add(self, faults: Iterable[Fault]) -> None:
+        """Append to what is waiting."""
+        with self._lock:
+            self._waiting += [_Waiting(fault, fault.times) for fault in faults]
+
+    def clear(self) -> None:
+        """Forget what is waiting."""
+        with self._lock:
+            self._waiting = []
+
+    def take(self, endpoint: str, *, stream: bool, header: str | None) -> tuple[Fault | None, Fault | None]:
+        """The latency and the other fault that hit a request: the first waiting of each, or the header's.
+
+        Raises:
+            ApiError: 400: the header is not understood, or makes no sense here.
+        """
+        if header:
+            fault = parse_header(header)
+            if not fault.hits(endpoint, stream=stream):
+                message = f"X-Simulate: '{fault.kind}' makes no sense for this request to {endpoint}."
+                raise ApiError(400, message, param=HEADER)
+            return (fault, None) if fault.kind == "latency" else (None, fault)
+        with self._lock:
+            return (
+                self._first(endpoint, stream=stream, latency=True),
+                self._first(endpoint, stream=stream, latency=False),
+            )
+
+    def _first(self, endpoint: str, *, stream: bool, latency: bool) -> Fault | None:
+        for waiting in self._waiting:
+            fault = waiting.fault
+            if (fault.kind == "latency") is latency and waiting.left != 0 and fault.hits(endpoint, stream=stream):
+                if waiting.left is not None:
+                    waiting.left -= 1
+                self._waiting = [each for each in self._waiting if each.left != 0]
+                return fault
+        return None
+
+
+class _Waiting(msgspec.Struct):
+    fault: Fault
+    left: int | None
+
+
+def parse_header(value: str) -> Fault:
+    """Read `kind; name=value; …`.
+
+    Raises:
+        ApiError: 400: an unknown kind, field or value.
+    """
+    kind, *settings = (part.strip() for part in value.split(";"))
+    fields = dict(setting.partition("=")[::2] for setting in settings)
+    try:
+        return msgspec.convert({"kind": kind, **fields}, Fault, strict=False)
+    except msgspec.ValidationError as error:
+        raise ApiError(400, f"X-Simulate: {value!r}: {error}", param=HEADER) from error

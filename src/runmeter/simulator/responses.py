@@ -1,0 +1,265 @@
+"""The Responses API: create, retrieve, delete, count input tokens.
+
+Source of the parameters: openai 3.54.0, `types/responses/response_create_params.py` (2026-11).
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from .billing import Generation, prompt_tokens
+from .errors import ApiError, decode
+from .faults import Fault
+from .models import find_model
+from .prompts import Choice, Effort, Item, Prompt, Tool, check_calls, check_sampling, choose, served_tier
+from .response_object import ResponseObject, as_input, cancelled, failed, finished, output_items
+from .response_stream import error_event, response_events
+from .service import Answer, Call, Chunk, Service, StoredResponse
+
+LEAST_OUTPUT = 16
+"""`max_output_tokens` cannot be less."""
+
+
+class Reasoning(msgspec.Struct, omit_defaults=True):
+    """How the model is to think."""
+
+    effort: Effort | None = None
+    summary: str | None = None
+
+
+class PromptParams(msgspec.Struct, kw_only=True):
+    """The body of POST /responses/input_tokens: all that makes the prompt."""
+
+    model: str
+    input: str | list[Item] | None = None
+    instructions: str | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    previous_response_id: str | None = None
+    conversation: str | dict[str, Any] | None = None
+    reasoning: Reasoning | None = None
+    text: dict[str, Any] | None = None
+    max_output_tokens: int | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+
+
+class CreateResponse(PromptParams, kw_only=True):
+    """The body of POST /responses."""
+
+    stream: bool | None = None
+    store: bool | None = None
+    background: bool | None = None
+    max_tool_calls: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
+    metadata: dict[str, str] | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+    truncation: str | None = None
+    user: str | None = None
+
+
+def create(service: Service, call: Call) -> Answer:
+    """POST /responses."""
+    request = decode(call.body, CreateResponse)
+    prompt = _prompt(service, request)
+    _check(request, prompt)
+    pending = PendingResponse(service, request, prompt, call.fault)
+    if request.stream:
+        return pending
+    if call.fault and call.fault.kind == "failed":
+        pending.failed()
+        return msgspec.json.encode(failed(pending.draft))
+    pending.completed()
+    return msgspec.json.encode(pending.final)
+
+
+def retrieve(service: Service, call: Call) -> Answer:
+    """GET /responses/{id}."""
+    stored = service.responses.get(call.id)
+    if stored is None:
+        raise ApiError(404, f"Response with id '{call.id}' not found.")
+    return stored.body
+
+
+def delete(service: Service, call: Call) -> Answer:
+    """DELETE /responses/{id}."""
+    if not service.responses.delete(call.id):
+        raise ApiError(404, f"Response with id '{call.id}' not found.")
+    return msgspec.json.encode({"id": call.id, "object": "response.deleted", "deleted": True})
+
+
+def count_input_tokens(service: Service, call: Call) -> Answer:
+    """POST /responses/input_tokens: what the same request would be billed for its input."""
+    prompt = _prompt(service, decode(call.body, PromptParams))
+    tokens = len(prompt_tokens(prompt))
+    return msgspec.json.encode({"object": "response.input_tokens", "input_tokens": tokens})
+
+
+class PendingResponse:
+    """A response from its draft to its end, which decides what is billed and what is kept."""
+
+    def __init__(self, service: Service, request: CreateResponse, prompt: Prompt, fault: Fault | None) -> None:
+        self._service = service
+        self._prompt = prompt
+        self._store = request.store is not False
+        self.draft = _draft(service, request, prompt)
+        self._generation: Generation = service.generate(prompt, fault)
+        summarise = request.reasoning is not None and request.reasoning.summary is not None
+        output = output_items(self._generation, prompt.model, service.new_id, summarise=summarise)
+        self.final = finished(self.draft, output, self._generation)
+        self._keep(self.draft)
+
+    @property
+    def chunks(self) -> Sequence[Chunk]:
+        """All events of the stream."""
+        return response_events(self.draft, self.final, self._generation)
+
+    def error(self, fault: Fault, position: int) -> bytes:
+        """The event that reports a fault."""
+        return error_event(fault, position, self.draft)
+
+    def completed(self) -> None:
+        """Bill and keep all of it."""
+        usage, calls = self._generation.usage, self._generation.tool_calls
+        self._service.account.bill(self._prompt.model.id, usage, tool_calls=calls)
+        self._keep(self.final, [*self._prompt.items, *map(as_input, self.final.output)])
+
+    def abandoned(self, tokens: int) -> None:
+        """Bill what was generated."""
+        usage = self._generation.usage_after(tokens)
+        self._service.account.bill(self._prompt.model.id, usage)
+        self._keep(cancelled(self.draft, usage))
+
+    def failed(self) -> None:
+        """Bill nothing."""
+        self._keep(failed(self.draft))
+
+    def _keep(self, response: ResponseObject, items: Sequence[Item] | None = None) -> None:
+        if self._store:
+            stored = StoredResponse(msgspec.json.encode(response), items)
+            self._service.responses.put(response.id, stored)
+
+
+def _prompt(service: Service, request: PromptParams) -> Prompt:
+    """What the model is given: earlier items first, then the new ones."""
+    model = find_model(request.model)
+    if request.conversation is not None:
+        message = "This simulator has no conversations: use 'previous_response_id'."
+        raise ApiError(400, message, param="conversation")
+    items = [*_history(service, request.previous_response_id), *_items(request.input)]
+    check_calls(items)
+    tools = [_tool(tool) for tool in request.tools or () if tool.get("type") == "function"]
+    choice, allowed = _choice(tools, request.tool_choice)
+    return Prompt(
+        model=model,
+        items=items,
+        instructions=request.instructions,
+        tools=tools,
+        choice=choice,
+        allowed=allowed,
+        parallel=request.parallel_tool_calls is not False,
+        effort=request.reasoning.effort if request.reasoning else None,
+        json_schema=_json_schema(request.text),
+        max_output_tokens=request.max_output_tokens,
+        cache_12h=(request.prompt_cache_options or {}).get("ttl") == "12h",
+    )
+
+
+def _history(service: Service, response_id: str | None) -> Sequence[Item]:
+    """All items of an earlier response: its input and its output."""
+    if response_id is None:
+        return ()
+    stored = service.responses.get(response_id)
+    if stored is None or stored.items is None:
+        message = f"Previous response with id '{response_id}' not found."
+        raise ApiError(400, message, param="previous_response_id", code="previous_response_not_found")
+    return stored.items
+
+
+def _items(given: str | list[Item] | None) -> Sequence[Item]:
+    return [Item(role="user", content=given)] if isinstance(given, str) else given or []
+
+
+def _tool(tool: dict[str, Any]) -> Tool:
+    if not tool.get("name"):
+        message = "Missing required parameter: 'tools[].name'."
+        raise ApiError(400, message, param="tools", code="missing_required_parameter")
+    return Tool(tool["name"], tool.get("description") or "", tool.get("parameters") or {})
+
+
+def _choice(tools: Sequence[Tool], choice: str | dict[str, Any] | None) -> tuple[Choice, Sequence[Tool]]:
+    match choice:
+        case {"type": "function", "name": str(name)}:
+            return choose(tools, "required", [name])
+        case {"type": "allowed_tools", "mode": mode, "tools": list(allowed)}:
+            return choose(tools, mode, [tool.get("name", "") for tool in allowed])
+        case str() | None:
+            return choose(tools, choice)
+        case _:  # a built-in tool, which the simulator does not run
+            return choose(tools, "auto")
+
+
+def _json_schema(text: dict[str, Any] | None) -> dict[str, Any] | None:
+    match text:
+        case {"format": {"type": "json_schema", "schema": dict(schema)}}:
+            return schema
+        case {"format": {"type": "json_object"}}:
+            return {"type": "object", "properties": {"answer": {"type": "string"}}}
+        case _:
+            return None
+
+
+def _check(request: CreateResponse, prompt: Prompt) -> None:
+    """Refuse what the real service refuses, and what this one cannot do."""
+    if request.background:
+        raise ApiError(400, "This simulator does not run responses in the background.", param="background")
+    if request.max_output_tokens is not None and request.max_output_tokens < LEAST_OUTPUT:
+        message = (
+            f"Invalid 'max_output_tokens': integer below minimum value. Expected a value >= {LEAST_OUTPUT}, "
+            f"but got {request.max_output_tokens} instead."
+        )
+        raise ApiError(400, message, param="max_output_tokens", code="integer_below_min_value")
+    sampling = {"temperature": request.temperature, "top_p": request.top_p}
+    check_sampling(prompt.model, prompt.effort, sampling, chat=False)
+
+
+def _draft(service: Service, request: CreateResponse, prompt: Prompt) -> ResponseObject:
+    """The response before the model has begun. What the request leaves out has the API's default."""
+    reasoning = request.reasoning or Reasoning()
+    effort = reasoning.effort or prompt.model.effort
+    return ResponseObject(
+        id=service.new_id("resp_"),
+        created_at=int(service.clock()),
+        status="in_progress",
+        instructions=request.instructions,
+        max_output_tokens=request.max_output_tokens,
+        max_tool_calls=request.max_tool_calls,
+        metadata=request.metadata or {},
+        model=prompt.model.id,
+        output=[],
+        parallel_tool_calls=prompt.parallel,
+        previous_response_id=request.previous_response_id,
+        prompt_cache_key=request.prompt_cache_key,
+        prompt_cache_options=_cache_options(request),
+        reasoning={"effort": effort, "summary": reasoning.summary},
+        safety_identifier=request.safety_identifier,
+        service_tier=served_tier(request.service_tier),
+        store=request.store is not False,
+        temperature=1.0 if request.temperature is None else request.temperature,
+        text={"format": {"type": "text"}, "verbosity": "medium"} | (request.text or {}),
+        tool_choice=request.tool_choice or "auto",
+        tools=[{"strict": True, **tool} if tool.get("type") == "function" else tool for tool in request.tools or ()],
+        top_p=1.0 if request.top_p is None else request.top_p,
+        truncation=request.truncation or "disabled",
+        user=request.user,
+    )
+
+
+def _cache_options(request: CreateResponse) -> dict[str, Any] | None:
+    if request.prompt_cache_options is None:
+        return None
+    return {"mode": "implicit", "ttl": "30m"} | request.prompt_cache_options

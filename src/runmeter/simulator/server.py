@@ -1,0 +1,141 @@
+"""The simulator's life: a server in a thread of its own, so that callers on asyncio and on trio can both talk to it."""
+
+import importlib.util
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+
+from runmeter.engine import Tokenizer
+
+from .faults import Fault
+from .replies import Reply, Script
+from .service import Service
+from .statistics import SimulatorStatistics
+
+if TYPE_CHECKING:
+    from .server_thread import ServerThread
+
+USUAL_MODEL = "gpt-6-luna"
+SIMULATED_NOW = 1_795_305_600.0
+"""2026-11-22T00:00:00Z: the time by the default clock, which stands still so that answers repeat to the byte."""
+
+
+def _stopped_clock() -> float:
+    return SIMULATED_NOW
+
+
+class Simulator:
+    """An OpenAI-compatible service on this machine's loopback: for demos, tests and benchmarks.
+
+    Use it as an async context manager, on asyncio or trio; it gives the base URL for the client:
+
+        async with Simulator() as url:
+            client = AsyncOpenAI(base_url=url, api_key="sk-simulated")
+
+    The same requests in the same order get the same answers from every new simulator, ids and times included. Any API
+    key is accepted, but there must be one. It can be entered again after it was left, and remembers what it had seen.
+    """
+
+    def __init__(
+        self,
+        *,
+        script: Script | Iterable[Reply] | None = None,
+        faults: Iterable[Fault] = (),
+        port: int = 0,
+        clock: Callable[[], float] = _stopped_clock,
+    ) -> None:
+        """Prepare a simulator; nothing is started yet.
+
+        Args:
+            script: What the model says: replies, used up one a request, or a function from the prompt to a reply.
+                Where there is none (any more), the simulator makes one up from the request.
+            faults: Misbehaviour, as by `inject`.
+            port: Where to listen; 0 lets the system choose.
+            clock: Gives the time of answers, in seconds since the Unix epoch.
+
+        Raises:
+            ImportError: The `simulator` extra is not installed.
+            ValueError: The port is not between 0 and 65535.
+        """
+        _require_extra()
+        if not 0 <= port <= 65_535:
+            raise ValueError(f"port must be between 0 and 65535, not {port}")
+        self._port = port
+        self._service = Service(script, faults, clock)
+        self._thread: ServerThread | None = None
+
+    async def __aenter__(self) -> str:
+        """Start, and give the base URL once requests are answered.
+
+        Raises:
+            OSError: The port is in use, or may not be used.
+            RuntimeError: It is running already.
+        """
+        if self._thread is not None:
+            raise RuntimeError("this simulator is running already: make another one")
+        with anyio.CancelScope(shield=True):  # half a start cannot be undone, and it takes less than a second
+            self._thread = await anyio.to_thread.run_sync(_start, self._service, self._port)
+        return self.url
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop. Open connections are broken, and nothing is left behind."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(thread.stop)
+
+    @property
+    def url(self) -> str:
+        """The base URL, while it runs.
+
+        Raises:
+            RuntimeError: It is not running.
+        """
+        if self._thread is None:
+            raise RuntimeError("this simulator is not running: use it inside `async with`")
+        return f"http://127.0.0.1:{self._thread.port}/v1"
+
+    def script(self, *replies: Reply) -> None:
+        """Say these next: each to one request to `/responses` or `/chat/completions`. From any thread.
+
+        A reply is used up by the request it answers, even if a fault ends its stream.
+        """
+        self._service.replies.add(replies)
+
+    def inject(self, *faults: Fault) -> None:
+        """Misbehave: each fault hits the next requests it makes sense for. From any thread."""
+        self._service.faults.add(faults)
+
+    def recover(self) -> None:
+        """Forget the faults that are still waiting for requests. From any thread."""
+        self._service.faults.clear()
+
+    def statistics(self) -> SimulatorStatistics:
+        """What it has seen and billed since it was made, by its own count. From any thread."""
+        return self._service.account.statistics()
+
+
+def _require_extra() -> None:
+    missing = [name for name in ("starlette", "uvicorn", "httptools") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"the simulator needs {', '.join(missing)}: pip install 'runmeter[simulator]'")
+
+
+def _start(service: Service, port: int) -> "ServerThread":
+    # Here, and not above: without the extra, `import runmeter.simulator` must still work.
+    from .app import make_app
+    from .server_thread import ServerThread
+
+    Tokenizer(USUAL_MODEL).encode("")  # load the vocabulary now, so that the first request is as fast as any
+    try:
+        thread = ServerThread(make_app(service), port)
+    except OSError as error:
+        why = f"cannot listen on port {port} of 127.0.0.1: {error.strerror}. Choose another port, or 0 for any"
+        raise OSError(error.errno, why) from error
+    thread.start()
+    return thread

@@ -1,0 +1,60 @@
+"""What the simulator has seen and billed: its own account, kept apart from anything a client says."""
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+
+import msgspec
+
+from runmeter.engine import Usage
+
+
+class SimulatorStatistics(msgspec.Struct, frozen=True):
+    """Since the simulator was made."""
+
+    requests: Mapping[str, int]
+    """Requests that arrived, refused ones too, by endpoint, such as `POST /responses`."""
+    usage: Mapping[str, Usage]
+    """Tokens billed, by model. A plain answer counts in full, even if its client did not wait for it; a stream that its
+    client left, or whose connection broke, counts what it had generated; what was refused or failed does not count."""
+    faults: int
+    """Requests that were hit by a fault on command."""
+    tool_calls: int
+    """Tool calls asked for in answers that were billed in full."""
+
+    @property
+    def total(self) -> Usage:
+        """Tokens billed over all models."""
+        return sum(self.usage.values(), Usage())
+
+
+class Account:
+    """Adds up. Written by the simulator's thread, read from any."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._requests = Counter[str]()
+        self._usage: dict[str, Usage] = {}
+        self._faults = 0
+        self._tool_calls = 0
+
+    def request(self, endpoint: str) -> None:
+        """One arrived."""
+        with self._lock:
+            self._requests[endpoint] += 1
+
+    def fault(self) -> None:
+        """One was hit by a fault."""
+        with self._lock:
+            self._faults += 1
+
+    def bill(self, model: str, usage: Usage, *, tool_calls: int = 0) -> None:
+        """One was answered, in full or in part."""
+        with self._lock:
+            self._usage[model] = self._usage.get(model, Usage()) + usage
+            self._tool_calls += tool_calls
+
+    def statistics(self) -> SimulatorStatistics:
+        """The account now."""
+        with self._lock:
+            return SimulatorStatistics(dict(self._requests), dict(self._usage), self._faults, self._tool_calls)

@@ -1,0 +1,76 @@
+"""Every code block of the documents runs."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from runmeter.simulator import Simulator
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+
+
+def blocks(wanted: str) -> list[Any]:
+    return [
+        pytest.param(code, id=f"{path.name}-{number}")
+        for path in DOCUMENTS
+        for number, (language, code) in enumerate(BLOCK.findall(path.read_text()), start=1)
+        if language == wanted
+    ]
+
+
+def test_all_blocks_are_of_a_kind_that_is_run_or_shown_by_one() -> None:
+    for path in DOCUMENTS:
+        for language, _ in BLOCK.findall(path.read_text()):
+            assert language in {"python", "sh", "text"}, f"{path.name}: a block of {language!r} is run by no test"
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_runs_as_it_stands(code: str) -> None:
+    """Against the simulator: the code itself reads its key and URL from the environment, as a user's would."""
+
+    async def against_the_simulator() -> subprocess.CompletedProcess[str]:
+        async with Simulator() as url:
+            environment = os.environ | {
+                "OPENAI_BASE_URL": url,
+                "OPENAI_API_KEY": "simulated",
+                "OTEL_SDK_DISABLED": "true",
+            }
+            return await anyio.to_thread.run_sync(
+                lambda: subprocess.run(  # noqa: S603 - our own documents
+                    [sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", code],
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    env=environment,
+                    timeout=120,
+                )
+            )
+
+    done = anyio.run(against_the_simulator)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip(), "an example shows something"
+
+
+@pytest.mark.parametrize("code", blocks("sh"))
+def test_commands_run_as_they_stand(code: str) -> None:
+    """In this checkout, with the commands of this environment."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(  # noqa: S603 - our own documents
+        [shutil.which("bash") or "bash", "-euo", "pipefail", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        cwd=ROOT,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,539 @@
+import random
+import threading
+import tracemalloc
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, cast
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import NOW, event_streams, interleavings, run_families, runs
+
+from runmeter.engine.events import (
+    AssistantRun,
+    Event,
+    ExecutionFinished,
+    ExecutionStarted,
+    FunctionCall,
+    Provenance,
+    Status,
+    TokenUsage,
+    UnknownEvent,
+    Usage,
+)
+from runmeter.engine.pricing import CostEstimate, PriceBook
+from runmeter.engine.usage import MAX_AHEAD, MAX_NAMES, OTHER, RECENT_RUNS, UNKNOWN, UsageAggregator, UsageStatistics
+from runmeter.engine.usage_row import UsageRow, sum_rows
+
+BOOK = PriceBook()
+
+
+def folded(*batches: Iterable[Event], max_keys: int = 2_000) -> UsageStatistics:
+    aggregator = UsageAggregator(BOOK, max_keys)
+    for batch in batches:
+        aggregator.fold(list(batch))
+    return aggregator.snapshot()
+
+
+def event(kind: type[Any], run_id: str, seq: int, given: dict[str, Any], **usual: Any) -> Any:
+    """An event of a kind, with the usual fields but for those given."""
+    return kind(**{"run_id": run_id, "seq": seq, "time_ns": NOW, **usual, **given})
+
+
+def start(run_id: str, pattern: str = "routing", seq: int = 0, **fields: Any) -> Event:
+    usual = {"pattern": pattern, "framework": "openai", "root_run_id": run_id}
+    return cast("Event", event(ExecutionStarted, run_id, seq, fields, **usual))
+
+
+def finish(run_id: str, seq: int = 1, **fields: Any) -> Event:
+    return cast("Event", event(ExecutionFinished, run_id, seq, fields, status=Status.OK, duration_ns=10**9))
+
+
+def spent(run_id: str, seq: int = 1, **fields: Any) -> TokenUsage:
+    usual = {
+        "call_id": seq,
+        "provider": "openai",
+        "operation": "chat",
+        "model": "gpt-6-luna",
+        "provenance": Provenance.REPORTED,
+        "usage": Usage(1000, 100),
+        "start_ns": NOW,
+        "duration_ns": 10**8,
+    }
+    return cast("TokenUsage", event(TokenUsage, run_id, seq, fields, **usual))
+
+
+def called(run_id: str, seq: int = 1, **fields: Any) -> Event:
+    return cast("Event", event(FunctionCall, run_id, seq, fields, name="refund", start_ns=NOW, duration_ns=10**6))
+
+
+# The law: every run, request and token counts once, whatever it is grouped by and however runs nest.
+
+
+Group = Callable[[ExecutionStarted, Event], Hashable]
+NOWHERE = object()
+
+
+def expected(events: list[Event], group: Group) -> dict[Any, dict[str, Any]]:
+    """Sums over events, done the slow and obvious way."""
+    starts = {event.run_id: event for event in events if isinstance(event, ExecutionStarted)}
+    sums: dict[Any, dict[str, Any]] = {}
+    for event in events:
+        place = sums.setdefault(group(starts[event.run_id], event), told(UsageRow()))
+        if isinstance(event, ExecutionStarted):
+            place["executions"] += 1
+        elif isinstance(event, ExecutionFinished):
+            place["finished"] += 1
+            place["run_ns"] += event.duration_ns
+            place["errors"] += event.error_type is not None
+        elif isinstance(event, FunctionCall):
+            place["function_calls"] += 1
+            place["function_errors"] += event.error_type is not None
+        elif isinstance(event, AssistantRun):
+            place["assistant_runs"] += 1
+            place["threads"] += event.thread is not None
+        elif isinstance(event, TokenUsage):
+            place["requests"] += 1
+            place["request_errors"] += event.error_type is not None
+            place["usage"] += event.usage or Usage()
+            place["cost"] += BOOK.cost(event)
+            place["model_ns"] += event.duration_ns
+            place["chunks"] += event.first_chunk_ns is not None
+    sums.pop(NOWHERE, None)
+    return sums
+
+
+def told(row: UsageRow) -> dict[str, Any]:
+    return {
+        "executions": row.executions,
+        "finished": sum(row.by_status.values()),
+        "run_ns": row.run_latency.sum,
+        "errors": sum(row.errors_by_type.values()),
+        "function_calls": row.function_calls,
+        "function_errors": sum(row.function_errors_by_type.values()),
+        "assistant_runs": row.assistant_runs,
+        "threads": row.threads_created + row.threads_resumed,
+        "requests": row.requests,
+        "request_errors": sum(row.request_errors_by_type.values()),
+        "usage": row.usage,
+        "cost": row.cost,
+        "model_ns": row.model_latency.sum,
+        "chunks": row.first_chunk_latency.count,
+    }
+
+
+def told_by(rows: dict[Any, UsageRow]) -> dict[Any, dict[str, Any]]:
+    return {key: told(row) for key, row in rows.items()}
+
+
+@given(event_streams())
+def test_everything_counts_once_in_every_grouping(events: list[Event]) -> None:
+    statistics = folded(events)
+    assert {"all": told(statistics.total)} == expected(events, lambda *_: "all")
+    assert told_by(statistics.by_pattern()) == expected(events, lambda run, _: run.pattern)
+    assert told_by(statistics.by_framework()) == expected(events, lambda run, _: run.framework)
+    assert told_by(statistics.by_tag("tenant")) == expected(events, lambda run, _: run.tags.get("tenant"))
+    assert told_by(statistics.by_tag("no such tag")) == expected(events, lambda *_: None)
+    assert told_by(statistics.by_model()) == expected(
+        events, lambda _, event: event.model if isinstance(event, TokenUsage) else NOWHERE
+    )
+
+
+@given(event_streams())
+def test_all_groupings_add_up_to_the_same(events: list[Event]) -> None:
+    statistics = folded(events)
+    assert_groupings_agree(statistics)
+    models = sum_rows(statistics.by_model().values())
+    assert (models.requests, models.usage) == (statistics.total.requests, statistics.total.usage)
+    assert models.cost == statistics.total.cost
+
+
+def assert_groupings_agree(statistics: UsageStatistics) -> None:
+    groupings: list[dict[Any, UsageRow]] = [statistics.by_pattern(), statistics.by_framework()]
+    groupings += [statistics.by_tag("tenant")]
+    for rows in groupings:
+        assert sum_rows(rows.values()) == statistics.total
+
+
+def test_a_child_run_counts_in_its_own_pattern_only() -> None:
+    statistics = folded(
+        [
+            start("parent", "orchestrator_workers", tags={"tenant": "acme"}),
+            spent("parent"),
+            start("child", "routing", parent_run_id="parent", root_run_id="parent", tags={"tenant": "acme"}),
+            spent("child", usage=Usage(7, 3)),
+            finish("child", 2),
+            finish("parent", 2),
+        ]
+    )
+    assert {name: row.usage for name, row in statistics.by_pattern().items()} == {
+        "orchestrator_workers": Usage(1000, 100),
+        "routing": Usage(7, 3),
+    }
+    assert statistics.by_tag("tenant")["acme"].usage == statistics.total.usage == Usage(1007, 103)
+
+
+# Merging
+
+
+@given(run_families(), st.data())
+def test_parts_folded_apart_add_up_to_all_folded_in_one(families: list[list[Event]], data: st.DataObject) -> None:
+    whole = folded(data.draw(interleavings(families)))
+    parts: list[list[Event]] = [[], [], []]
+    for run in families:
+        parts[data.draw(st.integers(0, 2))].extend(run)
+    assert folded(parts[0]) + folded(parts[1]) + folded(parts[2]) == whole
+
+
+@given(event_streams(), event_streams(), event_streams())
+@settings(max_examples=50)
+def test_statistics_and_rows_add_up_in_any_order(a: list[Event], b: list[Event], c: list[Event]) -> None:
+    x, y, z = folded(a), folded(b), folded(c)
+    assert x + y == y + x
+    assert (x + y) + z == x + (y + z)
+    assert x + UsageStatistics() == x == UsageStatistics() + x
+    assert x.total + y.total == y.total + x.total == (x + y).total
+    assert x.total + UsageRow() == x.total
+
+
+@given(event_streams())
+def test_statistics_can_be_sent_to_another_process(events: list[Event]) -> None:
+    statistics = folded(events)
+    as_json = msgspec.json.decode(msgspec.json.encode(statistics), type=UsageStatistics)
+    as_msgpack = msgspec.msgpack.decode(msgspec.msgpack.encode(statistics), type=UsageStatistics)
+    assert as_json == as_msgpack == statistics
+    assert as_json + as_msgpack == statistics + statistics
+    assert str(as_json) == str(statistics)
+
+
+# Duplicates, disorder, stragglers, strays
+
+
+@given(event_streams(), st.data())
+def test_duplicates_change_nothing(events: list[Event], data: st.DataObject) -> None:
+    doubled = list(events)
+    for event in data.draw(st.lists(st.sampled_from(events), max_size=20)):
+        first = next(place for place, other in enumerate(doubled) if other is event)
+        doubled.insert(data.draw(st.integers(first + 1, len(doubled))), event)
+    assert folded(doubled) == folded(events)
+    assert folded(events, events) == folded(events)
+
+
+@given(run_families(), st.data())
+def test_events_of_a_run_may_overtake_each_other(families: list[list[Event]], data: st.DataObject) -> None:
+    disordered = [[run[0], *data.draw(st.permutations(run[1:] + run[1:]))] for run in families]
+    assert folded(data.draw(interleavings(disordered))) == folded(*families)
+
+
+def test_the_order_of_tags_does_not_matter() -> None:
+    statistics = folded([start("a", tags={"x": "1", "y": "2"}), start("b", tags={"y": "2", "x": "1"})])
+    assert len(statistics.cells) == 1
+
+
+def test_a_straggler_of_a_finished_run_counts_where_it_belongs() -> None:
+    statistics = folded([start("run"), finish("run", 2), spent("run", 1)], [spent("run", 3)])
+    assert list(statistics.by_pattern()) == ["routing"]
+    assert statistics.total.usage == Usage(2000, 200)
+    assert statistics.total.in_flight == 0
+
+
+def test_duplicates_of_a_run_finished_a_while_ago_are_dropped() -> None:
+    run = [start("run"), spent("run"), finish("run", 2)]
+    others = [event for n in range(RECENT_RUNS - 1) for event in (start(f"other{n}"), finish(f"other{n}"))]
+    assert folded(run, others, run) == folded(run, others)
+
+
+def test_a_run_that_was_never_seen_starting_is_unknown() -> None:
+    statistics = folded([spent("stray", 5), called("stray", 6), finish("stray", 7, status=Status.ERROR)])
+    row = statistics.by_pattern()[UNKNOWN]
+    assert statistics.total == row
+    assert (row.executions, row.failures, row.in_flight, row.requests, row.function_calls) == (1, 1, 0, 1, 1)
+    assert set(statistics.by_framework()) == {UNKNOWN}
+    assert set(statistics.by_tag("tenant")) == {None}
+
+
+def test_a_run_whose_start_comes_late_is_counted_once() -> None:
+    statistics = folded([spent("late", 1), start("late"), finish("late", 2)])
+    assert statistics.by_pattern()[UNKNOWN].executions == 0
+    assert statistics.by_pattern()[UNKNOWN].requests == 1
+    assert statistics.by_pattern()["routing"].executions == 1
+    assert statistics.total.in_flight == 0
+    # A start that comes after the end comes too late: the run has been counted.
+    statistics = folded([finish("late", 2), start("late")])
+    assert (statistics.total.executions, statistics.total.in_flight) == (1, 0)
+
+
+def test_a_run_whose_start_comes_late_is_not_forgotten_while_it_goes_on() -> None:
+    aggregator = UsageAggregator(BOOK)
+    aggregator.fold([called("late", 1), start("late")])
+    for number in range(2 * RECENT_RUNS):
+        aggregator.fold([start(f"{number}"), finish(f"{number}")])
+    aggregator.fold([called("late", 1), called("late", 2), finish("late", 3)])
+    total = aggregator.snapshot().total
+    assert (total.function_calls, total.in_flight) == (2, 0)
+
+
+def test_a_second_end_or_start_changes_nothing() -> None:
+    once = folded([start("run"), finish("run", 1)])
+    assert folded([start("run"), finish("run", 1), finish("run", 2), start("run", seq=3)]) == once
+    assert folded([start("run"), start("run", seq=2), finish("run", 1)]) == once
+
+
+def test_an_unknown_event_is_seen_and_not_counted() -> None:
+    unknown = UnknownEvent(run_id="run", seq=1, time_ns=NOW, kind="handoff", fields={"type": "handoff"})
+    statistics = folded([start("run"), unknown, spent("run", 1), finish("run", 2)])
+    assert statistics.total.requests == 0
+    assert statistics.total.executions == 1
+
+
+# Bounds
+
+
+def test_further_tags_share_a_row_of_their_pattern_and_model() -> None:
+    events = [
+        event
+        for number in range(500)
+        for event in (start(f"{number}", tags={"user": f"{number}"}), spent(f"{number}"), finish(f"{number}", 2))
+    ]
+    statistics = folded(events, [start("plain"), spent("plain")], max_keys=40)
+    assert len(statistics.cells) <= 40
+    assert statistics.total.executions == 501
+    assert statistics.total.usage == Usage(501_000, 50_100)
+    assert statistics.by_pattern()["routing"] == statistics.total
+    assert statistics.by_model()["gpt-6-luna"].requests == 501
+    users = statistics.by_tag("user")
+    assert users["0"].usage == users["9"].usage == Usage(1000, 100)
+    assert users[None].executions == 1, "what has no tag is not lost among those that lost theirs"
+    assert sum(row.executions for row in users.values()) == 501
+
+
+@pytest.mark.parametrize("exploding", ["pattern", "framework", "model"])
+def test_further_patterns_and_models_share_one_row(exploding: str) -> None:
+    events: list[Event] = []
+    for number in range(500):
+        run_id = f"{number}"
+        name: dict[str, Any] = {exploding: f"{exploding}-{number}"}
+        if exploding == "model":
+            events += [start(run_id, tags={"tenant": "acme"}), spent(run_id, **name), finish(run_id, 2)]
+        else:
+            events += [start(run_id, **{"tags": {"tenant": "acme"}, **name}), spent(run_id), finish(run_id, 2)]
+    statistics = folded(events, max_keys=40)
+    assert len(statistics.cells) <= 40
+    assert statistics.total.executions == 500
+    assert statistics.total.usage == Usage(500_000, 50_000)
+    rows: dict[Any, UsageRow] = getattr(statistics, f"by_{exploding}")()
+    assert rows[OTHER].requests > 400
+    assert rows[f"{exploding}-0"].requests == 1
+
+
+@given(st.lists(st.tuples(*[st.sampled_from("abcdefgh")] * 4), max_size=60), st.integers(8, 40))
+def test_there_are_never_more_rows_than_allowed_and_nothing_is_lost(names: list[tuple[str, ...]], keys: int) -> None:
+    events: list[Event] = [start("first"), finish("first")]
+    for number, (pattern, framework, model, tenant) in enumerate(names):
+        tags = {} if tenant == "a" else {"tenant": tenant}
+        events += [start(f"{number}", pattern, framework=framework, tags=tags), spent(f"{number}", model=model)]
+        events += [called(f"{number}", 2), finish(f"{number}", 3)]
+    statistics = folded(events, max_keys=keys)
+    assert len(statistics.cells) <= keys
+    assert told(statistics.total) == told(folded(events).total)
+    assert_groupings_agree(statistics)
+
+
+@pytest.mark.parametrize("max_keys", [-1, 0, 7])
+def test_too_few_rows_are_an_error(max_keys: int) -> None:
+    with pytest.raises(ValueError, match="at least 8"):
+        UsageAggregator(max_keys=max_keys)
+
+
+def test_further_function_names_and_error_types_are_counted_together() -> None:
+    events: list[Event] = [start("run")]
+    for number in range(2 * MAX_NAMES):
+        seq = 2 * number + 1
+        events += [called("run", seq, name=f"f{number}", error_type=f"E{number}")]
+        events += [spent("run", seq + 1, error_type=f"E{number}")]
+    events += [called("run", 4 * MAX_NAMES + 1, name="f0", error_type="E0")]
+    events += [spent("run", 4 * MAX_NAMES + 2, error_type="E0")]
+    row = folded(events).total
+    for counts in (row.function_calls_by_name, row.function_errors_by_type, row.request_errors_by_type):
+        assert len(counts) == MAX_NAMES + 1
+        assert counts[OTHER] == MAX_NAMES
+        assert sum(counts.values()) == 2 * MAX_NAMES + 1
+        assert max(counts.values()) == MAX_NAMES
+        assert 2 in counts.values(), "a name that is known goes on being told apart"
+
+
+def fold_runs(aggregator: UsageAggregator, number: int) -> None:
+    for n in range(number):
+        run_id = f"{random.getrandbits(128):032x}"
+        aggregator.fold([start(run_id, tags={"user": f"{n}"}), spent(run_id, 1), called(run_id, 2), finish(run_id, 3)])
+        aggregator.fold([called(f"stray {run_id}", 4)])
+
+
+def test_memory_does_not_grow_with_the_number_of_runs() -> None:
+    aggregator = UsageAggregator(BOOK, max_keys=100)
+    fold_runs(aggregator, RECENT_RUNS + 1_000)
+    tracemalloc.start()
+    try:
+        fold_runs(aggregator, RECENT_RUNS)  # until all that is remembered is traced
+        before, _ = tracemalloc.get_traced_memory()
+        fold_runs(aggregator, 2 * RECENT_RUNS)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after < 1.02 * before
+    assert len(aggregator._runs) <= RECENT_RUNS
+
+
+def test_memory_does_not_grow_with_the_number_of_models() -> None:
+    aggregator = UsageAggregator(BOOK, max_keys=20)
+    aggregator.fold([start("run")])
+    aggregator.fold([spent("run", number, model=f"model-{number}") for number in range(1, 500)])
+    assert sum(len(cell.models) for cell in aggregator._cells.values()) <= 20
+    assert aggregator.snapshot().total.requests == 499
+
+
+def test_a_run_with_a_lost_event_takes_no_more_memory_the_longer_it_is() -> None:
+    aggregator = UsageAggregator(BOOK)
+    aggregator.fold([start("run")])
+    aggregator.fold([called("run", seq) for seq in range(2, 10 * MAX_AHEAD)])  # 1 never came
+    run = aggregator._runs["run"]
+    assert run.ahead is None
+    assert aggregator.snapshot().total.function_calls == 10 * MAX_AHEAD - 2
+    aggregator.fold([called("run", seq) for seq in range(2, 10 * MAX_AHEAD)])
+    assert aggregator.snapshot().total.function_calls == 10 * MAX_AHEAD - 2
+
+
+# Reading
+
+
+def test_a_snapshot_first_takes_what_its_sources_have_pending() -> None:
+    aggregator = UsageAggregator(BOOK)
+    pending: list[Event] = [start("run")]
+
+    def catch_up() -> None:
+        aggregator.fold(pending)
+        pending.clear()
+
+    aggregator.follow(catch_up)
+    assert aggregator.snapshot().total.executions == 1
+    pending.append(finish("run"))
+    assert aggregator.snapshot().total.in_flight == 0
+    aggregator.unfollow(catch_up)
+    aggregator.unfollow(catch_up)
+    pending.append(start("another"))
+    assert aggregator.snapshot().total.executions == 1
+
+
+def test_a_snapshot_does_not_change() -> None:
+    aggregator = UsageAggregator(BOOK)
+    aggregator.fold([start("run"), spent("run"), called("run", 2)])
+    before = aggregator.snapshot()
+    encoded = msgspec.json.encode(before)
+    aggregator.fold([called("run", 3), spent("run", 4), finish("run", 5)])
+    assert msgspec.json.encode(before) == encoded
+    assert aggregator.snapshot() != before
+
+
+@given(runs())
+def test_a_run_in_flight_is_counted_as_such(run: list[Event]) -> None:
+    finished = isinstance(run[-1], ExecutionFinished)
+    row = folded(run).total
+    assert row.executions == 1
+    assert row.in_flight == (0 if finished else 1)
+    assert row.successes + row.failures + row.in_flight == 1
+
+
+def test_what_a_row_says() -> None:
+    events: list[Event] = [start("a"), spent("a", first_chunk_ns=2 * 10**7), called("a", 2), finish("a", 3)]
+    events += [
+        start("b"),
+        spent("b", 1, provenance=Provenance.UNKNOWN, usage=None, error_type="TimeoutError"),
+        spent("b", 2, provenance=Provenance.ESTIMATED, usage=Usage(5, 5)),
+        AssistantRun(
+            run_id="b",
+            seq=3,
+            time_ns=NOW,
+            assistant="support",
+            start_ns=NOW,
+            duration_ns=1,
+            status=Status.ERROR,
+            thread_id="conv_1",
+            thread="created",
+        ),
+        finish("b", 4, status=Status.TIMEOUT, error_type="RunTimeout", duration_ns=3 * 10**9),
+        start("c"),
+    ]
+    row = folded(events).total
+    assert (row.executions, row.successes, row.failures, row.in_flight) == (3, 1, 1, 1)
+    assert row.by_status == {Status.OK: 1, Status.TIMEOUT: 1}
+    assert row.errors_by_type == {"RunTimeout": 1}
+    assert row.function_calls_by_name == {"refund": 1}
+    assert (row.assistant_runs, row.threads_created, row.threads_resumed) == (1, 1, 0)
+    assert row.requests_by_provenance == {kind: 1 for kind in Provenance if kind is not Provenance.PARTIAL}
+    assert row.usage_by_provenance == {Provenance.REPORTED: Usage(1000, 100), Provenance.ESTIMATED: Usage(5, 5)}
+    assert row.usage == Usage(1005, 105)
+    assert row.request_errors_by_type == {"TimeoutError": 1}
+    assert row.cost == CostEstimate(BOOK.cost(spent("a")).low, None)
+    assert row.p50 == 10**9
+    assert row.p99 == 3 * 10**9
+    assert row.first_chunk_latency.count == 1
+    assert row.model_latency.count == 3
+
+
+def test_a_model_is_named_as_requested() -> None:
+    statistics = folded([start("run"), spent("run", response_model="gpt-6-luna-2026-09-22")])
+    assert list(statistics.by_model()) == ["gpt-6-luna"]
+
+
+def test_statistics_print_as_a_table() -> None:
+    statistics = folded(
+        [start("a", "routing"), spent("a"), called("a", 2), finish("a", 3, duration_ns=1_234_567_890)],
+        [start("b", "openai_rag"), spent("b", provenance=Provenance.UNKNOWN, usage=None)],
+        [finish("b", 2, status=Status.CANCELLED, duration_ns=12_345_678)],
+    )
+    assert str(statistics).splitlines() == [
+        "pattern     runs  failures      p50      p95  tokens in  cached  tokens out  tool calls         cost",
+        "openai_rag     1         1  12.3 ms  12.3 ms          0       0           0           0      unknown",
+        "routing        1         0   1.23 s   1.23 s      1,000       0         100           1    $0.000150",
+        "total          2         1  12.3 ms   1.23 s      1,000       0         100           1  ≥ $0.000150",
+        "usage not reported by the API: 1 unknown (of 2 requests)",
+    ]
+
+
+def test_no_statistics_print_as_an_empty_table() -> None:
+    lines = str(folded([])).splitlines()
+    assert len(lines) == 2
+    assert lines[1].split() == ["total", "0", "0", "-", "-", "0", "0", "0", "0", "$0.00"]
+
+
+# Threads
+
+
+def test_threads_may_fold_and_read_at_once() -> None:
+    aggregator = UsageAggregator(BOOK)
+    barrier = threading.Barrier(5)
+    reads: list[int] = []
+
+    def fold(name: str) -> None:
+        barrier.wait()
+        for number in range(300):
+            run_id = f"{name}{number}"
+            aggregator.fold([start(run_id), spent(run_id), finish(run_id, 2)])
+
+    def read() -> None:
+        barrier.wait()
+        while not reads or reads[-1] < 1200:
+            row = aggregator.snapshot().total
+            assert row.in_flight == 0, "a batch is counted whole or not at all"
+            assert row.requests == row.executions
+            reads.append(row.executions)
+
+    folding = [threading.Thread(target=fold, args=(name,)) for name in "abcd"]
+    reading = threading.Thread(target=read)
+    for thread in (*folding, reading):
+        thread.start()
+    for thread in (*folding, reading):
+        thread.join()
+    assert reads == sorted(reads)
+    assert aggregator.snapshot().total.usage == Usage(1_200_000, 120_000)
