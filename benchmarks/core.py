@@ -61,7 +61,7 @@ def build_and_publish_all(bus: Bus) -> None:
 async def bus_with(subscribers: int, work: Callable[[Bus], object]) -> float:
     async with Bus(linger=0) as bus:
         for number in range(subscribers):
-            bus.subscribe(Recorder(), name=str(number))
+            bus.subscribe(Recorder(), name=str(number), lane="lossless")
         bus.publish(finished(0))
         cost = cpu_ns(lambda: work(bus))
         await bus.drain(10)

@@ -65,9 +65,7 @@ class Bus:
 
     # The subscribers' side
 
-    def subscribe(
-        self, receive: Receiver, *, name: str, lane: Lane = "lossless", capacity: int = 10_000
-    ) -> Subscription:
+    def subscribe(self, receive: Receiver, *, name: str, lane: Lane, capacity: int = 10_000) -> Subscription:
         """Add a subscriber. It gets every event published from now on, in batches, in the order of publishing.
 
         Args:

@@ -101,7 +101,7 @@ class Engine:
         self._slots: AbstractAsyncContextManager[Any]
         self._quiet: anyio.Event
 
-        self._folding = self._bus.subscribe(self._usage.fold, name="usage")
+        self._folding = self._bus.subscribe(self._usage.fold, name="usage", lane="lossless")
         self._usage.follow(self._folding.catch_up)
         if telemetry is not None:
             self._bus.subscribe(telemetry.receive, name="telemetry", lane="lossy", capacity=100_000)

@@ -94,7 +94,7 @@ async def test_a_lossless_subscriber_that_recovers_gets_everything_in_order() ->
         recorder(events)
 
     async with quick_bus() as bus:
-        bus.subscribe(flaky, name="flaky")
+        bus.subscribe(flaky, name="flaky", lane="lossless")
         for seq in range(3 * BATCH):
             bus.publish(event(seq))
         await until_delivered(bus, "flaky")
@@ -106,7 +106,7 @@ async def test_a_lossless_subscriber_that_recovers_gets_everything_in_order() ->
 
 async def test_what_is_published_before_the_start_is_delivered() -> None:
     bus, recorder = quick_bus(), Recorder()
-    bus.subscribe(recorder, name="early")
+    bus.subscribe(recorder, name="early", lane="lossless")
     bus.publish(event(0))
     async with bus:
         bus.publish(event(1))
@@ -117,7 +117,7 @@ async def test_a_late_subscriber_gets_only_what_comes_after_it() -> None:
     recorder = Recorder()
     async with quick_bus() as bus:
         bus.publish(event(0))
-        bus.subscribe(recorder, name="late")
+        bus.subscribe(recorder, name="late", lane="lossless")
         bus.publish(event(1))
     assert seqs(recorder) == [1]
     assert assert_balanced(bus)["late"].published == 1
@@ -126,7 +126,7 @@ async def test_a_late_subscriber_gets_only_what_comes_after_it() -> None:
 async def test_unsubscribed_gets_nothing_more() -> None:
     recorder = Recorder()
     async with quick_bus() as bus:
-        subscription = bus.subscribe(recorder, name="guest")
+        subscription = bus.subscribe(recorder, name="guest", lane="lossless")
         bus.publish(event(0))
         await until_delivered(bus, "guest")
         bus.unsubscribe(subscription)
@@ -170,7 +170,7 @@ async def test_admission_waits_for_a_lossless_subscriber_that_is_behind(caplog: 
 
     caplog.set_level(logging.INFO, "runmeter")
     async with quick_bus() as bus, anyio.create_task_group() as tasks:
-        bus.subscribe(slow, name="ledger", capacity=10)
+        bus.subscribe(slow, name="ledger", lane="lossless", capacity=10)
         for seq in range(11):
             bus.publish(event(seq))
         tasks.start_soon(newcomer, bus)
@@ -203,7 +203,7 @@ async def test_publishing_from_foreign_threads() -> None:
             bus.publish(event(seq, run_id=str(number)))
 
     async with quick_bus() as bus:
-        bus.subscribe(recorder, name="all")
+        bus.subscribe(recorder, name="all", lane="lossless")
         async with anyio.create_task_group() as tasks:
             for number in range(threads):
                 tasks.start_soon(anyio.to_thread.run_sync, publish, number)
@@ -219,7 +219,7 @@ async def test_a_sleeping_bus_is_woken_by_a_foreign_thread() -> None:
         received.set()
 
     async with quick_bus() as bus:
-        bus.subscribe(receive, name="one")
+        bus.subscribe(receive, name="one", lane="lossless")
         await anyio.wait_all_tasks_blocked()
         thread = threading.Thread(target=bus.publish, args=(event(0),))
         thread.start()
@@ -231,7 +231,7 @@ async def test_a_sleeping_bus_is_woken_by_a_foreign_thread() -> None:
 async def test_catch_up_reads_what_is_pending_at_once() -> None:
     recorder = Recorder()
     async with Bus(linger=3600) as bus:
-        subscription = bus.subscribe(recorder, name="usage")
+        subscription = bus.subscribe(recorder, name="usage", lane="lossless")
         for seq in range(2 * BATCH):
             bus.publish(event(seq))
         assert not recorder.events
@@ -250,7 +250,7 @@ async def test_catch_up_leaves_a_receiver_that_raises_for_later() -> None:
         recorder(events)
 
     async with quick_bus() as bus:
-        subscription = bus.subscribe(receive, name="usage")
+        subscription = bus.subscribe(receive, name="usage", lane="lossless")
         bus.publish(event(0))
         subscription.catch_up()
         assert subscription.statistics().errors == 1
@@ -260,7 +260,7 @@ async def test_catch_up_leaves_a_receiver_that_raises_for_later() -> None:
 
 async def test_memory_is_bounded_by_the_slowest_subscriber() -> None:
     async with quick_bus() as bus:
-        bus.subscribe(Recorder(), name="quick")
+        bus.subscribe(Recorder(), name="quick", lane="lossless")
         for seq in range(10 * BATCH):
             bus.publish(event(seq))
         await until_delivered(bus, "quick")
@@ -294,7 +294,7 @@ async def test_a_lossless_subscriber_that_never_takes_is_reported(caplog: pytest
         await anyio.sleep_forever()
 
     async with quick_bus() as bus:
-        bus.subscribe(hang, name="ledger")
+        bus.subscribe(hang, name="ledger", lane="lossless")
         bus.publish(event(0))
         await bus.drain(timeout=0.01)
     assert "subscriber 'ledger' did not take its last 1 events" in caplog.text
@@ -313,7 +313,7 @@ async def test_publish_leaves_nothing_for_the_collector() -> None:
     async def allocated(subscribers: int) -> int:
         async with Bus(linger=3600) as bus:
             for number in range(subscribers):
-                bus.subscribe(Recorder(), name=str(number))
+                bus.subscribe(Recorder(), name=str(number), lane="lossless")
             one = event(0)
             bus.publish(one)
             gc.collect()
@@ -339,7 +339,7 @@ def test_every_subscriber_sees_every_event_since_it_joined(actions: list[str]) -
         elif action == "subscribe":
             recorder = Recorder()
             joined.append((published, recorder))
-            subscriptions.append(bus.subscribe(recorder, name="any"))
+            subscriptions.append(bus.subscribe(recorder, name="any", lane="lossless"))
         elif len(subscriptions) > (index := int(action[-1])):
             subscriptions[index].catch_up()
         for subscriber in bus.statistics().subscribers:

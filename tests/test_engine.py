@@ -356,7 +356,7 @@ async def test_what_is_no_pattern_is_refused(pattern: Any) -> None:
 async def test_a_function_that_is_not_async_is_refused() -> None:
     async with Engine() as engine:
         with pytest.raises(ConfigurationError, match="is not async"):
-            await engine.run(lambda *arguments: arguments, "x")
+            await engine.run(lambda *arguments: arguments, "x")  # type: ignore[arg-type] # on purpose
 
 
 async def test_a_partial_and_a_callable_object_run() -> None:
