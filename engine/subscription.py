@@ -88,6 +88,7 @@ class Subscription:
         self._failures = 0  # in a row
         self._bell: anyio.Event | None = None
         self._scope: anyio.CancelScope | None = None
+        self._cancelled = False
         self._lock = threading.RLock()  # a receiver may ask for a consistent read, and so catch up on itself
 
     def __repr__(self) -> str:
@@ -142,7 +143,8 @@ class Subscription:
             self._bell.set()
 
     def cancel(self) -> None:
-        """Stop delivering."""
+        """Stop delivering, from now on."""
+        self._cancelled = True  # the task may have been woken already, and would deliver once more
         if self._scope is not None:
             self._scope.cancel()
 
@@ -156,7 +158,7 @@ class Subscription:
         with anyio.CancelScope() as self._scope:
             while True:
                 self._bell = anyio.Event()
-                while self.pending:
+                while self.pending and not self._cancelled:
                     await self._deliver_batch(retry_delay)
                     progressed()
                     await anyio.lowlevel.checkpoint()
