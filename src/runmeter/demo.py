@@ -221,5 +221,6 @@ def _telemetry(otlp: str | None) -> OpenTelemetry | None:
     return configure(
         endpoint=otlp,
         protocol="http/protobuf" if url.port == 4318 else "grpc",
+        metrics_exporter="none",  # Jaeger takes traces alone
         service_name=os.environ.get("OTEL_SERVICE_NAME", "runmeter-demo"),
     )

@@ -1,0 +1,66 @@
+"""Putting the parts together. Needs the SDK; `configure` does not until it comes here."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import SpanLimits, Tracer, TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from runmeter.engine import ConfigurationError
+
+from . import semconv
+from .context import RandomIds, SpanTracing
+from .environment import Destination
+from .metrics import Metrics
+from .open_telemetry import OpenTelemetry
+from .outlet import Outlet
+from .projection import Projection
+from .providers import make_meter_provider, make_metric_outlets, make_span_outlets, make_tracer_provider
+from .runs import OpenRuns, Price
+from .spans import SpanBuilder
+
+
+def assemble(
+    traces: TracerProvider | tuple[Destination, ...],
+    metrics: MeterProvider | tuple[Destination, ...],
+    headers: Mapping[str, str] | None,
+    service_name: str | None,
+    price: Price,
+    *,
+    count_unreported: bool,
+    max_open_runs: int,
+) -> OpenTelemetry:
+    """Telemetry that goes to providers of the application, or by ones of our own to these destinations.
+
+    Raises:
+        ConfigurationError: what was given as a provider is none of the SDK's, or an exporter refuses its settings.
+    """
+    for provider, kind in ((traces, TracerProvider), (metrics, MeterProvider)):
+        if not isinstance(provider, tuple | kind):
+            raise ConfigurationError(f"not a {kind.__name__} of opentelemetry.sdk: {provider!r}")
+    # All exporters first: where one refuses its settings, no thread has been started yet.
+    span_outlets = [] if isinstance(traces, TracerProvider) else make_span_outlets(traces, headers)
+    metric_outlets = [] if isinstance(metrics, MeterProvider) else make_metric_outlets(metrics, headers)
+    outlets: list[Outlet[Any]] = [*span_outlets, *metric_outlets]
+    resource = Resource.create({SERVICE_NAME: service_name} if service_name else None)
+    tracer_provider = traces if isinstance(traces, TracerProvider) else make_tracer_provider(resource, span_outlets)
+    meter_provider = metrics if isinstance(metrics, MeterProvider) else make_meter_provider(resource, metric_outlets)
+    owned = [provider for provider in (tracer_provider, meter_provider) if provider not in {traces, metrics}]
+
+    release = version("runmeter")
+    tracer = tracer_provider.get_tracer(semconv.SCOPE, release, semconv.SCHEMA_URL)
+    meter = meter_provider.get_meter(semconv.SCOPE, release, semconv.SCHEMA_URL)
+    assert isinstance(tracer, Tracer)  # noqa: S101 - it is where the SDK is not disabled
+    projection = Projection(
+        OpenRuns(price, max_open_runs),
+        SpanBuilder(InstrumentationScope(semconv.SCOPE, release, semconv.SCHEMA_URL), SpanLimits()),
+        Metrics(meter, count_unreported=count_unreported),
+        tracer if traces else None,
+    )
+    ids = tracer_provider.id_generator
+    tracing = SpanTracing(tracer_provider.sampler, RandomIds() if type(ids) is RandomIdGenerator else ids)
+    return OpenTelemetry(tracing, projection, tracer_provider, meter_provider, outlets, owned)

@@ -1,0 +1,144 @@
+"""Span ids while a run is running, and the ambient OpenTelemetry context.
+
+The spans themselves are built later, from events. Until then a `PendingSpan` stands for each of them in the ambient
+context, so that the caller's trace goes on in the run, and instrumented clients nest below the right span.
+"""
+
+import random
+from contextvars import ContextVar, Token
+from typing import TypeAlias
+
+from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import Decision, Sampler
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    TraceFlags,
+    TraceState,
+    get_current_span,
+    set_span_in_context,
+)
+
+from runmeter.engine import TraceContext
+
+from . import semconv
+from .forking import call_in_forked_child
+
+SpanToken: TypeAlias = "tuple[PendingSpan, Token[object], Token[Context]]"
+
+# Ours beside OpenTelemetry's own: its token tells whether we are in the context that the span was started in, without
+# the line that OpenTelemetry logs when we are not.
+_started: ContextVar[object] = ContextVar("runmeter_started_span", default=None)
+
+
+class RandomIds(IdGenerator):
+    """Random ids from a generator of our own: `random.seed(0)` in user code or a fork must not make two alike."""
+
+    def __init__(self) -> None:
+        self._random = random.Random()  # noqa: S311 - ids must be unique, not secret
+        call_in_forked_child(self._seed)
+
+    def _seed(self) -> None:
+        self._random.seed()
+
+    def generate_span_id(self) -> int:
+        """64 random bits, not all zero."""
+        return self._random.getrandbits(64) or 1
+
+    def generate_trace_id(self) -> int:
+        """128 random bits, not all zero."""
+        return self._random.getrandbits(128) or 1
+
+    def is_trace_id_random(self) -> bool:
+        """They are, all bits of them."""
+        return True
+
+
+class PendingSpan(NonRecordingSpan):
+    """Stands in the ambient context for a span that will be built from its events. What is set on it is lost.
+
+    One that ended in another context than it was started in stays ambient there. Then it stands for the span of ours
+    above it, lest what begins later in the same run nest below something that is over.
+    """
+
+    def __init__(self, context: SpanContext, trace: TraceContext, above: "PendingSpan | None" = None) -> None:
+        super().__init__(context)
+        self.trace = trace
+        self.above = above
+        self.ended = False
+
+    def get_span_context(self) -> SpanContext:
+        """The ids of the span that what begins now is below."""
+        return super(PendingSpan, self.open_span()).get_span_context()
+
+    def open_span(self) -> "PendingSpan":
+        """Itself, or the first above it that has not ended; of a run that has ended, the run."""
+        span = self
+        while span.ended and span.above is not None:
+            span = span.above
+        return span
+
+
+class SpanTracing:
+    """Allots span ids below the ambient span, on any event loop and in any thread.
+
+    Args:
+        sampler: Asked once for each run that is not within another one; everything in a run is sampled like the run.
+        ids: Makes the ids.
+    """
+
+    def __init__(self, sampler: Sampler, ids: IdGenerator) -> None:
+        self._sampler = sampler
+        self._ids = ids
+
+    def start_span(self) -> tuple[TraceContext, SpanToken]:
+        """Allot a span below the ambient one, or the first of a new trace, and make it the ambient one."""
+        outer = get_current()
+        above = get_current_span(outer)
+        if type(above) is PendingSpan:
+            span = self._below(above.open_span())
+        else:
+            span = self._first(above.get_span_context(), outer)
+        return span.trace, (span, _started.set(span), attach(set_span_in_context(span, outer)))
+
+    def end_span(self, token: SpanToken) -> None:
+        """Make the span that was ambient before ambient again; in another context than it was started in, nothing."""
+        span, started, attached = token
+        span.ended = True
+        try:
+            _started.reset(started)
+        except ValueError:  # another context, like that of a generator closed elsewhere: it never saw the span
+            return
+        detach(attached)
+
+    def _below(self, above: PendingSpan) -> PendingSpan:
+        parent, trace = above.get_span_context(), above.trace
+        span_id = self._ids.generate_span_id()
+        return PendingSpan(
+            SpanContext(parent.trace_id, span_id, False, parent.trace_flags, parent.trace_state),
+            TraceContext(trace.trace_id, f"{span_id:016x}", trace.span_id, False, trace.sampled, trace.trace_state),
+            above,
+        )
+
+    def _first(self, parent: SpanContext, outer: Context) -> PendingSpan:
+        """The first span of ours, below whatever is ambient."""
+        trace_id = parent.trace_id if parent.is_valid else self._ids.generate_trace_id()
+        is_random = parent.trace_flags.random_trace_id if parent.is_valid else self._ids.is_trace_id_random()
+        result = self._sampler.should_sample(outer, trace_id, semconv.INVOKE_AGENT, SpanKind.INTERNAL)
+        sampled = result.decision is Decision.RECORD_AND_SAMPLE
+        flags = TraceFlags(sampled * TraceFlags.SAMPLED | is_random * TraceFlags.RANDOM_TRACE_ID)
+        state = result.trace_state or TraceState()
+        span_id = self._ids.generate_span_id()
+        return PendingSpan(
+            SpanContext(trace_id, span_id, False, flags, state),
+            TraceContext(
+                trace_id=f"{trace_id:032x}",
+                span_id=f"{span_id:016x}",
+                parent_span_id=f"{parent.span_id:016x}" if parent.is_valid else None,
+                parent_is_remote=parent.is_remote,
+                sampled=sampled,
+                trace_state=state.to_header(),
+            ),
+        )

@@ -1,0 +1,220 @@
+"""What the standard `OTEL_*` environment variables say.
+
+The SDK itself logs a warning about a value it cannot read and goes on with another one. Here a wrong value is an error
+that names the variable, the value and what is allowed: traces that silently go nowhere are worse than none.
+
+Sources: OpenTelemetry specification, "OpenTelemetry Protocol Exporter"
+(opentelemetry.io/docs/specs/otel/protocol/exporter, read 2026-11-22); for the values that the Python SDK reads, the
+source of opentelemetry-sdk and opentelemetry-exporter-otlp 1.45.2.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple, TypeAlias
+from urllib.parse import urlsplit
+
+from runmeter.engine import ConfigurationError
+
+Signal: TypeAlias = Literal["traces", "metrics"]
+
+DEFAULT_PROTOCOL = "http/protobuf"
+"""As the specification recommends; the Python SDK's auto-configuration still takes grpc."""
+DEFAULT_ENDPOINTS = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}
+DEFAULT_QUEUE_SIZE = 10_000
+"""Spans that may wait for export, about 30 MB. The SDK's default of 2,048 overflows where runs follow one another."""
+DEFAULT_BATCH_SIZE = 512
+
+
+class Rule(NamedTuple):
+    """What a variable may say."""
+
+    allowed: str
+    accepts: Callable[[str], bool]
+    secret: bool = False
+    """The value is not to be shown."""
+
+
+def _one_of(*values: str) -> Rule:
+    return Rule(" or ".join(values), lambda value: value.lower() in values)
+
+
+def _list_of(*values: str) -> Rule:
+    return Rule(
+        f"a list of {', '.join(values)}",
+        lambda value: all(item.strip().lower() in values for item in value.split(",")),
+    )
+
+
+def _number(allowed: str, accepts: Callable[[float], bool], kind: type[float] = float) -> Rule:
+    def check(value: str) -> bool:
+        try:
+            return accepts(kind(value))
+        except ValueError:
+            return False
+
+    return Rule(allowed, check)
+
+
+def _is_endpoint(value: str) -> bool:
+    if "://" not in value:  # host:port, for gRPC
+        value = f"http://{value}"
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _is_pairs(value: str) -> bool:
+    return all("=" in item and not item.strip().startswith("=") for item in value.split(",") if item.strip())
+
+
+_PROTOCOL = _one_of("grpc", "http/protobuf")
+_ENDPOINT = Rule("a URL with http or https, or host:port for grpc", _is_endpoint)
+_HEADERS = Rule("a list of name=value", _is_pairs, secret=True)
+_EXPORTER = _list_of("otlp", "console", "none")
+_FLAG = _one_of("true", "false")
+_POSITIVE = _number("a positive number", lambda number: 0 < number < float("inf"))
+_COUNT = _number("a positive whole number", lambda number: number > 0, int)
+_LIMIT = _number("a whole number, not negative", lambda number: number >= 0, int)
+
+RULES: Mapping[str, Rule] = {
+    "OTEL_SDK_DISABLED": _FLAG,
+    "OTEL_TRACES_EXPORTER": _EXPORTER,
+    "OTEL_METRICS_EXPORTER": _EXPORTER,
+    **{
+        f"OTEL_EXPORTER_OTLP_{signal}{setting}": rule
+        for signal in ("", "TRACES_", "METRICS_")
+        for setting, rule in (
+            ("PROTOCOL", _PROTOCOL),
+            ("ENDPOINT", _ENDPOINT),
+            ("HEADERS", _HEADERS),
+            ("TIMEOUT", _POSITIVE),
+            ("COMPRESSION", _one_of("gzip", "deflate", "none")),
+            ("INSECURE", _FLAG),
+        )
+    },
+    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": _one_of("cumulative", "delta", "lowmemory"),
+    "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": _one_of(
+        "explicit_bucket_histogram", "base2_exponential_bucket_histogram"
+    ),
+    "OTEL_RESOURCE_ATTRIBUTES": Rule("a list of name=value", _is_pairs),
+    "OTEL_TRACES_SAMPLER": _one_of(
+        "always_on",
+        "always_off",
+        "traceidratio",
+        "parentbased_always_on",
+        "parentbased_always_off",
+        "parentbased_traceidratio",
+    ),
+    "OTEL_TRACES_SAMPLER_ARG": _number("a number from 0 to 1", lambda number: 0 <= number <= 1),
+    "OTEL_BSP_SCHEDULE_DELAY": _COUNT,
+    "OTEL_BSP_EXPORT_TIMEOUT": _COUNT,
+    "OTEL_BSP_MAX_QUEUE_SIZE": _COUNT,
+    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": _COUNT,
+    "OTEL_METRIC_EXPORT_INTERVAL": _POSITIVE,
+    "OTEL_METRIC_EXPORT_TIMEOUT": _POSITIVE,
+    "OTEL_ATTRIBUTE_COUNT_LIMIT": _LIMIT,
+    "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": _LIMIT,
+    "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": _LIMIT,
+    "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": _LIMIT,
+}
+"""The variables that bear on what is sent here, by name."""
+
+
+class Destination(NamedTuple):
+    """Where one signal goes."""
+
+    exporter: str
+    """`otlp` or `console`."""
+    protocol: str
+    endpoint: str
+    compression: str
+
+
+def variable(name: str) -> str | None:
+    """What a variable says; None if it is unset or empty.
+
+    Raises:
+        ConfigurationError: it says something it may not say.
+    """
+    value = os.environ.get(name, "").strip()
+    return _checked(name, value, RULES[name]) if value else None
+
+
+def check_variables() -> None:
+    """Look at every variable that is set, those included that only the SDK reads.
+
+    Raises:
+        ConfigurationError: one says something it may not say.
+    """
+    for name in RULES:
+        variable(name)
+
+
+def is_disabled() -> bool:
+    """Whether there is to be no telemetry at all."""
+    return (variable("OTEL_SDK_DISABLED") or "false").lower() == "true"
+
+
+def destinations(
+    signal: Signal, exporters: str | None, protocol: str | None, endpoint: str | None
+) -> tuple[Destination, ...]:
+    """Where a signal goes. Arguments come before variables, and variables for the signal before those for all.
+
+    Raises:
+        ConfigurationError: an argument or a variable says something it may not say.
+    """
+    prefix = signal.upper()
+    exporters = _argument(f"{signal}_exporter", exporters, _EXPORTER) or variable(f"OTEL_{prefix}_EXPORTER") or "otlp"
+    protocol = _argument("protocol", protocol, _PROTOCOL) or _setting(prefix, "PROTOCOL") or DEFAULT_PROTOCOL
+    protocol = protocol.lower()
+    compression = (_setting(prefix, "COMPRESSION") or "none").lower()
+    names = dict.fromkeys(name.strip().lower() for name in exporters.split(","))
+    return tuple(
+        Destination(name, protocol, _endpoint(signal, protocol, endpoint), compression)
+        for name in names
+        if name != "none"
+    )
+
+
+def queue_sizes() -> tuple[int, int]:
+    """How many spans may wait for export, and how many are exported at once.
+
+    Raises:
+        ConfigurationError: more at once than may wait.
+    """
+    queue = int(variable("OTEL_BSP_MAX_QUEUE_SIZE") or DEFAULT_QUEUE_SIZE)
+    batch = int(variable("OTEL_BSP_MAX_EXPORT_BATCH_SIZE") or min(DEFAULT_BATCH_SIZE, queue))
+    if batch > queue:
+        raise ConfigurationError(
+            f"OTEL_BSP_MAX_EXPORT_BATCH_SIZE={batch}: allowed is at most OTEL_BSP_MAX_QUEUE_SIZE, which is {queue}"
+        )
+    return queue, batch
+
+
+def _setting(prefix: str, name: str) -> str | None:
+    return variable(f"OTEL_EXPORTER_OTLP_{prefix}_{name}") or variable(f"OTEL_EXPORTER_OTLP_{name}")
+
+
+def _endpoint(signal: Signal, protocol: str, argument: str | None) -> str:
+    """The signal's own endpoint is taken as it is; with HTTP one for all signals is completed by a path."""
+    own = variable(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT") if argument is None else None
+    base = _argument("endpoint", argument, _ENDPOINT) or own or variable("OTEL_EXPORTER_OTLP_ENDPOINT")
+    base = base or DEFAULT_ENDPOINTS[protocol]
+    if protocol == "grpc":
+        return base
+    if "://" not in base:
+        raise ConfigurationError(f"endpoint {base!r}: allowed with http/protobuf is a URL, such as http://{base}")
+    return base if own else f"{base.rstrip('/')}/v1/{signal}"
+
+
+def _argument(name: str, value: str | None, rule: Rule) -> str | None:
+    return None if value is None else _checked(name, value, rule)
+
+
+def _checked(name: str, value: str, rule: Rule) -> str:
+    if not rule.accepts(value):
+        shown = "(not shown)" if rule.secret else repr(value)
+        raise ConfigurationError(f"{name}={shown}: allowed is {rule.allowed}")
+    return value

@@ -1,0 +1,119 @@
+"""What is remembered of each run while it is open: how it started, its open requests, and sums over its own events."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from runmeter.engine import (
+    CostEstimate,
+    Event,
+    ExecutionFinished,
+    ExecutionStarted,
+    FunctionCall,
+    ModelCallStarted,
+    Provenance,
+    TokenUsage,
+)
+
+from . import semconv
+
+Price: TypeAlias = Callable[[TokenUsage], CostEstimate]
+"""What a request cost, such as `PriceBook().cost`."""
+
+_BY_CERTAINTY = (Provenance.REPORTED, Provenance.ESTIMATED, Provenance.PARTIAL, Provenance.UNKNOWN)
+
+
+@dataclass(slots=True)
+class OpenRun:
+    """A run that has not ended yet."""
+
+    started: ExecutionStarted | None = None
+    """None if the event was dropped on its way here."""
+    requests: dict[int, ModelCallStarted] = field(default_factory=dict)
+    """Those that have not ended, by call id."""
+    events: int = 0
+    """How many of its events have come."""
+
+    request: ModelCallStarted | None = None
+    """The start of the request that ended last; None if the event was dropped on its way here."""
+    request_cost: CostEstimate = CostEstimate()  # noqa: RUF009 - frozen
+    """Of the request that ended last."""
+
+    inference_calls: int = 0
+    tool_calls: int = 0
+    input_tokens: int | None = None
+    """Sum over the run's own requests; None while no request's usage is known."""
+    output_tokens: int | None = None
+    provenance: Provenance = Provenance.REPORTED
+    """Of the request whose usage is known least."""
+    cost: CostEstimate = CostEstimate()  # noqa: RUF009 - frozen
+    """Sum over the run's own requests."""
+    finish_reasons: tuple[str, ...] = ()
+    """Of the last request that has any."""
+
+    @property
+    def agent(self) -> str | None:
+        """The pattern's name, if the run is an agent's."""
+        started = self.started
+        return started.pattern if started is not None and started.operation == semconv.INVOKE_AGENT else None
+
+    def is_whole(self, finished: ExecutionFinished) -> bool:
+        """Whether all of the run's events have come, so that the sums over them are true."""
+        return self.events == finished.seq + 1
+
+    def end_request(self, event: TokenUsage, cost: CostEstimate) -> None:
+        """Take a request that has ended into the sums."""
+        self.request = self.requests.pop(event.call_id, None)
+        self.request_cost = cost
+        self.inference_calls += 1
+        self.provenance = max(self.provenance, event.provenance, key=_BY_CERTAINTY.index)
+        self.cost += cost
+        self.finish_reasons = event.finish_reasons or self.finish_reasons
+        if event.usage is not None:
+            self.input_tokens = (self.input_tokens or 0) + event.usage.input_tokens
+            self.output_tokens = (self.output_tokens or 0) + event.usage.output_tokens
+
+
+class OpenRuns:
+    """The runs that have not ended, as far as their events tell.
+
+    Telemetry is on the bus's lossy lane, so an end may never come. The number of runs kept is bounded: beyond it the
+    one that began longest ago is forgotten, and counted.
+
+    Args:
+        price: What a request cost.
+        limit: How many runs to keep.
+    """
+
+    def __init__(self, price: Price, limit: int) -> None:
+        self._price = price
+        self._limit = limit
+        self._runs: dict[str, OpenRun] = {}
+        self.forgotten = 0
+        """How many runs were forgotten before they ended."""
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def fold(self, event: Event) -> OpenRun:
+        """Take an event, and give back the run that it belongs to; with its last event a run is no longer open."""
+        run = self._runs.get(event.run_id) or self._open(event.run_id)
+        run.events += 1
+        if isinstance(event, TokenUsage):
+            run.end_request(event, self._price(event))
+        elif isinstance(event, ModelCallStarted):
+            run.requests[event.call_id] = event
+        elif isinstance(event, FunctionCall):
+            run.tool_calls += 1
+        elif isinstance(event, ExecutionStarted):
+            run.started = event
+        elif isinstance(event, ExecutionFinished):
+            del self._runs[event.run_id]
+        return run
+
+    def _open(self, run_id: str) -> OpenRun:
+        if len(self._runs) >= self._limit:
+            del self._runs[next(iter(self._runs))]
+            self.forgotten += 1
+        run = self._runs[run_id] = OpenRun()
+        return run

@@ -1,0 +1,277 @@
+"""Events to spans, after the fact: each event that ends something becomes one finished span.
+
+The SDK's own way through `tracer.start_span` costs a dozen times as much, and would have to happen while the run runs.
+"""
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+
+from runmeter.engine import (
+    AssistantRun,
+    Event,
+    ExecutionFinished,
+    FunctionCall,
+    Provenance,
+    TokenUsage,
+    TraceContext,
+    Usage,
+)
+from runmeter.engine import Status as RunStatus
+
+from . import semconv
+from .runs import OpenRun
+
+Attributes: TypeAlias = dict[str, str | int | float | tuple[str, ...]]
+
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_NO_STATE = TraceState()
+_UNSET = Status()
+
+_PARTS_OF_USAGE = (
+    ("cache_read_tokens", semconv.USAGE_CACHE_READ_INPUT_TOKENS),
+    ("cache_write_tokens", semconv.USAGE_CACHE_WRITE_INPUT_TOKENS),
+    ("reasoning_tokens", semconv.USAGE_REASONING_OUTPUT_TOKENS),
+    ("audio_input_tokens", semconv.USAGE_AUDIO_INPUT_TOKENS),
+    ("audio_cache_read_tokens", semconv.USAGE_AUDIO_CACHE_READ_INPUT_TOKENS),
+    ("audio_output_tokens", semconv.USAGE_AUDIO_OUTPUT_TOKENS),
+    ("image_input_tokens", semconv.USAGE_IMAGE_INPUT_TOKENS),
+    ("image_output_tokens", semconv.USAGE_IMAGE_OUTPUT_TOKENS),
+    ("web_searches", semconv.USAGE_WEB_SEARCHES),
+    ("file_searches", semconv.USAGE_FILE_SEARCHES),
+)
+"""Reported only where there are any: the events do not tell none from not applicable."""
+
+
+class SpanBuilder:
+    """Builds spans. A run whose start was dropped on its way here has one too, but without a name.
+
+    Args:
+        scope: What the spans say they come from.
+        limits: How many attributes a span may have, and how long their values may be.
+    """
+
+    def __init__(self, scope: InstrumentationScope, limits: SpanLimits) -> None:
+        self._scope = scope
+        self._max_attributes = limits.max_span_attributes
+        self._max_length = limits.max_span_attribute_length
+        self.resource = Resource.get_empty()
+        """What the spans say they are about. It changes when the process forks."""
+
+    def build(self, event: Event, trace: TraceContext, run: OpenRun) -> ReadableSpan | None:
+        """The span that an event completes, if it completes one."""
+        if isinstance(event, TokenUsage):
+            return self._model_call(event, trace, run)
+        if isinstance(event, FunctionCall):
+            return self._function_call(event, trace, run)
+        if isinstance(event, AssistantRun):
+            return self._assistant_run(event, trace, run)
+        if isinstance(event, ExecutionFinished):
+            return self._run(event, trace, run)
+        return None
+
+    def _model_call(self, event: TokenUsage, trace: TraceContext, run: OpenRun) -> ReadableSpan:
+        request, usd = run.request, run.request_cost.usd
+        attributes = _common(event.operation, event.run_id, run)
+        attributes[semconv.PROVIDER_NAME] = event.provider
+        attributes[semconv.REQUEST_MODEL] = event.model
+        if request is not None and request.server_address is not None:
+            attributes[semconv.SERVER_ADDRESS] = request.server_address
+            if request.server_port is not None:
+                attributes[semconv.SERVER_PORT] = request.server_port
+        if event.response_model is not None:
+            attributes[semconv.RESPONSE_MODEL] = event.response_model
+        attributes[semconv.ATTEMPT] = event.attempt
+        attributes[semconv.USAGE_PROVENANCE] = event.provenance.value
+        if usd is not None:
+            attributes[semconv.COST_USD] = float(usd)
+        if event.operation == semconv.EMBEDDINGS:
+            if event.usage is not None:
+                attributes[semconv.USAGE_INPUT_TOKENS] = event.usage.input_tokens
+        else:
+            _describe_request(attributes, event, run)
+            _describe_response(attributes, event)
+        name = f"{event.operation} {event.model}"
+        return self._span(event, trace, name, SpanKind.CLIENT, event.start_ns, attributes, event.error_type)
+
+    def _function_call(self, event: FunctionCall, trace: TraceContext, run: OpenRun) -> ReadableSpan:
+        attributes = _common(semconv.EXECUTE_TOOL, event.run_id, run)
+        _describe_conversation(attributes, run)
+        if run.agent is not None:
+            attributes[semconv.AGENT_NAME] = run.agent
+        attributes[semconv.TOOL_NAME] = event.name
+        attributes[semconv.TOOL_TYPE] = semconv.TOOL_TYPE_FUNCTION
+        if event.call_id is not None:
+            attributes[semconv.TOOL_CALL_ID] = event.call_id
+        name = f"{semconv.EXECUTE_TOOL} {event.name}"
+        return self._span(event, trace, name, SpanKind.INTERNAL, event.start_ns, attributes, event.error_type)
+
+    def _assistant_run(self, event: AssistantRun, trace: TraceContext, run: OpenRun) -> ReadableSpan:
+        attributes = _common(semconv.INVOKE_AGENT, event.run_id, run)
+        attributes[semconv.AGENT_NAME] = event.assistant
+        attributes[semconv.ASSISTANT_STATUS] = event.status.value
+        attributes[semconv.ASSISTANT_STEPS] = event.steps
+        if event.thread_id is not None:
+            attributes[semconv.CONVERSATION_ID] = event.thread_id
+        if event.thread is not None:
+            attributes[semconv.ASSISTANT_THREAD] = event.thread
+        name = f"{semconv.INVOKE_AGENT} {event.assistant}"
+        return self._span(event, trace, name, SpanKind.INTERNAL, event.start_ns, attributes, failure(event))
+
+    def _run(self, event: ExecutionFinished, trace: TraceContext, run: OpenRun) -> ReadableSpan:
+        started = run.started
+        operation = started.operation if started is not None else semconv.INVOKE_AGENT
+        attributes = _common(operation, event.run_id, run)
+        attributes[semconv.RUN_STATUS] = event.status.value
+        name, start_ns = operation, event.time_ns - event.duration_ns
+        if started is not None:
+            name, start_ns = f"{operation} {started.pattern}", started.time_ns
+            is_agent = operation == semconv.INVOKE_AGENT
+            attributes[semconv.AGENT_NAME if is_agent else semconv.WORKFLOW_NAME] = started.pattern
+            attributes[semconv.FRAMEWORK] = started.framework
+            if started.parent_run_id is not None:
+                attributes[semconv.RUN_PARENT_ID] = started.parent_run_id
+                attributes[semconv.RUN_ROOT_ID] = started.root_run_id
+            _describe_conversation(attributes, run)
+            for tag, value in started.tags.items():
+                attributes[semconv.TAG_PREFIX + tag] = value
+        if run.is_whole(event):
+            _describe_sums(attributes, run)
+        return self._span(event, trace, name, SpanKind.INTERNAL, start_ns, attributes, failure(event))
+
+    def _span(
+        self,
+        event: TokenUsage | FunctionCall | AssistantRun | ExecutionFinished,
+        trace: TraceContext,
+        name: str,
+        kind: SpanKind,
+        start_ns: int,
+        attributes: Attributes,
+        error_type: str | None,
+    ) -> ReadableSpan:
+        status = _UNSET
+        if error_type is not None:
+            attributes[semconv.ERROR_TYPE] = error_type
+            message = event.error_message
+            status = Status(StatusCode.ERROR, encodable(message) if message else None)
+        for key, value in attributes.items():
+            if type(value) is str and not value.isascii():
+                attributes[key] = encodable(value)
+        trace_id = int(trace.trace_id, 16)
+        state = TraceState.from_header([trace.trace_state]) if trace.trace_state else _NO_STATE
+        parent = None
+        if trace.parent_span_id is not None:
+            parent = SpanContext(trace_id, int(trace.parent_span_id, 16), trace.parent_is_remote, _SAMPLED, state)
+        return ReadableSpan(
+            name=encodable(name),
+            context=SpanContext(trace_id, int(trace.span_id, 16), False, _SAMPLED, state),
+            parent=parent,
+            resource=self.resource,
+            attributes=self._limited(attributes),
+            kind=kind,
+            status=status,
+            start_time=start_ns,
+            end_time=start_ns + event.duration_ns,
+            instrumentation_scope=self._scope,
+        )
+
+    def _limited(self, attributes: Attributes) -> Mapping[str, str | int | float | tuple[str, ...]]:
+        """As many attributes, as long, as the SDK's limits allow; it counts what is left out."""
+        count = self._max_attributes
+        if self._max_length is None and (count is None or len(attributes) <= count):
+            return attributes
+        return BoundedAttributes(count, attributes, max_value_len=self._max_length)  # type: ignore[return-value] # a mapping of wider values
+
+
+def _common(operation: str, run_id: str, run: OpenRun) -> Attributes:
+    """What every span says."""
+    attributes: Attributes = {semconv.OPERATION_NAME: operation, semconv.RUN_ID: run_id}
+    if run.started is not None:
+        attributes[semconv.PATTERN] = run.started.pattern
+    return attributes
+
+
+def _describe_conversation(attributes: Attributes, run: OpenRun) -> None:
+    if run.started is not None and run.started.conversation_id is not None:
+        attributes[semconv.CONVERSATION_ID] = run.started.conversation_id
+
+
+def _describe_request(attributes: Attributes, event: TokenUsage, run: OpenRun) -> None:
+    """What was asked of a model that is no embedding model."""
+    _describe_conversation(attributes, run)
+    request = run.request
+    if request is None:
+        return
+    if request.stream:
+        attributes[semconv.REQUEST_STREAM] = True
+    if request.max_output_tokens is not None:
+        attributes[semconv.REQUEST_MAX_TOKENS] = request.max_output_tokens
+    if request.temperature is not None:
+        attributes[semconv.REQUEST_TEMPERATURE] = request.temperature
+    if request.previous_response_id is not None:
+        attributes[semconv.REQUEST_PREVIOUS_RESPONSE_ID] = request.previous_response_id
+    if event.provider == semconv.OPENAI:
+        if request.api is not None:
+            attributes[semconv.OPENAI_API_TYPE] = request.api
+        if request.service_tier not in {None, semconv.SERVICE_TIER_AUTO}:
+            attributes[semconv.OPENAI_REQUEST_SERVICE_TIER] = str(request.service_tier)
+
+
+def _describe_response(attributes: Attributes, event: TokenUsage) -> None:
+    """What came back from a model that is no embedding model."""
+    if event.response_id is not None:
+        attributes[semconv.RESPONSE_ID] = event.response_id
+    if event.service_tier is not None and event.provider == semconv.OPENAI:
+        attributes[semconv.OPENAI_RESPONSE_SERVICE_TIER] = event.service_tier
+    if event.first_chunk_ns is not None:
+        attributes[semconv.RESPONSE_TIME_TO_FIRST_CHUNK] = event.first_chunk_ns / 1e9
+    if event.finish_reasons:
+        attributes[semconv.RESPONSE_FINISH_REASONS] = event.finish_reasons
+    elif event.provenance is Provenance.PARTIAL or (event.error_type and event.first_chunk_ns is not None):
+        # An answer had begun, so that its reason to end was due.
+        attributes[semconv.RESPONSE_FINISH_REASONS] = (semconv.FINISH_REASON_ERROR,)
+    if event.usage is not None:
+        _describe_usage(attributes, event.usage)
+
+
+def _describe_usage(attributes: Attributes, usage: Usage) -> None:
+    attributes[semconv.USAGE_INPUT_TOKENS] = usage.input_tokens
+    attributes[semconv.USAGE_OUTPUT_TOKENS] = usage.output_tokens
+    for field, attribute in _PARTS_OF_USAGE:
+        count: int = getattr(usage, field)
+        if count:
+            attributes[attribute] = count
+
+
+def _describe_sums(attributes: Attributes, run: OpenRun) -> None:
+    """What the run's own requests and tools come to. By the conventions only an agent's span says how many tokens."""
+    attributes[semconv.RUN_INFERENCE_CALLS] = run.inference_calls
+    attributes[semconv.RUN_TOOL_CALLS] = run.tool_calls
+    if run.cost.usd is not None and run.inference_calls:
+        attributes[semconv.RUN_COST_USD] = float(run.cost.usd)
+    if run.inference_calls:
+        attributes[semconv.USAGE_PROVENANCE] = run.provenance.value
+    if run.agent is None:
+        return
+    if run.input_tokens is not None and run.output_tokens is not None:
+        attributes[semconv.USAGE_INPUT_TOKENS] = run.input_tokens
+        attributes[semconv.USAGE_OUTPUT_TOKENS] = run.output_tokens
+    if run.finish_reasons:
+        attributes[semconv.RESPONSE_FINISH_REASONS] = run.finish_reasons
+
+
+def failure(event: ExecutionFinished | AssistantRun) -> str | None:
+    """The error's type if it did not end well; its status where nothing better is known."""
+    if event.status is RunStatus.OK:
+        return None
+    return event.error_type or event.status.value
+
+
+def encodable(text: str) -> str:
+    """The text without lone surrogates: with one, protobuf would refuse the whole batch that the span is in."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
