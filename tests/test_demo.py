@@ -6,6 +6,7 @@ import signal
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from genai_prices import Usage as PricedUsage
@@ -15,7 +16,7 @@ from rich.console import Console
 from runmeter import demo
 from runmeter.demo import DemoError, DemoOptions, RunKeeper, run_demo
 from runmeter.documents import Documents
-from runmeter.engine import Event, Provenance, TokenUsage, Usage
+from runmeter.engine import Engine, Event, Provenance, TokenUsage, Usage
 from runmeter.simulator import Simulator
 
 
@@ -53,13 +54,20 @@ def test_tokens_equal_the_simulator_s_count_and_cost_equals_the_price_list(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     simulators: list[Simulator] = []
+    engines: list[Engine] = []
 
     class KnownSimulator(Simulator):
         def __init__(self) -> None:
             super().__init__()
             simulators.append(self)
 
+    class KnownEngine(Engine):
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            engines.append(self)
+
     monkeypatch.setattr(demo, "Simulator", KnownSimulator)
+    monkeypatch.setattr(demo, "Engine", KnownEngine)
     monkeypatch.setattr(demo, "RunKeeper", Watcher)
     Watcher.seen.clear()
     console = screen()
@@ -72,11 +80,13 @@ def test_tokens_equal_the_simulator_s_count_and_cost_equals_the_price_list(
     assert metered == billed
     assert metered.cache_read_tokens > 0
 
+    cost = sum((price(request) for request in requests), start=Decimal(0))
+    assert engines[0].usage().total.cost.usd == cost, "to the last digit"
+
     (total,) = re.findall(r"^ +total +40 +0 .*$", shown(console), flags=re.MULTILINE)
     for tokens in (billed.input_tokens, billed.cache_read_tokens, billed.output_tokens):
         assert f" {tokens:,} " in total
     assert shown(console).count("✓") == 3
-    cost = sum((price(request) for request in requests), start=Decimal(0))
     assert f"${cost.quantize(Decimal(total.split('$')[1].strip()))}" in total
 
 
