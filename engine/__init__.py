@@ -6,7 +6,7 @@
 from .bus import Bus, BusStatistics
 from .clock import Clock, IdSource, SystemClock
 from .codec import JSON, MSGPACK, Codec
-from .engine import Engine, EngineStatistics, Pattern
+from .engine import Engine, EngineStatistics
 from .errors import (
     BusClosed,
     ConfigurationError,
@@ -14,6 +14,7 @@ from .errors import (
     RunAborted,
     RunmeterError,
     RunTimeout,
+    StrayCancellation,
     TokenizerError,
 )
 from .events import (
@@ -34,6 +35,7 @@ from .events import (
 from .execution import Execution, RunInfo, Runtime, current_execution
 from .histogram import Histogram, HistogramSnapshot
 from .operations import AssistantCall, ModelCall, ModelRequest, ToolCall
+from .pattern import Pattern
 from .pricing import CostEstimate, PriceBook
 from .result import RunResult
 from .stream import Delta, RunStream
@@ -82,6 +84,7 @@ __all__ = [
     "RunmeterError",
     "Runtime",
     "Status",
+    "StrayCancellation",
     "SubscriberStatistics",
     "Subscription",
     "SystemClock",

@@ -10,6 +10,7 @@ are `capacity` behind, and every loss is counted.
 """
 
 import logging
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -20,7 +21,7 @@ from anyio.abc import TaskGroup
 from .errors import BusClosed, ConfigurationError
 from .events import Event
 from .loop import LoopThread
-from .subscription import Lane, Log, Receiver, SubscriberStatistics, Subscription
+from .subscription import BATCH, Lane, Log, Receiver, SubscriberStatistics, Subscription
 
 logger = logging.getLogger("runmeter")
 
@@ -47,11 +48,15 @@ class Bus:
         linger: Seconds to wait after the first event of a batch for more to come. It bounds how late a subscriber hears
             of an event, and keeps the loop from waking up for each one.
         retry_delay: Seconds before a subscriber that raised is tried again; doubles with each further failure.
+        late: Takes what is published after the bus has closed. Without it publishing then raises `BusClosed`.
     """
 
-    def __init__(self, *, linger: float = 0.01, retry_delay: float = 0.05) -> None:
+    def __init__(
+        self, *, linger: float = 0.01, retry_delay: float = 0.05, late: Callable[[Event], object] | None = None
+    ) -> None:
         self._linger = linger
         self._retry_delay = retry_delay
+        self._late = late
         self._log = Log()
         self._events = self._log.events
         self._subscriptions: list[Subscription] = []
@@ -65,7 +70,9 @@ class Bus:
 
     # The subscribers' side
 
-    def subscribe(self, receive: Receiver, *, name: str, lane: Lane, capacity: int = 10_000) -> Subscription:
+    def subscribe(
+        self, receive: Receiver, *, name: str, lane: Lane, capacity: int = 10_000, batch: int = BATCH
+    ) -> Subscription:
         """Add a subscriber. It gets every event published from now on, in batches, in the order of publishing.
 
         Args:
@@ -74,16 +81,21 @@ class Bus:
             lane: `lossless` never loses an event, and holds back new runs while it is more than `capacity` behind;
                 `lossy` is never waited for, and loses its oldest events beyond `capacity`.
             capacity: In events.
+            batch: How many events it is handed at once, at most. A plain receiver should be done with them in a few
+                milliseconds, because nothing else runs in the loop meanwhile.
 
         Raises:
-            ConfigurationError: the capacity is not positive, or there is no such lane.
+            BusClosed: the bus has closed.
+            ConfigurationError: capacity or batch are not positive, or there is no such lane.
         """
-        if capacity < 1 or lane not in ("lossless", "lossy"):
+        if capacity < 1 or batch < 1 or lane not in ("lossless", "lossy"):
             raise ConfigurationError(
-                f"subscriber {name!r}: the capacity must be positive (is {capacity}), "
+                f"subscriber {name!r}: capacity and batch must be positive (are {capacity} and {batch}), "
                 f"the lane 'lossless' or 'lossy' (is {lane!r})"
             )
-        subscription = Subscription(self._log, receive, name, lane, capacity)
+        if self._closed:
+            raise BusClosed
+        subscription = Subscription(self._log, receive, name, lane, capacity, batch)
         self._subscriptions.append(subscription)
         if self._tasks is not None:
             self._start(subscription)
@@ -93,12 +105,14 @@ class Bus:
         """Deliver nothing more to this subscriber."""
         self._subscriptions.remove(subscription)
         subscription.cancel()
+        if self._tasks is not None:
+            self._progressed()  # new runs may have waited for it
 
     def statistics(self) -> BusStatistics:
         """The accounting now, of the bus and of each subscriber."""
         return BusStatistics(
             published=self._log.end,
-            retained=len(self._events),
+            retained=len(self._log.events),
             subscribers=tuple(subscription.statistics() for subscription in self._subscriptions),
         )
 
@@ -108,7 +122,7 @@ class Bus:
         """Append an event for every subscriber. From any thread.
 
         Raises:
-            BusClosed: the bus has closed.
+            BusClosed: the bus has closed, and nothing takes what comes late.
         """
         # All of the hot path: one append, and a look whether somebody must be woken.
         self._events.append(event)
@@ -117,17 +131,25 @@ class Bus:
 
     def _wake(self) -> None:
         if self._closed:
-            self._events.pop()
-            raise BusClosed
+            self._take_late(self._events.pop())
+            return
         self._asleep = False
         self._loop.run(self._ring)
+
+    def _take_late(self, event: Event) -> None:
+        if self._late is None:
+            raise BusClosed
+        self._late(event)
 
     def _ring(self) -> None:
         self._bell.set()
 
     async def admission(self) -> None:
-        """Wait until no lossless subscriber is more than its capacity behind."""
-        while slow := [subscription.name for subscription in self._subscriptions if subscription.blocking]:
+        """Wait until no lossless subscriber is more than its capacity behind, or the bus closes."""
+        while not self._closed:
+            slow = [subscription.name for subscription in self._subscriptions if subscription.blocking]
+            if not slow:
+                break
             if not self._holding:
                 self._holding = True
                 logger.info("new runs wait until these subscribers have caught up: %s", ", ".join(slow))
@@ -164,13 +186,15 @@ class Bus:
             timeout: Seconds to wait for lossless subscribers, at most. Lossy ones get at most `LOSSY_GRACE`.
         """
         self._closed = self._asleep = True
+        self._events = []  # what comes from now on is late, and no part of the log
+        self._progressed()
         for subscription in self._subscriptions:
-            subscription.wake()
-        with anyio.CancelScope(shield=True):
-            with anyio.move_on_after(timeout):
-                await self._delivered("lossless")
-            with anyio.move_on_after(min(timeout, LOSSY_GRACE)):
-                await self._delivered("lossy")
+            subscription.hurry()
+        start = anyio.current_time()
+        with anyio.CancelScope(deadline=start + timeout, shield=True):
+            await self._delivered("lossless")
+        with anyio.CancelScope(deadline=start + min(timeout, LOSSY_GRACE), shield=True):
+            await self._delivered("lossy")
 
     async def _delivered(self, lane: Lane) -> None:
         while any(subscription.pending for subscription in self._subscriptions if subscription.lane == lane):

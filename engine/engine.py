@@ -1,11 +1,12 @@
 """The engine: runs patterns, and lets everybody who is interested know what they did."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, TypeAlias
+from typing import Any, Literal, Self
 
 import anyio
 import anyio.to_thread
@@ -17,7 +18,9 @@ from .clock import Clock, IdSource, SystemClock, random_run_id
 from .errors import ConfigurationError, EngineNotRunning, RunAborted, RunTimeout
 from .events import Event
 from .execution import Execution, RunInfo, Runtime, current_execution
+from .loop import LoopThread
 from .many import Progress, run_many
+from .pattern import Context, Messages, Pattern, PatternFunction, Work, describe, do_work
 from .pricing import PriceBook
 from .result import RunResult
 from .stream import Channel, RunStream
@@ -25,24 +28,14 @@ from .subscription import Lane, Receiver, Subscription
 from .tracing import Telemetry
 from .usage import UsageAggregator, UsageStatistics
 
+logger = logging.getLogger("runmeter")
+
 INTERRUPTED_GRACE = 0.8
 """Seconds for everything an engine still does when it is left by an exception, Ctrl-C for example."""
+TELEMETRY_BATCH = 50
+"""Events that telemetry is handed at once: it takes some 40 µs for each."""
 ABORT_GRACE = 1.0
 """Seconds that runs stopped at closing have to clean up."""
-
-Messages: TypeAlias = Any
-"""A string, OpenAI dicts, LangChain messages: whatever the pattern takes."""
-Context: TypeAlias = Mapping[str, Any] | None
-PatternFunction: TypeAlias = Callable[[Messages, Context], Awaitable[Any]]
-Work: TypeAlias = Callable[[], Awaitable[Any]]
-
-
-class Pattern(Protocol):
-    """What an engine runs. Attributes `name`, `framework` and `operation` are used where a pattern has them."""
-
-    async def execute(self, messages: Messages, context: Context = None) -> Any:
-        """Do the work. `current_execution()` is the handle of the run."""
-        ...
 
 
 class EngineStatistics(msgspec.Struct, frozen=True):
@@ -61,7 +54,8 @@ class Engine:
         prices: What tokens cost; by default the aggregator's price book. Not together with `usage`.
         telemetry: Where traces and metrics go, such as `runmeter.telemetry.configure()`.
         max_concurrent_runs: How many runs go on at once; further ones wait. Child runs are not counted.
-        drain_timeout: Seconds that closing waits for runs in flight, and again for lossless subscribers.
+        drain_timeout: Seconds that closing waits for runs in flight, and again for lossless subscribers. With 0 runs
+            are stopped at once, and what subscribers have not taken is lost to them.
         clock: Where times come from.
         new_run_id: Where run ids come from.
 
@@ -92,7 +86,7 @@ class Engine:
         self._telemetry = telemetry
         self._limit = max_concurrent_runs
         self._drain_timeout = drain_timeout
-        self._bus = Bus()
+        self._bus = Bus(late=self._publish_late)
         self._runtime = Runtime(self, self._bus.publish, clock or SystemClock(), new_run_id, telemetry)
         self._tasks: TaskGroup | None = None
         self._closing = False
@@ -100,11 +94,13 @@ class Engine:
         self._running: set[anyio.CancelScope] = set()
         self._slots: AbstractAsyncContextManager[Any]
         self._quiet: anyio.Event
+        self._loop: LoopThread
 
         self._folding = self._bus.subscribe(self._usage.fold, name="usage", lane="lossless")
-        self._usage.follow(self._folding.catch_up)
         if telemetry is not None:
-            self._bus.subscribe(telemetry.receive, name="telemetry", lane="lossy", capacity=100_000)
+            self._bus.subscribe(
+                telemetry.receive, name="telemetry", lane="lossy", capacity=100_000, batch=TELEMETRY_BATCH
+            )
 
     # Running
 
@@ -129,13 +125,14 @@ class Engine:
             conversation_id: The conversation the run belongs to, if there is one.
 
         Raises:
-            EngineNotRunning: the engine has not started, or has closed.
+            EngineNotRunning: the engine has not started, has closed, or belongs to another thread's event loop.
             RunTimeout: the run took longer than its timeout.
             RunAborted: the engine closed before the run was done.
+            StrayCancellation: the pattern awaited something that had been cancelled elsewhere.
             ConfigurationError: the pattern is none, the timeout not positive, or a tag no string.
             Exception: whatever the pattern raises.
         """
-        info, execute = _describe(pattern, tags, conversation_id)
+        info, execute = describe(pattern, tags, conversation_id)
         return await self._run(info, partial(execute, messages, context), timeout)
 
     def stream(
@@ -158,7 +155,7 @@ class Engine:
         """
         if buffer < 1:
             raise ConfigurationError(f"buffer must be at least 1, is {buffer}")
-        info, execute = _describe(pattern, tags, conversation_id)
+        info, execute = describe(pattern, tags, conversation_id)
         work = partial(execute, messages, context)
         return RunStream(partial(self._start_stream, info=info, work=work, timeout=timeout), buffer)
 
@@ -197,11 +194,11 @@ class Engine:
         if timeout is not None and timeout <= 0:
             raise ConfigurationError(f"timeout must be positive, is {timeout}")
         parent = current_execution()
-        if parent.runtime.owner is self:
+        if self._is_within(parent):
             return await self._attend(parent.child(info, _tapped(parent.runtime, channel)), work, timeout)
         self._check_open()
-        await self._bus.admission()
         async with self._slots:
+            await self._bus.admission()
             self._check_open()
             return await self._attend(Execution(_tapped(self._runtime, channel), info), work, timeout)
 
@@ -214,7 +211,7 @@ class Engine:
         try:
             with execution:
                 with scope:
-                    value = await _awaitable(work(), execution)
+                    value = await do_work(execution.info.pattern, work)
                 if scope.cancelled_caught:
                     raise self._reason(execution, timeout)
         finally:
@@ -226,7 +223,7 @@ class Engine:
             value,
             execution.duration_ns,
             tuple(execution.requests),
-            tuple(request for child in execution.descendants() for request in child.requests),
+            tuple(execution.child_requests),
             self._usage.prices,
         )
 
@@ -236,7 +233,7 @@ class Engine:
         return RunTimeout(execution.info.pattern, execution.run_id, timeout)
 
     async def _start_stream(self, channel: Channel, *, info: RunInfo, work: Work, timeout: float | None) -> None:
-        if current_execution().runtime.owner is not self:
+        if not self._is_within(current_execution()):
             self._check_open()
         assert self._tasks is not None  # noqa: S101 - open
         self._tasks.start_soon(self._feed, channel, info, work, timeout, name=f"runmeter stream {info.pattern}")
@@ -244,14 +241,16 @@ class Engine:
     async def _feed(self, channel: Channel, info: RunInfo, work: Work, timeout: float | None) -> None:
         """Run, in a task of its own, and tell the channel how it ended."""
         result: RunResult[Any] | None = None
-        error: Exception = RunAborted(info.pattern, "")
+        error: Exception | None = None
         try:
             with channel.scope:
                 result = await self._run(info, work, timeout, channel)
         except Exception as raised:
             error = raised
         finally:
-            channel.end(result, None if result else error)
+            if not (result or error or channel.scope.cancel_called):
+                error = RunAborted(info.pattern, "")
+            channel.end(result, error)
 
     # Looking
 
@@ -275,11 +274,13 @@ class Engine:
 
     async def __aenter__(self) -> Self:
         if self._tasks is not None:
-            raise EngineNotRunning(closed=True)
+            raise EngineNotRunning("it has closed" if self._closing else "it is running already")
         if not self._usage.prices.loaded:
             await anyio.to_thread.run_sync(self._usage.prices.load)
         self._slots = anyio.Semaphore(self._limit, fast_acquire=True) if self._limit else nullcontext()
         self._quiet = anyio.Event()
+        self._loop = LoopThread()
+        self._usage.follow(self._folding.catch_up)
         await self._bus.__aenter__()
         self._tasks = await anyio.create_task_group().__aenter__()
         return self
@@ -295,21 +296,26 @@ class Engine:
                     await self._quiet.wait()
             in_order = error is None
         finally:
-            await self._stop(self._drain_timeout if in_order else INTERRUPTED_GRACE)
-            await self._end_tasks()
+            try:
+                await self._stop(self._drain_timeout if in_order else INTERRUPTED_GRACE / 3)
+            finally:
+                await self._end_tasks()
 
-    async def _stop(self, timeout: float) -> None:
-        """Stop what still runs, then let the subscribers have all of it."""
-        with anyio.move_on_after(timeout + ABORT_GRACE, shield=True):
-            self._aborting = True
-            for scope in self._running:
-                scope.cancel()
+    async def _stop(self, step: float) -> None:
+        """Stop what still runs, then let the subscribers have all of it: each in at most `step` seconds."""
+        self._aborting = True
+        for scope in self._running:
+            scope.cancel()
+        with anyio.move_on_after(min(step, ABORT_GRACE), shield=True):
             if self._running:
-                with anyio.move_on_after(ABORT_GRACE):
-                    await self._quiet.wait()
-            await self._bus.drain(timeout)
-            if self._telemetry is not None:
-                await self._telemetry.flush(timeout)
+                await self._quiet.wait()
+        await self._bus.drain(step)
+        if self._telemetry is not None:
+            with anyio.move_on_after(step, shield=True):
+                try:
+                    await self._telemetry.flush(step)
+                except Exception:
+                    logger.exception("telemetry could not be flushed")
 
     async def _end_tasks(self) -> None:
         assert self._tasks is not None  # noqa: S101 - entered before
@@ -318,38 +324,27 @@ class Engine:
             self._tasks.cancel_scope.cancel()
             await self._tasks.__aexit__(None, None, None)
         finally:
-            await self._bus.__aexit__(None, None, None)
-            self._folding.catch_up()
-            self._usage.unfollow(self._folding.catch_up)
+            try:
+                await self._bus.__aexit__(None, None, None)
+            finally:
+                self._folding.catch_up()
+                self._usage.unfollow(self._folding.catch_up)
+
+    def _is_within(self, execution: Execution) -> bool:
+        """Whether a run is one of ours and goes on. A task that has outlived its run begins anew."""
+        return execution.runtime.owner is self and not execution.finished
+
+    def _publish_late(self, event: Event) -> None:
+        """Count what a run says that would not stop in time. Nobody else hears of it."""
+        self._usage.fold((event,))
 
     def _check_open(self) -> None:
-        if self._closing or self._tasks is None:
-            raise EngineNotRunning(closed=self._closing)
-
-
-def _describe(
-    pattern: Pattern | PatternFunction, tags: Mapping[str, str] | None, conversation_id: str | None
-) -> tuple[RunInfo, PatternFunction]:
-    """What to call the run, and the function that does its work."""
-    execute = getattr(pattern, "execute", pattern)
-    if not callable(execute) or isinstance(pattern, type):
-        raise ConfigurationError(
-            f"cannot run {pattern!r}: give an object with `async execute(messages, context)`, or an async function"
-        )
-    for pair in (tags or {}).items():
-        if not all(isinstance(part, str) for part in pair):
-            raise ConfigurationError(f"a tag is a string with a name, not {pair[0]!r}: {pair[1]!r}")
-    name = getattr(pattern, "name", None) or getattr(pattern, "__qualname__", None) or type(pattern).__name__
-    return (
-        RunInfo(
-            str(name),
-            getattr(pattern, "framework", "python"),
-            getattr(pattern, "operation", "invoke_agent"),
-            conversation_id,
-            dict(tags or {}),
-        ),
-        execute,
-    )
+        if self._closing:
+            raise EngineNotRunning("it has closed")
+        if self._tasks is None:
+            raise EngineNotRunning("it has not started")
+        if not self._loop.is_current:
+            raise EngineNotRunning("it belongs to an event loop in another thread")
 
 
 def _tapped(runtime: Runtime, channel: Channel | None) -> Runtime:
@@ -362,10 +357,3 @@ def _tapped(runtime: Runtime, channel: Channel | None) -> Runtime:
         channel.put(event)
 
     return replace(runtime, publish=publish, delta=channel.put_delta)
-
-
-def _awaitable(work: Any, execution: Execution) -> Awaitable[Any]:
-    if not hasattr(work, "__await__"):
-        raise ConfigurationError(f"pattern {execution.info.pattern!r} is not async: define it with `async def`")
-    awaitable: Awaitable[Any] = work
-    return awaitable

@@ -4,6 +4,7 @@ RunmeterError
 ├── EngineNotRunning     the engine was used before `async with` or after it
 ├── BusClosed            an event was published after the bus had closed
 ├── RunAborted           the engine closed before the run was done
+├── StrayCancellation    a pattern awaited something that somebody else had cancelled
 ├── RunTimeout           a run took longer than its timeout (also a TimeoutError)
 ├── TokenizerError       a shipped vocabulary is missing or damaged
 └── ConfigurationError   arguments that contradict each other (also a ValueError)
@@ -15,11 +16,10 @@ class RunmeterError(Exception):
 
 
 class EngineNotRunning(RunmeterError):
-    """The engine was used before it started or after it closed."""
+    """The engine was used before it started, after it closed, or away from its event loop."""
 
-    def __init__(self, *, closed: bool) -> None:
-        when = "it has closed" if closed else "it has not started"
-        super().__init__(f"the engine cannot run anything: {when}. Use it inside `async with Engine() as engine:`")
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the engine cannot run anything: {why}. Use it inside `async with Engine() as engine:`")
 
 
 class BusClosed(RunmeterError):
@@ -49,6 +49,14 @@ class RunAborted(RunmeterError):
         super().__init__(f"pattern {pattern!r} was stopped: the engine closed, and its drain_timeout had passed")
         self.pattern = pattern
         self.run_id = run_id
+
+
+class StrayCancellation(RunmeterError):
+    """A pattern awaited a task or future that somebody else had cancelled, and was not cancelled itself."""
+
+    def __init__(self, pattern: str) -> None:
+        super().__init__(f"pattern {pattern!r} awaited something that had been cancelled elsewhere")
+        self.pattern = pattern
 
 
 class TokenizerError(RunmeterError):

@@ -10,7 +10,7 @@ Publishing is synchronous, so a run's end needs no shielding from cancellation. 
 the same; it does nothing.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import count
@@ -65,12 +65,14 @@ class Execution:
     def __init__(self, runtime: Runtime, info: RunInfo, parent: "Execution | None" = None) -> None:
         self.runtime = runtime
         self.info = info
+        self.parent = parent
         self.run_id = runtime.new_run_id()
-        self.parent_run_id = parent.run_id if parent else None
         self.root_run_id: str = parent.root_run_id if parent else self.run_id
         self.requests: list[TokenUsage] = []
         """How each of its own requests to a model ended. Appended to from any thread."""
-        self.children: list[Execution] = []
+        self.child_requests: list[TokenUsage] = []
+        """The same for the runs within it that have finished, at any depth."""
+        self.finished = False
         self.trace: TraceContext | None = None
         self.duration_ns = 0
         self._seq = count()
@@ -130,20 +132,12 @@ class Execution:
         """
         if not info.tags and self.info.tags:
             info = msgspec.structs.replace(info, tags=self.info.tags)
-        child = Execution(runtime or self.runtime, info, self)
-        self.children.append(child)
-        return child
+        return Execution(runtime or self.runtime, info, self)
 
     async def delta(self, text: str) -> None:
         """Hand a piece of the answer to whoever streams this run; waits while they are behind."""
         if self.runtime.delta is not None:
             await self.runtime.delta(self.run_id, text)
-
-    def descendants(self) -> "Iterator[Execution]":
-        """The runs within this one, at any depth."""
-        for child in self.children:
-            yield child
-            yield from child.descendants()
 
     def __enter__(self) -> Self:
         runtime, info = self.runtime, self.info
@@ -160,7 +154,7 @@ class Execution:
                 pattern=info.pattern,
                 framework=info.framework,
                 root_run_id=self.root_run_id,
-                parent_run_id=self.parent_run_id,
+                parent_run_id=self.parent.run_id if self.parent else None,
                 conversation_id=info.conversation_id,
                 tags=info.tags,
                 operation=info.operation,
@@ -173,6 +167,9 @@ class Execution:
     ) -> None:
         runtime = self.runtime
         self.duration_ns = runtime.clock.monotonic_ns() - self._start_monotonic
+        self.finished = True
+        if self.parent is not None:  # which keeps the numbers, and not the child
+            self.parent.child_requests += self.requests + self.child_requests
         if runtime.tracing is not None:
             runtime.tracing.end_span(self._span)
         try:

@@ -24,12 +24,9 @@ async def run_many(
 
     Raises:
         ConfigurationError: the concurrency is not positive, or there is no such `on_error`.
-        Exception: what the first failing run raised, where errors are not collected.
+        Exception: what the inputs or `progress` raised, or the first failing run where errors are not collected.
     """
-    if concurrency < 1 or on_error not in ("raise", "collect"):
-        raise ConfigurationError(
-            f"concurrency must be at least 1 (is {concurrency}), on_error 'raise' or 'collect' (is {on_error!r})"
-        )
+    _check(concurrency, on_error)
     total = len(inputs) if isinstance(inputs, Sized) else None
     outcomes: dict[int, Outcome] = {}
     pending = enumerate(inputs)
@@ -37,17 +34,22 @@ async def run_many(
 
     async def work() -> None:
         nonlocal failure
-        for index, messages in pending:  # shared: each worker takes the next
-            try:
-                outcomes[index] = await run(messages)
-            except Exception as error:
-                if on_error == "raise":
-                    failure = failure or error
-                    tasks.cancel_scope.cancel()
-                    return
-                outcomes[index] = error
-            if progress is not None:
-                progress(len(outcomes), total)
+        try:
+            for index, messages in pending:  # shared: each worker takes the next
+                outcomes[index] = await outcome_of(messages)
+                if progress is not None:
+                    progress(len(outcomes), total)
+        except Exception as error:
+            failure = failure or error
+            tasks.cancel_scope.cancel()
+
+    async def outcome_of(messages: Any) -> Outcome:
+        try:
+            return await run(messages)
+        except Exception as error:
+            if on_error == "raise":
+                raise
+            return error
 
     async with anyio.create_task_group() as tasks:
         for _ in range(concurrency if total is None else min(concurrency, total)):
@@ -55,3 +57,10 @@ async def run_many(
     if failure is not None:
         raise failure
     return [outcomes[index] for index in range(len(outcomes))]
+
+
+def _check(concurrency: int, on_error: str) -> None:
+    if concurrency < 1 or on_error not in ("raise", "collect"):
+        raise ConfigurationError(
+            f"concurrency must be at least 1 (is {concurrency}), on_error 'raise' or 'collect' (is {on_error!r})"
+        )

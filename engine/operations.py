@@ -71,7 +71,7 @@ class Operation(ABC):
     def fail(self, error_type: str, message: str | None = None) -> None:
         """Say that it failed, where no exception will leave it."""
         self.error_type = error_type
-        self.error_message = message[:MAX_ERROR_MESSAGE] if message else None
+        self.error_message = message and message[:MAX_ERROR_MESSAGE].encode("utf-8", "replace").decode()
 
     def __enter__(self) -> Self:
         runtime = self._execution.runtime
@@ -147,7 +147,7 @@ class ModelCall(Operation):
             provenance: `reported`, `partial` or `estimated`.
             response_id: The API's id of the answer.
             response_model: The exact name of the model that answered.
-            service_tier: The tier that served, not the one asked for.
+            service_tier: The tier that served. Where the API does not say, the one asked for counts as such.
             finish_reasons: One for each choice, in order.
         """
         self.usage = usage
@@ -206,7 +206,7 @@ class ModelCall(Operation):
             first_chunk_ns=self._first_chunk_ns,
             response_id=self.response_id,
             response_model=self.response_model,
-            service_tier=self.service_tier,
+            service_tier=self.service_tier or (request.service_tier if request.service_tier != "auto" else None),
             finish_reasons=self.finish_reasons,
             error_type=self.error_type,
             error_message=self.error_message,
@@ -298,10 +298,17 @@ def error_type(error: BaseException) -> str:
     """
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
-    code = getattr(error, "code", None)
+    try:
+        code = getattr(error, "code", None)
+    except Exception:  # somebody's property: no reason to lose the event
+        code = None
     return code if code and isinstance(code, str) else type(error).__qualname__
 
 
 def error_message(error: BaseException) -> str | None:
-    """What the exception says, cut to what an event keeps."""
-    return str(error)[:MAX_ERROR_MESSAGE] or None
+    """What the exception says, as valid UTF-8 and cut to what an event keeps."""
+    try:
+        message = str(error)
+    except Exception:
+        return None
+    return message[:MAX_ERROR_MESSAGE].encode("utf-8", "replace").decode() or None

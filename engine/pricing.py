@@ -142,12 +142,19 @@ class PriceBook:
         provider = providers.get(_PROVIDER_IDS.get(event.provider, event.provider))
         if provider is None:
             return None
-        names = (name for name in (event.response_model, event.model) if name)
-        found = (provider.find_model(name, all_providers=list(providers.values())) for name in names)
+        found = (provider.find_model(name, all_providers=list(providers.values())) for name in _names(event))
         model = next(filter(None, found), None)
         if model is None or any(model is own for own in provider.models):
             return model
         return replace(model, price_variants=None)  # passed on from another provider, but not with its service tiers
+
+
+def _names(event: TokenUsage) -> tuple[str, ...]:
+    """What to look a request's price up by. Where another model answered than was asked for, its price alone counts."""
+    requested, answered = event.model, event.response_model
+    if not answered:
+        return (requested,)
+    return (answered, requested) if answered.startswith(requested) else (answered,)  # such as a dated version
 
 
 def _read_providers() -> "Mapping[str, Provider]":

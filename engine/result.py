@@ -33,13 +33,18 @@ class RunResult(Generic[Value]):
 
     @property
     def usage(self) -> Usage:
-        """Tokens of all requests, those of child runs included. Requests whose usage is unknown are not in it."""
+        """Tokens of all requests, those of child runs included, but not of `unknown_requests`."""
         return _sum_usage(self.requests + self.child_requests)
 
     @property
     def own_usage(self) -> Usage:
         """Tokens of the run's own requests."""
         return _sum_usage(self.requests)
+
+    @property
+    def unknown_requests(self) -> int:
+        """How many requests, those of child runs included, left and never said what they used."""
+        return sum(request.usage is None for request in self.requests + self.child_requests)
 
     @property
     def cost(self) -> CostEstimate:

@@ -10,6 +10,7 @@ import anyio
 import msgspec
 
 from .events import Event
+from .execution import current_execution
 from .loop import LoopThread
 from .result import RunResult
 
@@ -50,7 +51,7 @@ class Channel:
 
     async def put_delta(self, run_id: str, text: str) -> None:
         """Add a delta, once there is room."""
-        while self._deltas >= self._buffer:
+        while self._deltas >= self._buffer and not self.ended.is_set():
             await self._changed.wait()
         self._deltas += 1
         self._items.append(Delta(run_id, text))
@@ -135,9 +136,11 @@ class RunStream:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the run if it has not ended, and wait until it has. From any task."""
+        """End the run if it has not ended, and wait until it has. From any task of the engine's event loop."""
         if self._channel is not None:
             self._channel.scope.cancel()
+            if current_execution().runtime.delta == self._channel.put_delta:
+                return  # the run itself asks: it would wait for its own end
             with anyio.CancelScope(shield=True):
                 await self._channel.ended.wait()
 

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from inspect import isawaitable
 from typing import Literal, TypeAlias
 
 import anyio
@@ -10,6 +11,7 @@ import anyio.lowlevel
 import msgspec
 
 from .events import Event
+from .loop import is_own_failure
 
 logger = logging.getLogger("runmeter")
 
@@ -18,7 +20,9 @@ Receiver: TypeAlias = Callable[[Sequence[Event]], Awaitable[None] | None]
 """Takes a batch of events, oldest first, not to be changed. May be plain or async; a plain one must not block."""
 
 BATCH = 1_000
-"""Events handed over at once, at most: about a millisecond of folding before other tasks have their turn."""
+"""Events handed over at once, at most, to a subscriber that takes about a microsecond for each."""
+TRIM = 1_000
+"""Events worth forgetting at once."""
 LOSSY_ATTEMPTS = 5
 """How often a lossy subscriber is offered the same batch before it is dropped."""
 MAX_RETRY_DELAY = 30.0
@@ -47,7 +51,7 @@ class Log:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self._trimmed = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may read while its own thread does
 
     @property
     def end(self) -> int:
@@ -55,17 +59,17 @@ class Log:
         with self._lock:
             return self._trimmed + len(self.events)
 
-    def read(self, cursor: int) -> Sequence[Event]:
-        """Up to `BATCH` events from an address on."""
+    def read(self, cursor: int, count: int) -> Sequence[Event]:
+        """Up to `count` events from an address on."""
         with self._lock:
             start = cursor - self._trimmed
-            return self.events[start : start + BATCH]
+            return self.events[start : start + count]
 
     def trim(self, cursor: int) -> None:
         """Forget what lies before an address, once that is worth moving the rest to the front."""
         with self._lock:
             count = cursor - self._trimmed
-            if count >= BATCH or count == len(self.events):
+            if count >= TRIM or count == len(self.events):
                 del self.events[:count]
                 self._trimmed += count
 
@@ -73,13 +77,14 @@ class Log:
 class Subscription:
     """One subscriber's place in the log, and what became of the events before it. Made by `Bus.subscribe`."""
 
-    def __init__(self, log: Log, receive: Receiver, name: str, lane: Lane, capacity: int) -> None:
+    def __init__(self, log: Log, receive: Receiver, name: str, lane: Lane, capacity: int, batch: int) -> None:
         self.name = name
         self.lane: Lane = lane
         self.capacity = capacity
         """Events it may be behind: then admission closes (lossless) or its oldest are dropped (lossy)."""
         self._log = log
         self._receive = receive
+        self._batch_size = batch
         self._joined = self._cursor = log.end
         self._batch: Sequence[Event] = ()  # handed over, not yet acknowledged
         self._delivered = 0
@@ -87,6 +92,7 @@ class Subscription:
         self._errors = 0
         self._failures = 0  # in a row
         self._bell: anyio.Event | None = None
+        self._closing: anyio.Event | None = None
         self._scope: anyio.CancelScope | None = None
         self._cancelled = False
         self._lock = threading.RLock()  # a receiver may ask for a consistent read, and so catch up on itself
@@ -112,14 +118,14 @@ class Subscription:
     def statistics(self) -> SubscriberStatistics:
         """The subscriber's account now."""
         with self._lock:
-            pending = self.pending
+            end = self._log.end
             return SubscriberStatistics(
                 self.name,
                 self.lane,
-                published=pending + self._delivered + self._dropped,
+                published=end - self._joined,
                 delivered=self._delivered,
                 dropped=self._dropped,
-                pending=pending,
+                pending=end - self._cursor + len(self._batch),
                 errors=self._errors,
             )
 
@@ -132,7 +138,7 @@ class Subscription:
             if self._batch:  # we are inside the receiver already, or it failed and is due for another try
                 return
             try:
-                while self.pending:
+                while self.pending > 0:
                     self._offer()
             except Exception as error:
                 self._fail(error)
@@ -148,6 +154,12 @@ class Subscription:
         if self._scope is not None:
             self._scope.cancel()
 
+    def hurry(self) -> None:
+        """The bus is closing: deliver what is pending, and do not wait long to try again."""
+        if self._closing is not None:
+            self._closing.set()
+        self.wake()
+
     async def deliver(self, progressed: Callable[[], None], retry_delay: float) -> None:
         """Hand over batch after batch until cancelled.
 
@@ -155,43 +167,58 @@ class Subscription:
             progressed: Called after each batch, and when there is nothing left.
             retry_delay: Seconds to wait after a first failure; doubles with each further one.
         """
+        self._closing = anyio.Event()
         with anyio.CancelScope() as self._scope:
             while True:
                 self._bell = anyio.Event()
-                while self.pending and not self._cancelled:
-                    await self._deliver_batch(retry_delay)
+                while self.pending > 0 and not self._cancelled:
+                    if not await self._deliver_batch():
+                        await self._back_off(retry_delay, self._closing)
                     progressed()
                     await anyio.lowlevel.checkpoint()
                 progressed()
                 await self._bell.wait()
 
-    async def _deliver_batch(self, retry_delay: float) -> None:
+    async def _deliver_batch(self) -> bool:
         try:
             taking = self._offer()
             if taking is not None:
                 await taking
-                self._acknowledge()
-        except Exception as error:
-            self._fail(error)
-            await anyio.sleep(min(retry_delay * 2 ** min(self._failures - 1, 20), MAX_RETRY_DELAY))
+                with self._lock:
+                    self._acknowledge()
+        except BaseException as error:
+            if not is_own_failure(error):
+                raise
+            with self._lock:
+                self._fail(error)
+            return False
+        return True
+
+    async def _back_off(self, retry_delay: float, closing: anyio.Event) -> None:
+        if closing.is_set():
+            await anyio.sleep(retry_delay)
+            return
+        with anyio.move_on_after(min(retry_delay * 2 ** min(self._failures - 1, 20), MAX_RETRY_DELAY)):
+            await closing.wait()
 
     def _offer(self) -> Awaitable[None] | None:
         """Hand over the batch that failed, or the next one. A plain receiver has taken it on return."""
         with self._lock:
             if not self._batch:
-                self._batch = self._log.read(self._cursor)
+                self._batch = self._log.read(self._cursor, self._batch_size)
                 self._cursor += len(self._batch)
             taking = self._receive(self._batch)
-            if taking is None:
-                self._acknowledge()
-            return taking
+            if isawaitable(taking):
+                return taking
+            self._acknowledge()  # whatever else a plain receiver returns means nothing
+            return None
 
     def _acknowledge(self) -> None:
         self._delivered += len(self._batch)
         self._batch = ()
         self._failures = 0
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         """Count a receiver that raised; give its batch up where the lane allows it."""
         if not self._errors:
             logger.error("subscriber %r raised; it is tried again, and errors are counted", self.name, exc_info=error)

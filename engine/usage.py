@@ -5,6 +5,7 @@ tools) goes to its cell without a model, what belongs to a request to the cell w
 in just one cell, all the sums agree: per pattern, per tag and in total each token counts once, however runs nest.
 """
 
+import logging
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +28,8 @@ from .histogram import Histogram
 from .pricing import CostEstimate, PriceBook
 from .table import format_table, format_time
 from .usage_row import UsageRow, group_rows, sum_rows
+
+logger = logging.getLogger("runmeter")
 
 UNKNOWN = "unknown"
 """Pattern and framework of runs whose start was never seen."""
@@ -66,6 +69,8 @@ class UsageStatistics(msgspec.Struct, frozen=True):
 
     cells: tuple[UsageCell, ...] = ()
     """In order of pattern, framework, model and tags."""
+    uncounted: int = 0
+    """Events that could not be counted, because something in them makes no sense. The log has the first."""
 
     @property
     def total(self) -> UsageRow:
@@ -94,7 +99,8 @@ class UsageStatistics(msgspec.Struct, frozen=True):
         )
 
     def __add__(self, other: "UsageStatistics") -> "UsageStatistics":
-        return _statistics(group_rows((cell.key, cell.row) for cell in (*self.cells, *other.cells)).items())
+        rows = group_rows((cell.key, cell.row) for cell in (*self.cells, *other.cells))
+        return _statistics(rows.items(), self.uncounted + other.uncounted)
 
     def __str__(self) -> str:
         total = self.total
@@ -106,12 +112,14 @@ class UsageStatistics(msgspec.Struct, frozen=True):
         if unreported:
             kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(unreported.items()))
             text += f"\nusage not reported by the API: {kinds} (of {total.requests:,} requests)"
+        if self.uncounted:
+            text += f"\nevents that could not be counted: {self.uncounted:,} (see the log)"
         return text
 
 
-def _statistics(rows: Iterable[tuple[_Key, UsageRow]]) -> UsageStatistics:
+def _statistics(rows: Iterable[tuple[_Key, UsageRow]], uncounted: int) -> UsageStatistics:
     """In one order always, so that equal statistics are equal values."""
-    return UsageStatistics(tuple(sorted((UsageCell(*key, row) for key, row in rows), key=_order)))
+    return UsageStatistics(tuple(sorted((UsageCell(*key, row) for key, row in rows), key=_order)), uncounted)
 
 
 def _order(cell: UsageCell) -> tuple[str, str, bool, str, Tags]:
@@ -238,6 +246,8 @@ class _Run(msgspec.Struct, gc=False):
 class UsageAggregator:
     """Folds events into statistics. Safe to share between threads, and between engines.
 
+    A forked process begins with its parent's counts: give it an aggregator of its own, or adding the two counts twice.
+
     Events may come duplicated, and a run's events out of order: each counts once. Memory depends neither on how many
     runs there were nor on how many names they use: see `max_keys`, `MAX_NAMES` and `RECENT_RUNS`.
 
@@ -260,7 +270,8 @@ class UsageAggregator:
         self._runs: dict[str, _Run] = {}
         self._recent: deque[str] = deque()
         self._sources: tuple[Callable[[], None], ...] = ()
-        self._lock = threading.Lock()
+        self._uncounted = 0
+        self._lock = threading.RLock()  # a signal handler may ask for a snapshot while its own thread folds
         self._fold_one: dict[type, Callable[[_Run, Any], None]] = {
             ExecutionStarted: self._execution_started,
             TokenUsage: self._token_usage,
@@ -283,7 +294,10 @@ class UsageAggregator:
                     continue
                 fold = fold_one.get(type(event))  # a dict by class: `match` costs ten times as much
                 if fold is not None:
-                    fold(run, event)
+                    try:
+                        fold(run, event)
+                    except Exception as error:  # one event that makes no sense must not keep others from counting
+                        self._refuse(event, error)
 
     def snapshot(self) -> UsageStatistics:
         """The statistics so far, with all that the sources followed have published until now."""
@@ -291,7 +305,8 @@ class UsageAggregator:
             catch_up()
         with self._lock:
             rows = [(key, cell.row()) for key, cell in self._cells.items()]
-        return _statistics((key, row) for key, row in rows if row != _NOTHING)
+            uncounted = self._uncounted
+        return _statistics(((key, row) for key, row in rows if row != _NOTHING), uncounted)
 
     def follow(self, catch_up: Callable[[], None]) -> None:
         """Have a source hand over, by calling `fold`, what is pending before each snapshot."""
@@ -302,6 +317,11 @@ class UsageAggregator:
         """Ask this source no more. One that is not followed is no error."""
         with self._lock:
             self._sources = tuple(source for source in self._sources if source != catch_up)
+
+    def _refuse(self, event: Event, error: Exception) -> None:
+        if not self._uncounted:
+            logger.error("an event could not be counted; more of them are only added up: %r", event, exc_info=error)
+        self._uncounted += 1
 
     def _meet(self, event: Event) -> _Run:
         """Take up a run. If this is not its start, it is a stray, and need not be remembered for long."""

@@ -1,5 +1,6 @@
 """What is remembered of each run while it is open: how it started, its open requests, and sums over its own events."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -20,6 +21,8 @@ from . import semconv
 Price: TypeAlias = Callable[[TokenUsage], CostEstimate]
 """What a request cost, such as `PriceBook().cost`."""
 
+ENDED_RUNS = 4_096
+"""Runs that have ended and are remembered, for events of theirs that come late."""
 _BY_CERTAINTY = (Provenance.REPORTED, Provenance.ESTIMATED, Provenance.PARTIAL, Provenance.UNKNOWN)
 
 
@@ -89,6 +92,7 @@ class OpenRuns:
         self._price = price
         self._limit = limit
         self._runs: dict[str, OpenRun] = {}
+        self._ended: OrderedDict[str, None] = OrderedDict()
         self.forgotten = 0
         """How many runs were forgotten before they ended."""
 
@@ -108,12 +112,20 @@ class OpenRuns:
         elif isinstance(event, ExecutionStarted):
             run.started = event
         elif isinstance(event, ExecutionFinished):
-            del self._runs[event.run_id]
+            self._close(event.run_id)
         return run
 
     def _open(self, run_id: str) -> OpenRun:
+        if run_id in self._ended:  # a straggler, such as a tool's thread that went on: nothing will ever close it
+            return OpenRun()
         if len(self._runs) >= self._limit:
             del self._runs[next(iter(self._runs))]
             self.forgotten += 1
         run = self._runs[run_id] = OpenRun()
         return run
+
+    def _close(self, run_id: str) -> None:
+        self._runs.pop(run_id, None)
+        self._ended[run_id] = None
+        if len(self._ended) > ENDED_RUNS:
+            self._ended.popitem(last=False)

@@ -1,11 +1,13 @@
 """The bus: order, isolation, accounting, back-pressure."""
 
+import asyncio
 import gc
 import logging
 import sys
 import threading
 from collections.abc import Sequence
 from itertools import count
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -348,3 +350,115 @@ def test_every_subscriber_sees_every_event_since_it_joined(actions: list[str]) -
         subscription.catch_up()
     for since, recorder in joined:
         assert seqs(recorder) == list(range(since, published))
+
+
+# What must not go wrong
+
+
+async def test_nobody_waits_for_admission_once_the_bus_has_closed() -> None:
+    async def hang(_: Sequence[Event]) -> None:
+        await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks, quick_bus() as bus:
+        bus.subscribe(hang, name="ledger", lane="lossless", capacity=1)
+        bus.publish(event(0))
+        bus.publish(event(1))
+        tasks.start_soon(bus.admission)
+        await anyio.wait_all_tasks_blocked()
+        await bus.drain(timeout=0.01)
+
+
+async def test_admission_opens_when_the_culprit_leaves() -> None:
+    async def hang(_: Sequence[Event]) -> None:
+        await anyio.sleep_forever()
+
+    async with quick_bus() as bus:
+        culprit = bus.subscribe(hang, name="ledger", lane="lossless", capacity=1)
+        bus.publish(event(0))
+        bus.publish(event(1))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(bus.admission)
+            await anyio.wait_all_tasks_blocked()
+            bus.unsubscribe(culprit)
+
+
+async def test_whatever_a_plain_receiver_returns_it_has_taken_its_batch() -> None:
+    seen: list[int] = []
+
+    def receive(events: Sequence[Event]) -> Any:
+        seen.extend(event.seq for event in events)
+        return ["rubbish"]
+
+    async with quick_bus() as bus:
+        bus.subscribe(receive, name="odd", lane="lossless")
+        for seq in range(3):
+            bus.publish(event(seq))
+    assert seen == [0, 1, 2]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_receiver_that_awaits_something_cancelled_elsewhere_has_failed_and_no_more() -> None:
+    recorder = Recorder()
+    attempts = count()
+
+    async def stray(events: Sequence[Event]) -> None:
+        if next(attempts) == 0:
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+        recorder(events)
+
+    async with quick_bus() as bus:
+        bus.subscribe(stray, name="stray", lane="lossless")
+        bus.publish(event(0))
+        await until_delivered(bus, "stray")
+    assert seqs(recorder) == [0]
+    assert bus.statistics().subscribers[0].errors == 1
+
+
+async def test_closing_tries_again_what_was_backing_off() -> None:
+    recorder = Recorder()
+    down = True
+
+    def receive(events: Sequence[Event]) -> None:
+        if down:
+            raise OSError
+        recorder(events)
+
+    async with Bus(linger=0, retry_delay=3600) as bus:
+        bus.subscribe(receive, name="ledger", lane="lossless")
+        bus.publish(event(0))
+        while not bus.statistics().subscribers[0].errors:
+            await anyio.lowlevel.checkpoint()
+        await anyio.wait_all_tasks_blocked()
+        down = False
+        await bus.drain(timeout=5)
+        assert seqs(recorder) == [0]
+
+
+async def test_what_comes_late_is_handed_on_where_somebody_takes_it() -> None:
+    late: list[Event] = []
+    recorder = Recorder()
+    async with Bus(linger=0, late=late.append) as bus:
+        bus.subscribe(recorder, name="usual", lane="lossless")
+        bus.publish(event(0))
+    bus.publish(event(1))
+    assert [e.seq for e in late] == [1]
+    assert seqs(recorder) == [0]
+    assert assert_balanced(bus)["usual"].published == 1
+
+
+async def test_a_batch_is_no_larger_than_asked_for() -> None:
+    sizes: list[int] = []
+    async with quick_bus() as bus:
+        bus.subscribe(lambda events: sizes.append(len(events)), name="small", lane="lossless", batch=7)
+        for seq in range(20):
+            bus.publish(event(seq))
+    assert sizes == [7, 7, 6]
+
+
+async def test_a_closed_bus_takes_no_subscriber() -> None:
+    async with quick_bus() as bus:
+        pass
+    with pytest.raises(BusClosed):
+        bus.subscribe(Recorder(), name="late", lane="lossy")

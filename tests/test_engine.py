@@ -1,5 +1,6 @@
 """The engine: running, limits, stopping, and that nobody's numbers get lost."""
 
+import asyncio
 import functools
 import gc
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +12,12 @@ import anyio.to_thread
 import pytest
 
 from runmeter.engine import (
+    JSON,
     ConfigurationError,
     Engine,
     EngineNotRunning,
     Event,
+    Execution,
     ExecutionFinished,
     ExecutionStarted,
     ModelRequest,
@@ -23,6 +26,7 @@ from runmeter.engine import (
     RunResult,
     RunTimeout,
     Status,
+    StrayCancellation,
     TokenUsage,
     Usage,
     UsageAggregator,
@@ -528,3 +532,226 @@ async def test_finished_runs_leave_nothing_behind() -> None:
         engine.usage()
         gc.collect()
         assert not [thing for thing in gc.get_objects() if isinstance(thing, Answer)]
+
+
+# What must not go wrong
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancellation_that_strays_in_is_the_pattern_s_error() -> None:
+    async def stray(messages: Any, context: Any) -> Any:
+        if messages == 3:
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+        return messages
+
+    async with Engine() as engine:
+        with pytest.raises(StrayCancellation, match="cancelled elsewhere"):
+            await engine.run(stray, 3)
+        with pytest.raises(StrayCancellation):
+            async for _ in engine.stream(stray, 3):
+                pass
+        outcomes = await engine.map(stray, range(10), concurrency=2, on_error="collect")
+        assert [type(outcome) is RunResult for outcome in outcomes] == [n != 3 for n in range(10)]
+        assert engine.usage().total.by_status[Status.ERROR] == 3
+
+
+async def test_a_task_that_outlives_its_run_begins_anew() -> None:
+    recorder = Recorder()
+    wake, results = anyio.Event(), list[Any]()
+
+    async def worker() -> None:
+        await wake.wait()
+        results.append(await engine.run(echo, "from the worker"))
+
+    async def starts_worker(messages: Any, context: Any) -> None:
+        tasks.start_soon(worker)
+
+    async with Engine() as engine:
+        engine.subscribe(recorder, name="recorder")
+        async with anyio.create_task_group() as tasks:
+            await engine.run(starts_worker, "x", tags={"tenant": "acme"})
+            wake.set()
+    started = next(e for e in recorder.of(results[0].run_id) if isinstance(e, ExecutionStarted))
+    assert started.parent_run_id is None
+    assert started.tags == {}
+
+
+class Unspeakable(Exception):
+    @property
+    def code(self) -> str:
+        raise AttributeError("no code")
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+async def test_an_exception_that_cannot_be_described_loses_nothing() -> None:
+    recorder = Recorder()
+
+    async def unspeakable(messages: Any, context: Any) -> None:
+        with current_execution().model_call(LUNA):
+            raise Unspeakable
+
+    async with Engine() as engine:
+        engine.subscribe(recorder, name="recorder")
+        with pytest.raises(Unspeakable):
+            await engine.run(unspeakable, "x")
+        assert engine.usage().total.in_flight == 0
+        assert engine.usage().total.requests == 1
+    assert finished(recorder)[0].error_type == "Unspeakable"
+
+
+async def test_a_file_name_that_is_no_text_can_still_be_encoded() -> None:
+    async def opens(messages: Any, context: Any) -> None:
+        raise FileNotFoundError("caf\udce9.txt")
+
+    recorder = Recorder()
+    async with Engine() as engine:
+        engine.subscribe(recorder, name="recorder")
+        with pytest.raises(FileNotFoundError):
+            await engine.run(opens, "x")
+    assert JSON.decode(JSON.encode(finished(recorder)[0])) == finished(recorder)[0]
+
+
+async def test_queued_runs_obey_back_pressure_too() -> None:
+    release = anyio.Event()
+
+    async def ledger(_: Sequence[Event]) -> None:
+        await release.wait()
+
+    async with Engine(max_concurrent_runs=1) as engine, anyio.create_task_group() as tasks:
+        engine.subscribe(ledger, name="ledger", lane="lossless", capacity=10)
+        for _ in range(100):
+            tasks.start_soon(engine.run, echo, "x")
+        await anyio.wait_all_tasks_blocked()
+        assert engine.usage().total.executions < 10
+        release.set()
+
+
+async def test_a_run_that_will_not_stop_is_counted_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runmeter.engine.engine.ABORT_GRACE", 0.01)
+    release, errors = anyio.Event(), list[BaseException]()
+
+    async def stubborn(messages: Any, context: Any) -> None:
+        with anyio.CancelScope(shield=True):
+            await release.wait()
+            await call_model(messages, context)
+        await anyio.lowlevel.checkpoint()
+
+    async def caller() -> None:
+        try:
+            await engine.run(stubborn, "x")
+        except RunAborted as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        async with Engine(drain_timeout=0.01) as engine:
+            tasks.start_soon(caller)
+            await anyio.wait_all_tasks_blocked()
+        assert engine.usage().total.in_flight == 1
+        release.set()
+    assert len(errors) == 1
+    assert engine.usage().total.in_flight == 0
+    assert engine.usage().total.usage == USAGE
+
+
+async def test_telemetry_that_cannot_be_flushed_keeps_nobody_from_closing(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def start_span(self) -> tuple[None, None]:
+            return None, None
+
+        def end_span(self, token: object) -> None:
+            pass
+
+        def receive(self, events: Sequence[Event]) -> None:
+            pass
+
+        async def flush(self, timeout: float) -> None:
+            raise OSError("no disk")
+
+    async with Engine(telemetry=Broken()) as engine:
+        await engine.run(echo, "x")
+    assert "telemetry could not be flushed" in caplog.text
+    with pytest.raises(EngineNotRunning, match="has closed"):
+        await engine.run(echo, "x")
+
+
+async def test_an_engine_that_runs_already_says_so() -> None:
+    async with Engine() as engine:
+        with pytest.raises(EngineNotRunning, match="is running already"):
+            async with engine:
+                pass
+
+
+async def test_an_engine_of_another_thread_s_loop_says_so() -> None:
+    def elsewhere() -> None:
+        with pytest.raises(EngineNotRunning, match="in another thread"):
+            anyio.run(engine.run, echo, "x")
+
+    async with Engine() as engine:
+        await anyio.to_thread.run_sync(elsewhere)
+
+
+async def test_an_async_generator_is_told_what_to_do_instead() -> None:
+    async def generator(messages: Any, context: Any) -> Any:
+        yield messages
+
+    async with Engine() as engine:
+        with pytest.raises(ConfigurationError, match=r"async generator.*delta"):
+            await engine.run(generator, "x")
+
+
+async def test_what_map_is_given_raises_as_it_is() -> None:
+    def inputs() -> Iterator[int]:
+        yield 1
+        raise LookupError("no more")
+
+    def progress(*_: object) -> None:
+        raise OSError("no screen")
+
+    async with Engine() as engine:
+        with pytest.raises(LookupError, match="no more"):
+            await engine.map(echo, inputs(), on_error="collect")
+        with pytest.raises(OSError, match="no screen"):
+            await engine.map(echo, range(10), progress=progress)
+
+
+async def test_unknown_usage_is_told_from_none() -> None:
+    async def unanswered(messages: Any, context: Any) -> None:
+        with current_execution().model_call(LUNA):
+            pass
+
+    async with Engine() as engine:
+        assert (await engine.run(echo, "x")).unknown_requests == 0
+        result = await engine.run(unanswered, "x")
+    assert result.unknown_requests == 1
+    assert result.cost.usd is None
+
+
+async def test_a_tier_that_was_asked_for_and_not_answered_is_not_the_standard_one() -> None:
+    async def hurried(messages: Any, context: Any) -> None:
+        with current_execution().model_call(
+            ModelRequest(provider="openai", model="gpt-6-luna", service_tier="priority")
+        ) as call:
+            call.record(USAGE)
+
+    async with Engine(clock=ManualClock(1_795_305_600_000_000_000)) as engine:
+        cost = (await engine.run(hurried, "x")).cost.usd
+        standard = (await engine.run(call_model, "x")).cost.usd
+    assert cost is not None
+    assert standard is not None
+    assert cost == 2 * standard
+
+
+async def test_a_parent_keeps_its_children_s_numbers_and_not_the_children() -> None:
+    async def parent(messages: Any, context: Any) -> None:
+        for _ in range(10):
+            await engine.run(call_model, "x")
+        gc.collect()
+        others = [t for t in gc.get_objects() if isinstance(t, Execution) and t.info.pattern == "call_model"]
+        assert not others
+
+    async with Engine() as engine:
+        assert len((await engine.run(parent, "x")).child_requests) == 10

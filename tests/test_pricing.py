@@ -250,7 +250,9 @@ def test_a_kind_of_usage_without_a_rate_is_unpriced(usage: Usage, model: str) ->
 def test_the_model_that_answered_sets_the_price() -> None:
     usage = Usage(1_000_000)
     assert BOOK.cost(request(usage, "gpt-6-sol", response_model="gpt-6-luna-2026-09-22")).usd == Decimal("0.2")
-    assert BOOK.cost(request(usage, "gpt-6-luna", response_model="gpt-6.2-sol")).usd == Decimal("0.2")
+    assert BOOK.cost(request(usage, "gpt-6-luna", response_model="gpt-6-luna-of-tomorrow")).usd == Decimal("0.2")
+    other = BOOK.cost(request(usage, "gpt-6-luna", response_model="gpt-6.2-sol"))
+    assert (other.usd, other.unpriced) == (None, 1), "not what the model asked for would have cost"
     assert BOOK.cost(request(usage, "a-deployment", response_model="gpt-6-luna")).usd == Decimal("0.2")
 
 

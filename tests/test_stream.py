@@ -13,9 +13,11 @@ from runmeter.engine import (
     Delta,
     Engine,
     Event,
+    Execution,
     ExecutionFinished,
     ExecutionStarted,
     FunctionCall,
+    RunStream,
     RunTimeout,
     Status,
     current_execution,
@@ -219,3 +221,38 @@ async def test_a_buffer_must_hold_something() -> None:
     async with Engine() as engine:
         with pytest.raises(ConfigurationError, match="buffer"):
             engine.stream(speak, "", buffer=0)
+
+
+async def test_a_closed_stream_has_nothing_more() -> None:
+    async with Engine() as engine:
+        stream = engine.stream(speak_forever, "", buffer=1)
+        await anext(stream)
+        await stream.aclose()
+        assert len(texts([item async for item in stream])) <= 2
+
+
+async def test_a_stream_closed_from_within_its_run_waits_for_nobody() -> None:
+    streams: list[RunStream] = []
+
+    async def closes_itself(messages: str, context: Any) -> None:
+        await streams[0].aclose()
+        await anyio.sleep_forever()
+
+    async with Engine() as engine:
+        streams.append(engine.stream(closes_itself, ""))
+        with anyio.fail_after(5):
+            assert [item async for item in streams[0]]
+        assert engine.statistics().running == 0
+
+
+async def test_deltas_after_the_end_wait_for_nobody() -> None:
+    executions: list[Execution] = []
+
+    async def remember(messages: str, context: Any) -> None:
+        executions.append(current_execution())
+
+    async with Engine() as engine:
+        _ = [item async for item in engine.stream(remember, "", buffer=1)]
+        with anyio.fail_after(5):
+            for _ in range(3):
+                await executions[0].delta("late")

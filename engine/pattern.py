@@ -1,0 +1,75 @@
+"""What an engine runs: anything with an async `execute`, or an async function."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeAlias
+
+from .errors import ConfigurationError, StrayCancellation
+from .execution import RunInfo
+from .loop import is_own_failure
+
+Messages: TypeAlias = Any
+"""A string, OpenAI dicts, LangChain messages: whatever the pattern takes."""
+Context: TypeAlias = Mapping[str, Any] | None
+PatternFunction: TypeAlias = Callable[[Messages, Context], Awaitable[Any]]
+Work: TypeAlias = Callable[[], Awaitable[Any]]
+
+
+class Pattern(Protocol):
+    """What an engine runs. Attributes `name`, `framework` and `operation` are used where a pattern has them."""
+
+    async def execute(self, messages: Messages, context: Context = None) -> Any:
+        """Do the work. `current_execution()` is the handle of the run."""
+        ...
+
+
+def describe(
+    pattern: Pattern | PatternFunction, tags: Mapping[str, str] | None, conversation_id: str | None
+) -> tuple[RunInfo, PatternFunction]:
+    """What to call a run of a pattern, and the function that does its work.
+
+    Raises:
+        ConfigurationError: it is no pattern, or a tag is no string.
+    """
+    execute = getattr(pattern, "execute", pattern)
+    if not callable(execute) or isinstance(pattern, type):
+        raise ConfigurationError(
+            f"cannot run {pattern!r}: give an object with `async execute(messages, context)`, or an async function"
+        )
+    for pair in (tags or {}).items():
+        if not all(isinstance(part, str) for part in pair):
+            raise ConfigurationError(f"a tag is a string with a name, not {pair[0]!r}: {pair[1]!r}")
+    name = getattr(pattern, "name", None) or getattr(pattern, "__qualname__", None) or type(pattern).__name__
+    return (
+        RunInfo(
+            str(name),
+            str(getattr(pattern, "framework", None) or "python"),
+            getattr(pattern, "operation", None) or "invoke_agent",
+            conversation_id,
+            dict(tags or {}),
+        ),
+        execute,
+    )
+
+
+async def do_work(pattern: str, work: Work) -> Any:
+    """Have the pattern do its work.
+
+    Raises:
+        ConfigurationError: it is not async.
+        StrayCancellation: it let somebody else's cancellation through, which would pass for its own.
+    """
+    awaitable = work()
+    if hasattr(awaitable, "__aiter__"):
+        raise ConfigurationError(
+            f"pattern {pattern!r} is an async generator: return the answer, and give pieces of it "
+            "to `current_execution().delta`"
+        )
+    if not hasattr(awaitable, "__await__"):
+        raise ConfigurationError(f"pattern {pattern!r} is not async: define it with `async def`")
+    try:
+        return await awaitable
+    except asyncio.CancelledError as error:
+        if is_own_failure(error):
+            raise StrayCancellation(pattern) from error
+        raise

@@ -1,0 +1,111 @@
+"""What can go wrong in patterns and their tools, each with a sentence of its own.
+
+RunmeterError
+└── PatternError
+    ├── UnknownPattern      no pattern of that name is registered (also a ValueError)
+    ├── MissingFramework    the library a pattern is built on is not installed (also an ImportError)
+    ├── AsyncioRequired     a LangGraph pattern was run on another event loop than asyncio
+    ├── RetiredModel        the model has been shut down (also a ValueError)
+    ├── ResponseFailed      the model's answer ended in an error, or never ended
+    └── ToolError           a function call that failed: the model is told, the run goes on
+        ├── UnknownTool         there is no tool of that name
+        ├── InvalidArguments    the arguments are not what the tool takes
+        ├── ToolTimeout         the tool took too long (also a TimeoutError)
+        ├── ToolFailed          a LangChain tool answered with an error
+        ├── CallLimitReached    the run has made all the function calls it may
+        └── AnswerCutOff        the answer ended in the middle of the call
+"""
+
+from collections.abc import Iterable
+from datetime import date
+
+from runmeter.engine import RunmeterError
+
+
+class PatternError(RunmeterError):
+    """Base of every error that patterns raise for reasons of their own."""
+
+
+class UnknownPattern(PatternError, ValueError):
+    """No pattern of that name is registered."""
+
+    def __init__(self, name: str, available: Iterable[str]) -> None:
+        super().__init__(f"pattern {name!r} is not registered; available are: {', '.join(available) or 'none'}")
+        self.name = name
+
+
+class MissingFramework(PatternError, ImportError):
+    """The library a pattern is built on is not installed."""
+
+    def __init__(self, pattern: str, framework: str, library: str) -> None:
+        super().__init__(f"pattern {pattern!r} needs {framework}, but {library!r} is not installed", name=library)
+        self.pattern = pattern
+        self.framework = framework
+
+
+class AsyncioRequired(PatternError):
+    """A LangGraph pattern was run on another event loop than asyncio."""
+
+    def __init__(self, pattern: str) -> None:
+        super().__init__(
+            f"pattern {pattern!r} is built on LangGraph, which needs asyncio: run it with asyncio, not with trio"
+        )
+
+
+class RetiredModel(PatternError, ValueError):
+    """The model has been shut down: a request to it would be refused."""
+
+    def __init__(self, model: str, shutdown: date, replacement: str) -> None:
+        super().__init__(f"model {model!r} was shut down on {shutdown}; use {replacement!r} instead")
+        self.model = model
+        self.replacement = replacement
+
+
+class ResponseFailed(PatternError):
+    """The model's answer ended in an error, or never ended. `code` is the API's code, or one of ours."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ToolError(PatternError):
+    """A function call that failed. The model is told, and the run goes on."""
+
+
+class UnknownTool(ToolError):
+    """There is no tool of that name."""
+
+    def __init__(self, name: str, available: Iterable[str]) -> None:
+        super().__init__(f"there is no tool {name!r}; the tools are: {', '.join(available) or 'none'}")
+
+
+class InvalidArguments(ToolError):
+    """The arguments are not what the tool takes."""
+
+
+class ToolTimeout(ToolError, TimeoutError):
+    """The tool took longer than it may."""
+
+    def __init__(self, name: str, timeout: float) -> None:
+        super().__init__(f"tool {name!r} did not finish within {timeout:g} s")
+
+
+class ToolFailed(ToolError):
+    """A LangChain tool answered with an error."""
+
+
+class CallLimitReached(ToolError):
+    """The run has made all the function calls it may."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"the limit of {limit} function calls is reached, this call was not made; answer with what you have"
+        )
+
+
+class AnswerCutOff(ToolError):
+    """The answer ended in the middle of the call."""
+
+    def __init__(self) -> None:
+        super().__init__("the answer was cut off before this call was complete, it was not made")

@@ -1,0 +1,1 @@
+"""Patterns on LangGraph, and the callback handler that meters any LangChain graph."""

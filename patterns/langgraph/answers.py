@@ -1,0 +1,88 @@
+"""Having an answer from a LangChain model: streamed to whoever listens, in time, tried again after errors that pass."""
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from uuid import UUID, uuid4
+
+import anyio
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
+
+from runmeter.engine import current_execution
+
+from ..errors import ResponseFailed
+from ..retry import RetryPolicy, with_retries
+from .callbacks import MeteringHandler
+from .usage import finish_reason_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from langchain_core.runnables import Runnable
+
+    Model: TypeAlias = Runnable[Any, BaseMessage]
+
+
+async def ask(
+    model: "Model", messages: Sequence[BaseMessage], meter: MeteringHandler, policy: RetryPolicy, timeout: float
+) -> AIMessage:
+    """Have a model answer. What it says goes to whoever streams the run, as it comes.
+
+    Args:
+        model: A chat model, perhaps bound to tools.
+        messages: The conversation.
+        meter: The handler that the surrounding graph runs with.
+        policy: When to try again.
+        timeout: Seconds an attempt may take.
+
+    Raises:
+        ResponseFailed: the answer was not complete in time, or its stream was cut.
+        Exception: whatever the model raises, for the last time.
+    """
+    asking = _Asking(model, messages)
+
+    async def send(attempt: int) -> AIMessage:  # noqa: ARG001 - the handler reads it where LangChain calls it
+        run_id = uuid4()
+        try:
+            with anyio.move_on_after(timeout):
+                return await asking.answer(run_id)
+            raise ResponseFailed("request_timeout", f"the answer was not complete within {timeout:g} s")
+        except BaseException as error:
+            meter.abandon(run_id, error)
+            raise
+
+    return await with_retries(send, policy, repeatable=lambda: not asking.delivered)
+
+
+class _Asking:
+    """One question to a model, over all attempts."""
+
+    def __init__(self, model: "Model", messages: Sequence[BaseMessage]) -> None:
+        self._model = model
+        self._messages = messages
+        self._execution = current_execution()
+        self.delivered = False
+        """Whether a piece of the answer was handed out: then another attempt would repeat it."""
+
+    async def answer(self, run_id: UUID) -> AIMessage:
+        config: Any = {"run_id": run_id}
+        if self._execution.streaming:
+            answer = await self._stream(config)
+        else:
+            answer = cast("AIMessage", await self._model.ainvoke(self._messages, config))
+        if answer.response_metadata.get("model_provider") == "openai" and not finish_reason_of(answer):
+            raise ResponseFailed("stream_cut", "the stream ended before the answer was complete")
+        return answer
+
+    async def _stream(self, config: Any) -> AIMessage:
+        chunks: list[AIMessageChunk] = []
+        answer = cast("AsyncGenerator[BaseMessage]", self._model.astream(self._messages, config))
+        async with aclosing(answer):
+            async for chunk in answer:
+                if text := str(chunk.text):
+                    self.delivered = True
+                    await self._execution.delta(text)
+                if not isinstance(chunk, AIMessageChunk):  # a model that cannot stream: this is all of it
+                    return cast("AIMessage", chunk)
+                chunks.append(chunk)
+        return cast("AIMessage", message_chunk_to_message(chunks[0] + chunks[1:]))

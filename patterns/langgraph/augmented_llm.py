@@ -1,0 +1,180 @@
+"""Augmented LLM: a model with tools and memory, as a LangGraph graph."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, TypedDict
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, StateGraph, add_messages
+from langgraph.runtime import Runtime
+
+from runmeter.engine import current_execution
+
+from ..base import PatternConfig, PatternResult, PatternType
+from ..retry import RetryPolicy
+from ..tools import FunctionRequest, FunctionResult, ToolLike
+from .answers import ask
+from .base import LangGraphBasePattern, ToolChoice
+from .callbacks import MeteringHandler
+from .messages import answer_open_calls, calls_of, to_langchain
+from .usage import finish_reason_of
+
+
+class _State(TypedDict):
+    """What the graph remembers between runs of a conversation."""
+
+    messages: Annotated[list[BaseMessage], add_messages]
+
+
+@dataclass
+class _Run:
+    """What one run knows, and forgets."""
+
+    meter: MeteringHandler
+    instructions: str | None
+    choice: ToolChoice = "auto"
+    """What the last answer could do with tools."""
+    over: bool = False
+    answers: list[AIMessage] = field(default_factory=list)
+    new: list[BaseMessage] = field(default_factory=list)
+    results: list[FunctionResult] = field(default_factory=list)
+
+
+class AugmentedLLMPattern(LangGraphBasePattern):
+    """A model that answers with the help of tools, and remembers conversations.
+
+    The graph has two nodes: `model` asks, `tools` makes the calls it wants and goes back. Every call is answered: one
+    that fails, or that a limit forbids, with an error the model can read. When a limit is reached, the model is asked
+    for a last answer without tools.
+
+    A run with a conversation id (`engine.run(..., conversation_id=...)`, or `conversation_id` in its context) goes on
+    where that conversation's last run ended. Without one nothing is remembered, and the caller sends the history.
+    Of the context it also reads `instructions`, in place of `system_prompt`.
+
+    Args:
+        config: A `PatternConfig`. An `OpenAIPatternConfig` describes the default model as well.
+        tools: What the model may call.
+        ws_streaming: See `BasePattern`.
+        model: Any LangChain chat model; by default OpenAI's, over the Responses API.
+        checkpointer: Where conversations are kept: any of LangGraph's; by default in memory, without limit.
+        durability: When they are: at the end of each run, or also after each step (`async`, `sync`).
+        retry: When to try a request again; by default what the config says.
+
+    Raises:
+        ConfigurationError: the config is of another kind, or a tool is none.
+    """
+
+    pattern_type = PatternType.AUGMENTED_LLM
+
+    def __init__(
+        self,
+        config: PatternConfig,
+        tools: Iterable[ToolLike] | None = None,
+        ws_streaming: Any = None,
+        *,
+        model: BaseChatModel | None = None,
+        checkpointer: BaseCheckpointSaver[Any] | None = None,
+        durability: Literal["exit", "async", "sync"] = "exit",
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        super().__init__(config, tools, ws_streaming, model=model, retry=retry)
+        self._durability = durability
+        graph = StateGraph(_State, context_schema=_Run)
+        graph.add_node("model", self._ask_model)
+        graph.add_node("tools", self._make_calls)
+        graph.add_edge(START, "model")
+        graph.add_conditional_edges("model", _after_model, ["tools", END])
+        graph.add_conditional_edges("tools", _after_tools, ["model", END])
+        # Two of one kind: what nobody will go on with is not worth a checkpoint.
+        self.graph = graph.compile(name=self.name)
+        self.remembering_graph = graph.compile(checkpointer or InMemorySaver(), name=self.name)
+
+    async def execute(self, messages: Any, context: Mapping[str, Any] | None = None) -> PatternResult:
+        """Answer.
+
+        Args:
+            messages: A string, OpenAI dicts or LangChain messages.
+            context: `conversation_id` and `instructions`, each optional.
+
+        Raises:
+            AsyncioRequired: the event loop is not asyncio's.
+            ConfigurationError: something is no message, or there is no API key.
+            ResponseFailed: an answer was not complete in time, or its stream was cut.
+            Exception: whatever the model raises, for the last time.
+        """
+        self._check_loop()
+        context = context or {}
+        execution = current_execution()
+        conversation = context.get("conversation_id") or execution.info.conversation_id
+        state = _State(messages=to_langchain(messages))
+        with MeteringHandler(stream=execution.streaming) as meter:
+            run = _Run(meter, context.get("instructions", self.config.system_prompt))
+            # Each turn is two steps; the limits of this pattern come first.
+            config: Any = {"callbacks": [meter], "recursion_limit": 2 * self.config.max_iterations + 1}
+            if conversation is None:
+                await self.graph.ainvoke(state, config, context=run)
+            else:
+                config["configurable"] = {"thread_id": conversation}
+                await self.remembering_graph.ainvoke(state, config, context=run, durability=self._durability)
+        last = run.answers[-1]
+        return PatternResult(
+            content=str(last.text),
+            finish_reason=finish_reason_of(last) or "stop",
+            messages=tuple(run.new),
+            turns=len(run.answers),
+            function_calls=tuple(run.results),
+            response_id=last.response_metadata.get("id"),
+            conversation_id=conversation,
+        )
+
+    async def _ask_model(self, state: _State, runtime: Runtime[_Run]) -> _State:
+        run = runtime.context
+        messages = list(answer_open_calls(state["messages"]))
+        if run.instructions:
+            messages.insert(0, SystemMessage(run.instructions))
+        run.choice = self._tool_choice(run)
+        model = self._model_with_tools(run.choice)
+        answer = await ask(model, messages, run.meter, self._retry, self.config.request_timeout)
+        run.answers.append(answer)
+        run.new.append(answer)
+        return {"messages": [answer]}
+
+    async def _make_calls(self, state: _State, runtime: Runtime[_Run]) -> _State:
+        run = runtime.context
+        answer = run.answers[-1]
+        requests = [FunctionRequest(name, arguments, call_id) for call_id, name, arguments in calls_of(answer)]
+        complete = finish_reason_of(answer) not in ("length", "content_filter")
+        limit = self.config.max_function_calls
+        results = await self.toolbox.answer(requests, made=len(run.results), limit=limit, complete=complete)
+        run.results += results
+        run.over = run.choice == "none" or not complete
+        told = [
+            ToolMessage(
+                result.output,
+                tool_call_id=result.call_id,
+                name=result.name,
+                status="error" if result.error_type else "success",
+            )
+            for result in results
+        ]
+        run.new += told
+        return {"messages": [*told]}
+
+    def _tool_choice(self, run: _Run) -> ToolChoice:
+        turn, mode = len(run.answers) + 1, self._openai.function_calling_mode
+        out_of_calls = len(run.results) >= self.config.max_function_calls
+        if mode == "none" or turn == self.config.max_iterations or out_of_calls:
+            return "none"
+        # If every answer had to call a tool, there would never be a last one.
+        return "any" if mode == "required" and turn == 1 else "auto"
+
+
+def _after_model(state: _State, runtime: Runtime[_Run]) -> Literal["tools", "__end__"]:  # noqa: ARG001 - LangGraph gives both
+    return "tools" if calls_of(runtime.context.answers[-1]) else "__end__"
+
+
+def _after_tools(state: _State, runtime: Runtime[_Run]) -> Literal["model", "__end__"]:  # noqa: ARG001 - LangGraph gives both
+    return "__end__" if runtime.context.over else "model"

@@ -1,0 +1,111 @@
+"""Messages in any form a user has them, as LangChain messages."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages.tool import invalid_tool_call, tool_call
+
+from runmeter.engine import ConfigurationError
+
+from ..errors import AnswerCutOff
+from ..messages import Item, as_sequence, to_items
+
+
+def to_langchain(messages: Any) -> list[BaseMessage]:
+    """Turn messages into LangChain's; those that are already stay as they are.
+
+    Raises:
+        ConfigurationError: something is no message, or there is none.
+    """
+    converted: list[BaseMessage] = []
+    for message in as_sequence(messages):
+        if isinstance(message, BaseMessage):
+            converted.append(message)
+            continue
+        for item in to_items(message):
+            _append(converted, item)
+    if not converted:
+        raise ConfigurationError("there are no messages")
+    return converted
+
+
+def answer_open_calls(messages: Sequence[BaseMessage]) -> Iterator[BaseMessage]:
+    """Answer the function calls that nobody has, as a run that was stopped leaves them: no API takes such a history."""
+    for number, message in enumerate(messages):
+        yield message
+        if not isinstance(message, AIMessage) or not (calls := calls_of(message)):
+            continue
+        answered = {later.tool_call_id for later in messages[number + 1 :] if isinstance(later, ToolMessage)}
+        for call_id, name, _ in calls:
+            if call_id not in answered:
+                yield ToolMessage(f"Error: {AnswerCutOff()}", tool_call_id=call_id, name=name, status="error")
+
+
+def calls_of(message: AIMessage) -> list[tuple[str, str, str]]:
+    """The function calls a model asks for: id, name, and arguments as JSON or what it wrote in place of it."""
+    valid = [
+        (call["id"] or "", call["name"], msgspec.json.encode(call["args"]).decode()) for call in message.tool_calls
+    ]
+    invalid = [(call["id"] or "", call["name"] or "", call["args"] or "") for call in message.invalid_tool_calls]
+    return valid + invalid
+
+
+def _append(messages: list[BaseMessage], item: Item) -> None:
+    match item.get("type", "message"):
+        case "message":
+            messages.append(_message(item))
+        case "function_call":
+            if not (messages and isinstance(messages[-1], AIMessage)):
+                messages.append(AIMessage(""))
+            _add_call(messages[-1], item)
+        case "function_call_output":
+            messages.append(ToolMessage(_content(item.get("output")), tool_call_id=item.get("call_id")))
+        case "reasoning":
+            pass  # bound to the API and the model that wrote it
+        case kind:
+            raise ConfigurationError(f"a LangChain model cannot be given an item of type {kind!r}")
+
+
+def _message(item: Item) -> BaseMessage:
+    content = _content(item.get("content"))
+    match item["role"]:
+        case "user":
+            return HumanMessage(content)
+        case "assistant":
+            return AIMessage(content)
+        case "developer":
+            return SystemMessage(content, additional_kwargs={"__openai_role__": "developer"})
+        case _:
+            return SystemMessage(content)
+
+
+def _add_call(message: BaseMessage, item: Item) -> None:
+    assert isinstance(message, AIMessage)  # noqa: S101 - the caller has seen to it
+    call_id, name, arguments = item.get("call_id"), item.get("name") or "", item.get("arguments") or "{}"
+    try:
+        message.tool_calls.append(tool_call(name=name, args=msgspec.json.decode(arguments, type=dict), id=call_id))
+    except msgspec.MsgspecError as error:
+        invalid = invalid_tool_call(name=name, args=arguments, id=call_id, error=str(error))
+        message.invalid_tool_calls.append(invalid)
+
+
+def _content(content: Any) -> Any:
+    if content is None or isinstance(content, str):
+        return content or ""
+    parts: Iterable[Any] = content
+    return [_part(part) for part in parts]
+
+
+def _part(part: Any) -> Any:
+    match part.get("type"):
+        case "input_text" | "output_text":
+            return {"type": "text", "text": part["text"]}
+        case "input_image" if "image_url" in part:
+            image = {"url": part["image_url"], "detail": part.get("detail", "auto")}
+            return {"type": "image_url", "image_url": image}
+        case "input_file":
+            return {"type": "file", "file": {key: value for key, value in part.items() if key != "type"}}
+        case _:
+            return part

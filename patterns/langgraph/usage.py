@@ -1,0 +1,109 @@
+"""What a LangChain model answered and used, in the engine's words."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
+
+from runmeter.engine import ModelCall, Usage
+
+
+@dataclass(slots=True)
+class Answer:
+    """An answer, or as much of it as came."""
+
+    usage: Usage | None
+    """None if the model reported none."""
+    metadata: Mapping[str, Any]
+    finish_reasons: tuple[str, ...]
+
+    def describe(self, call: ModelCall) -> None:
+        """Say on a call what is known of its answer, but for the usage."""
+        metadata = self.metadata
+        response_id = metadata.get("id")
+        call.response_id = response_id if isinstance(response_id, str) else call.response_id
+        call.response_model = metadata.get("model_name") or metadata.get("model") or call.response_model
+        call.service_tier = metadata.get("service_tier") or call.service_tier
+        call.finish_reasons = self.finish_reasons or call.finish_reasons
+
+
+def read_answer(result: LLMResult) -> Answer:
+    """Read the outcome of one request. Of several choices each repeats the request's usage, so the first counts."""
+    choices = result.generations[0] if result.generations else []
+    messages = [
+        choice.message
+        for choice in choices
+        if isinstance(choice, ChatGeneration) and isinstance(choice.message, AIMessage)
+    ]
+    if not messages:
+        output = result.llm_output or {}
+        return Answer(_completion_usage(output.get("token_usage") or {}), output, ())
+    reasons = tuple(reason for message in messages if (reason := finish_reason_of(message)))
+    return Answer(_message_usage(messages[0]), messages[0].response_metadata, reasons)
+
+
+def _message_usage(message: AIMessage) -> Usage | None:
+    reported: Mapping[str, Any] | None = message.usage_metadata
+    if reported is None:
+        return None
+    if reported.get("total_cost") == 0:  # how LangChain marks an answer from its own cache
+        return Usage()
+    read, written = reported.get("input_token_details") or {}, reported.get("output_token_details") or {}
+    return Usage(
+        input_tokens=reported.get("input_tokens") or 0,
+        output_tokens=reported.get("output_tokens") or 0,
+        cache_read_tokens=_sum_details(read, "cache_read"),
+        # Anthropic's writes come by lifetime instead: `ephemeral_5m_input_tokens`, `ephemeral_1h_input_tokens`.
+        cache_write_tokens=_sum_details(read, "cache_creation")
+        + sum(count or 0 for name, count in read.items() if name.startswith("ephemeral_")),
+        reasoning_tokens=_sum_details(written, "reasoning"),
+        audio_input_tokens=_sum_details(read, "audio"),
+        audio_output_tokens=_sum_details(written, "audio"),
+        image_input_tokens=_sum_details(read, "image"),
+        image_output_tokens=_sum_details(written, "image"),
+        web_searches=_count_calls(message, "web_search_call"),
+        file_searches=_count_calls(message, "file_search_call"),
+    )
+
+
+def _sum_details(details: Mapping[str, Any], kind: str) -> int:
+    """Tokens of a kind. langchain-openai 1.7.3 puts the tier that served before the kind, unless it is the default."""
+    return sum(details.get(name) or 0 for name in (kind, f"priority_{kind}", f"flex_{kind}"))
+
+
+def _count_calls(message: AIMessage, kind: str) -> int:
+    """Calls of a tool that OpenAI ran. Of the web searches only those that searched are billed."""
+    if not isinstance(message.content, list):
+        return 0
+    blocks: Iterable[Any] = (*message.content, *(message.additional_kwargs.get("tool_outputs") or ()))
+    return sum(
+        isinstance(block, dict)
+        and block.get("type") == kind
+        and (block.get("action") or {}).get("type", "search") == "search"
+        for block in blocks
+    )
+
+
+def finish_reason_of(message: AIMessage) -> str | None:
+    """Why an answer ended, in the words of Chat Completions where it is OpenAI's."""
+    metadata = message.response_metadata
+    reason = metadata.get("finish_reason") or metadata.get("stop_reason")
+    if reason:
+        return str(reason)
+    match metadata.get("status"):
+        case "completed":
+            return "tool_calls" if message.tool_calls or message.invalid_tool_calls else "stop"
+        case "incomplete":
+            cause = (metadata.get("incomplete_details") or {}).get("reason")
+            return "length" if cause in (None, "max_output_tokens") else str(cause)
+        case _:
+            return None
+
+
+def _completion_usage(reported: Mapping[str, Any]) -> Usage | None:
+    """The usage that models for plain text report."""
+    if not reported:
+        return None
+    return Usage(reported.get("prompt_tokens") or 0, reported.get("completion_tokens") or 0)

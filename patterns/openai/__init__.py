@@ -1,0 +1,1 @@
+"""Patterns on the OpenAI API, over its own client."""

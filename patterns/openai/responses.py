@@ -1,0 +1,144 @@
+"""Requests to the Responses API, each attempt of which is a metered model call."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+from openai import APIError
+
+from runmeter.engine import (
+    Execution,
+    ModelCall,
+    ModelRequest,
+    Provenance,
+    TokenCounter,
+    Usage,
+    current_execution,
+)
+
+from ..errors import ResponseFailed
+from ..retry import RetryPolicy, was_refused, with_retries
+from .client import Clients
+from .models import check_not_retired
+from .stream import read_stream
+from .usage import record_response
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+    from openai.types.responses import Response
+
+_UNKNOWN_INPUT = frozenset(("previous_response_id", "conversation"))
+"""With one of these, the request's input is more than is sent."""
+
+
+class MeteredResponses:
+    """Sends requests, and again after errors that may pass; says what each attempt used, and how that is known.
+
+    Args:
+        clients: Where the client comes from.
+        policy: When to try again.
+        timeout: Seconds an attempt may take, its answer included.
+        estimate: Whether to count locally where the API reports no usage.
+    """
+
+    def __init__(self, clients: Clients, policy: RetryPolicy, *, timeout: float, estimate: bool) -> None:
+        self._clients = clients
+        self._policy = policy
+        self._timeout = timeout
+        self._estimate = estimate
+
+    async def create(self, params: Mapping[str, Any], *, stream: bool = False) -> "Response":
+        """Ask for an answer, complete or cut off by a limit.
+
+        Args:
+            params: What `client.responses.create` takes.
+            stream: Whether to stream. The text's pieces go to whoever streams the run.
+
+        Raises:
+            RetiredModel: the model has been shut down.
+            ResponseFailed: the answer ended in an error, or did not end.
+            openai.APIError: the request was refused, or the connection failed.
+        """
+        client = self._clients.get()
+        check_not_retired(params["model"], client.base_url.host)
+        execution = current_execution()
+        request = _describe(client, params, stream=stream)
+        exchange = _Exchange(execution, stream=stream)
+
+        async def send(attempt: int) -> "Response":
+            with execution.model_call(request, attempt=attempt) as call:
+                return await self._attempt(client, params, exchange, call)
+
+        return await with_retries(send, self._policy, repeatable=lambda: not exchange.delivered)
+
+    async def _attempt(
+        self, client: "AsyncOpenAI", params: Mapping[str, Any], exchange: "_Exchange", call: ModelCall
+    ) -> "Response":
+        try:
+            with anyio.move_on_after(self._timeout) as scope:
+                response = await exchange.ask(client, params, call)
+        except APIError as error:
+            if was_refused(error):
+                call.record(Usage())
+            raise
+        if scope.cancelled_caught:
+            raise ResponseFailed("request_timeout", f"the answer was not complete within {self._timeout:g} s")
+        record_response(call, response)
+        if call.usage is None and response.status != "failed" and self._estimate and not params.keys() & _UNKNOWN_INPUT:
+            call.record(await _count(params, response), Provenance.ESTIMATED)
+        if response.error is not None or response.status not in ("completed", "incomplete"):
+            code = getattr(response.error, "code", None) or "response_failed"
+            message = getattr(response.error, "message", None) or f"the answer ended with status {response.status!r}"
+            raise ResponseFailed(code, message)
+        return response
+
+
+class _Exchange:
+    """One request and its answer, over all attempts."""
+
+    def __init__(self, execution: Execution, *, stream: bool) -> None:
+        self._execution = execution
+        self._stream = stream
+        self.delivered = False
+        """Whether a piece of the answer was handed out: then another attempt would repeat it."""
+
+    async def ask(self, client: "AsyncOpenAI", params: Mapping[str, Any], call: ModelCall) -> "Response":
+        if not self._stream:
+            response = await client.responses.create(**params)
+            if not hasattr(response, "output"):
+                raise ResponseFailed("invalid_response", "the server's answer is no response of the Responses API")
+            return cast("Response", response)
+        stream = await client.responses.create(**params, stream=True)
+        return await read_stream(stream, call, self._deliver)
+
+    async def _deliver(self, text: str) -> None:
+        if self._execution.streaming:
+            self.delivered = True
+            await self._execution.delta(text)
+
+
+def _describe(client: "AsyncOpenAI", params: Mapping[str, Any], *, stream: bool) -> ModelRequest:
+    url = client.base_url
+    return ModelRequest(
+        provider="openai",
+        model=params["model"],
+        api="responses",
+        stream=stream,
+        service_tier=params.get("service_tier"),
+        max_output_tokens=params.get("max_output_tokens"),
+        temperature=params.get("temperature"),
+        previous_response_id=params.get("previous_response_id"),
+        server_address=url.host,
+        server_port=url.port or (443 if url.scheme == "https" else 80),
+    )
+
+
+async def _count(params: Mapping[str, Any], response: "Response") -> Usage:
+    """Count a request and its answer with the vocabularies that ship with the package."""
+    counter, model = TokenCounter(), params["model"]
+    read = await counter.count_messages(
+        params["input"], model, instructions=params.get("instructions"), tools=params.get("tools") or ()
+    )
+    calls = (f"{item.name}{item.arguments}" for item in response.output if item.type == "function_call")
+    written = await counter.count_text("".join((response.output_text, *calls)), model)
+    return Usage(input_tokens=read.tokens, output_tokens=written.tokens)

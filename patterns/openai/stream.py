@@ -1,0 +1,128 @@
+"""Reading a streamed answer to its end, whatever its end is, and saying what is known of its usage then."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio
+from openai import APIConnectionError, APIError
+
+from runmeter.engine import ModelCall, Provenance, Usage
+
+from ..errors import ResponseFailed
+from .usage import record_response
+
+if TYPE_CHECKING:
+    from openai import AsyncStream
+    from openai.types.responses import Response
+
+_SAYS_NOTHING_YET = frozenset(("response.created", "response.queued", "response.in_progress"))
+_FINAL = frozenset(("response.completed", "response.incomplete", "response.failed"))
+_TEXT_DELTAS = frozenset(("response.output_text.delta", "response.refusal.delta"))
+_CLOSE_GRACE = 1.0
+"""Seconds to close a stream that is left early."""
+
+
+async def read_stream(
+    stream: "AsyncStream[Any]", call: ModelCall, deliver: Callable[[str], Awaitable[None]]
+) -> "Response":
+    """Read an answer to its end, and close the stream however it is left.
+
+    Args:
+        stream: Of `client.responses.create(..., stream=True)`.
+        call: Told when the first chunk came, and what was used.
+        deliver: Takes the text's pieces.
+
+    Raises:
+        ResponseFailed: the stream reports an error, or ends before the answer is complete.
+        openai.APIConnectionError: the connection was lost.
+    """
+    # Else the client raises for error events in the middle of its generators, and leaves the inner ones suspended.
+    options: Any = getattr(stream, "_options", None)
+    if options is not None:
+        options.stream_mode = "events"
+    reading = _Reading(call, deliver)
+    try:
+        async for event in _Events(stream):
+            await reading.take(event)
+    except BaseException as error:
+        if reading.final is None:
+            reading.cut(error)
+        if reading.final is None or not isinstance(error, APIError):
+            await _close(stream)
+            raise
+    if reading.final is None:
+        reading.cut(None)
+        raise ResponseFailed("stream_cut", "the stream ended before the answer was complete")
+    return reading.final
+
+
+class _Reading:
+    """What has come so far."""
+
+    def __init__(self, call: ModelCall, deliver: Callable[[str], Awaitable[None]]) -> None:
+        self._call = call
+        self._deliver = deliver
+        self._pieces = 0
+        """Deltas: of a token each, or more."""
+        self.final: Response | None = None
+
+    async def take(self, event: Any) -> None:
+        """Take the next event. They are a union of sixty classes: what each has is told by its type."""
+        kind = event.type
+        if kind in _SAYS_NOTHING_YET:
+            self._call.response_id = event.response.id
+            return
+        self._call.first_chunk()
+        if kind in _TEXT_DELTAS:
+            self._pieces += 1
+            await self._deliver(event.delta)
+        elif kind == "response.function_call_arguments.delta":
+            self._pieces += 1
+        elif kind in _FINAL:
+            self.final = event.response
+            record_response(self._call, event.response)  # it is known from here on, whatever comes
+        elif kind == "error":
+            raise _failure(event)
+
+    def cut(self, error: BaseException | None) -> None:
+        """Say what was used at the least. What the API itself calls a failure it may not bill: that stays unknown."""
+        self._call.finish_reasons = ("error",)
+        if self._pieces and not _is_said_by_api(error):
+            self._call.record(Usage(output_tokens=self._pieces), Provenance.PARTIAL)
+
+
+class _Events:
+    """A stream's events without the generator that `async for` on the stream itself would leave suspended behind it."""
+
+    def __init__(self, stream: "AsyncStream[Any]") -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        return await self._stream.__anext__()
+
+
+def _failure(event: Any) -> ResponseFailed:
+    """What an error event says: in itself, as documented, or under `error`, as real servers are seen to send it."""
+    details = getattr(event, "error", None) or {"code": event.code, "message": event.message}
+    code = details.get("code") or details.get("type") or "error"
+    return ResponseFailed(code, details.get("message") or "the stream ended in an error")
+
+
+def _is_said_by_api(error: BaseException | None) -> bool:
+    if isinstance(error, APIError):
+        return not isinstance(error, APIConnectionError)
+    return isinstance(error, ResponseFailed)
+
+
+async def _close(stream: "AsyncStream[Any]") -> None:
+    """Close a stream that is left early, and have its generators end here and not when they are collected."""
+    with anyio.move_on_after(_CLOSE_GRACE, shield=True):
+        await stream.close()
+        try:
+            async for _ in _Events(stream):
+                pass
+        except Exception:  # noqa: S110 - it is closed: that reading fails is what ends the generators
+            pass

@@ -1,0 +1,306 @@
+"""The registry: which patterns there are, the instances made of them, and what all of them used."""
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib import import_module
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+from runmeter.engine import Clock, ConfigurationError, Status, SystemClock, UsageAggregator
+
+from .base import DEFAULT_MODEL, BasePattern, OpenAIPatternConfig, PatternConfig, PatternType, check_config
+from .errors import MissingFramework, UnknownPattern
+from .statistics import UsageStats, report_events, stats_of
+from .tools import ToolLike
+
+DEFAULTS = {
+    PatternType.AUGMENTED_LLM: "runmeter.patterns.langgraph.augmented_llm:AugmentedLLMPattern",
+    PatternType.OPENAI_FUNCTION_CALLING: "runmeter.patterns.openai.function_calling:OpenAIFunctionCallingPattern",
+}
+"""The patterns every registry has. Their modules are imported when the first of a kind is created."""
+
+
+@dataclass(frozen=True, slots=True)
+class PatternInstance:
+    """A pattern that is in use."""
+
+    pattern: BasePattern
+    pattern_type: str
+    framework: str
+    created_at: datetime
+    """In UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Registration:
+    """A pattern that can be created."""
+
+    name: str
+    framework: str
+    pattern: type[BasePattern] | str
+    """The class, or where it is: `module:Class`."""
+
+    def load(self) -> type[BasePattern]:
+        if not isinstance(self.pattern, str):
+            return self.pattern
+        module, _, name = self.pattern.partition(":")
+        return cast("type[BasePattern]", getattr(import_module(module), name))
+
+    def create(self, *arguments: Any, **options: Any) -> BasePattern:
+        try:
+            return self.load()(*arguments, **options)
+        except ModuleNotFoundError as error:
+            library = (error.name or "").partition(".")[0]
+            if library == __name__.partition(".")[0]:
+                raise
+            raise MissingFramework(self.name, self.framework, library) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What the registry knows of an instance. It must not hold the instance itself, or that would live for ever."""
+
+    name: str
+    framework: str
+    created_at: datetime
+    recipe: tuple[Any, ...] | None
+    """What it was made of, if it may be handed out again."""
+
+
+class PatternRegistry:
+    """Creates patterns, knows those in use, and keeps their statistics. Safe to share between threads.
+
+    Instances are known only as long as somebody uses them: the registry keeps none alive.
+
+    Args:
+        usage: Where statistics are kept; hand it to the engine, `Engine(usage=registry.usage)`.
+        clock: Says when instances were created.
+    """
+
+    def __init__(self, usage: UsageAggregator | None = None, *, clock: Clock | None = None) -> None:
+        self.usage = UsageAggregator() if usage is None else usage
+        self._clock = clock or SystemClock()
+        self._registrations: dict[str, _Registration] = {}
+        self._instances: WeakKeyDictionary[BasePattern, _Record] = WeakKeyDictionary()
+        self._uncosted: set[str] = set()
+        self._lock = threading.RLock()
+        for pattern_type, path in DEFAULTS.items():
+            self.register(pattern_type, path)
+
+    # Which patterns there are
+
+    def register(
+        self,
+        pattern_type: PatternType | str,
+        pattern: type[BasePattern] | str,
+        *,
+        framework: str | None = None,
+        replace: bool = False,
+    ) -> None:
+        """Make a pattern available.
+
+        Args:
+            pattern_type: Its name.
+            pattern: The class, or where it is as `module:Class`: then it is imported when first needed.
+            framework: By default the class's own, or the one of the pattern type.
+            replace: Whether it may take the place of another.
+
+        Raises:
+            ConfigurationError: the name is taken, the class is no pattern, or the framework cannot be told.
+        """
+        name = str(pattern_type)
+        if isinstance(pattern, str):
+            framework = framework or (PatternType(name).framework if name in list(PatternType) else None)
+        elif _is_pattern_class(pattern):
+            framework = framework or getattr(pattern, "framework", None)
+        else:
+            raise ConfigurationError(f"pattern {name!r}: {pattern!r} does not derive from BasePattern")
+        if framework is None:
+            raise ConfigurationError(f"pattern {name!r}: say which framework it is built on")
+        with self._lock:
+            if name in self._registrations and not replace:
+                raise ConfigurationError(f"pattern {name!r} is registered already; replace=True takes its place")
+            self._registrations[name] = _Registration(name, framework, pattern)
+
+    @property
+    def available(self) -> tuple[str, ...]:
+        """The names of the patterns that can be created."""
+        return tuple(self._registrations)
+
+    def get_pattern_framework(self, pattern_type: PatternType | str) -> str:
+        """What a pattern is built on: `openai`, `langgraph`, or what it was registered with.
+
+        Raises:
+            UnknownPattern: there is no such pattern.
+        """
+        name = str(pattern_type)
+        registration = self._registrations.get(name)
+        if registration is not None:
+            return registration.framework
+        if name in list(PatternType):
+            return PatternType(name).framework
+        raise UnknownPattern(name, self.available)
+
+    def is_openai_pattern(self, pattern_type: PatternType | str) -> bool:
+        """Whether a pattern uses the OpenAI API directly. Raises `UnknownPattern`."""
+        return self.get_pattern_framework(pattern_type) == "openai"
+
+    def is_langgraph_pattern(self, pattern_type: PatternType | str) -> bool:
+        """Whether a pattern is a LangGraph graph. Raises `UnknownPattern`."""
+        return self.get_pattern_framework(pattern_type) == "langgraph"
+
+    # Instances
+
+    def create_pattern(
+        self,
+        pattern_type: PatternType | str,
+        config: PatternConfig | None = None,
+        tools: Iterable[ToolLike] | None = None,
+        ws_streaming: Any = None,
+        *,
+        cached: bool = False,
+        **options: Any,
+    ) -> BasePattern:
+        """Create a pattern.
+
+        Args:
+            pattern_type: Which.
+            config: What to do and how; by default the defaults.
+            tools: Functions, LangChain tools, dicts with a schema and a `handler`, or `Tool`s.
+            ws_streaming: A WebSocket that deltas are for.
+            cached: Return the instance made before of the same things, if it is still in use.
+            options: What this pattern's class takes beyond these, such as `checkpointer` of an augmented LLM.
+
+        Raises:
+            UnknownPattern: it is not registered.
+            MissingFramework: the library it is built on is not installed.
+            ConfigurationError: the config is not of the kind it needs, or a tool is none.
+        """
+        name = str(pattern_type)
+        registration = self._registrations.get(name)
+        if registration is None:
+            raise UnknownPattern(name, self.available)
+        needed = OpenAIPatternConfig if registration.framework == "openai" else PatternConfig
+        config = needed() if config is None else config
+        check_config(name, needed, config)
+        tools = tuple(tools or ())
+        recipe = (name, config, tools, ws_streaming, options) if cached else None
+        with self._lock:
+            pattern = self._find(recipe) if recipe else None
+            if pattern is None:
+                pattern = registration.create(config, tools, ws_streaming, **options)
+                self._keep(pattern, registration, recipe)
+        return pattern
+
+    def instances(self) -> tuple[PatternInstance, ...]:
+        """The patterns created here that are in use, oldest first."""
+        with self._lock:
+            known = [
+                PatternInstance(pattern, record.name, record.framework, record.created_at)
+                for pattern, record in self._instances.items()
+            ]
+        return tuple(sorted(known, key=lambda instance: instance.created_at))
+
+    async def aclose(self) -> None:
+        """Close the clients and connections of all patterns in use. They open anew if they are used again.
+
+        Raises:
+            ExceptionGroup: some could not be closed; all others were.
+        """
+        errors = []
+        for instance in self.instances():
+            try:
+                await instance.pattern.aclose()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup("some patterns could not be closed", errors)
+
+    def _keep(self, pattern: BasePattern, registration: _Registration, recipe: tuple[Any, ...] | None) -> None:
+        created_at = datetime.fromtimestamp(self._clock.time_ns() / 1e9, UTC)
+        self._instances[pattern] = _Record(registration.name, registration.framework, created_at, recipe)
+        if not getattr(pattern.config, "cost_tracking_enabled", True):
+            self._uncosted.add(pattern.name)
+
+    def _find(self, recipe: tuple[Any, ...]) -> BasePattern | None:
+        """An instance made of the same things: an equal config, and else the very same objects."""
+        for pattern, record in self._instances.items():
+            if record.recipe is not None and _is_same(record.recipe, recipe):
+                return pattern
+        return None
+
+    # Statistics
+
+    def update_usage_stats(
+        self,
+        pattern_type: PatternType | str,
+        duration_ms: float,
+        success: bool = True,
+        openai_metrics: Mapping[str, Any] | None = None,
+        *,
+        model: str = DEFAULT_MODEL,
+    ) -> None:
+        """Count a run made outside an engine. Those of an engine with `usage=registry.usage` count by themselves.
+
+        Args:
+            pattern_type: What ran: a pattern's type, or the name it was given.
+            duration_ms: How long it took, in milliseconds.
+            success: Whether it ended well.
+            openai_metrics: `input_tokens`, `output_tokens`, `function_calls`, `assistant_runs`, as far as known.
+            model: What used the tokens.
+
+        Raises:
+            ConfigurationError: a number is negative, or a key is none of these.
+        """
+        name = str(pattern_type)
+        try:
+            framework = self.get_pattern_framework(name)
+        except UnknownPattern:
+            framework = "python"
+        status = Status.OK if success else Status.ERROR
+        self.usage.fold(report_events(name, framework, model, status, duration_ms, openai_metrics or {}, self._clock))
+
+    def get_usage_stats(self, pattern_type: PatternType | str | None = None) -> UsageStats:
+        """What runs did and used: of one pattern by its name, or of all, then with `by_pattern`.
+
+        For values with more in them (by tag, by model, exact costs) see `usage.snapshot()`.
+        """
+        snapshot = self.usage.snapshot()
+        rows = snapshot.by_pattern()
+        if pattern_type is not None:
+            name = str(pattern_type)
+            row = rows.get(name) or type(snapshot.total)()
+            return stats_of(row, with_cost=name not in self._uncosted)
+        total = stats_of(snapshot.total)
+        total["by_pattern"] = {name: stats_of(row, with_cost=name not in self._uncosted) for name, row in rows.items()}
+        return total
+
+
+def _is_pattern_class(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BasePattern)
+
+
+def _is_same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    (name, config, tools, socket, options), (name_, config_, tools_, socket_, options_) = one, other
+    return (
+        name == name_
+        and config == config_
+        and type(config) is type(config_)
+        and len(tools) == len(tools_)
+        and all(tool is tool_ for tool, tool_ in zip(tools, tools_, strict=True))
+        and socket is socket_
+        and options.keys() == options_.keys()
+        and all(options[key] is options_[key] for key in options)
+    )
+
+
+@cache
+def get_pattern_registry() -> PatternRegistry:
+    """The process's own registry, made on first use."""
+    return PatternRegistry()
+
+
+__all__ = ["DEFAULTS", "PatternInstance", "PatternRegistry", "get_pattern_registry"]

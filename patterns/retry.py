@@ -1,0 +1,176 @@
+"""Trying again: one policy for all patterns. The clients' own retries are switched off, since each attempt is an event.
+
+Errors are judged by what they say, not by their class, so that no client library need be loaded to judge them, and
+those of any provider whose client is built like OpenAI's are understood.
+
+Sources: openai 3.54.0 `_base_client.py` (headers, statuses, delays); OpenAI's error codes guide,
+developers.openai.com/api/docs/guides/error-codes (2026-11).
+"""
+
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+import anyio
+
+from runmeter.engine import ConfigurationError
+
+T = TypeVar("T")
+
+current_attempt: ContextVar[int] = ContextVar("runmeter_attempt", default=1)
+"""The number of the attempt that is being made, for code that is not handed it: callback handlers."""
+
+PERMANENT_CODES = frozenset(
+    {
+        "insufficient_quota",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+    }
+)
+"""Come with status 429 like a rate limit, but do not pass."""
+TRANSIENT_CODES = frozenset(
+    {
+        "rate_limit_exceeded",
+        "slow_down",
+        "server_error",
+        "vector_store_timeout",
+        "conversation_locked",
+        "request_timeout",
+        "stream_cut",
+    }
+)
+"""Pass, whatever status they come with; in a stream they come with none. The last two are ours."""
+_TRANSIENT_STATUSES = (408, 409, 429)
+_CONNECTION_ERRORS = frozenset({"APIConnectionError", "TransportError", "ConnectionError", "TimeoutError"})
+"""Names of classes: the client's, httpx's and Python's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """When to try again, and after how long.
+
+    Raises:
+        ConfigurationError: a number is negative.
+    """
+
+    max_retries: int = 2
+    first_delay: float = 0.5
+    """Seconds before the first retry; doubled for each further one."""
+    max_delay: float = 8.0
+    """Seconds at most, unless the server asks for more."""
+    max_retry_after: float = 120.0
+    """Seconds that a server may ask to wait; if it asks for more, the error is final."""
+    sleep: Callable[[float], Awaitable[Any]] = anyio.sleep
+    random: Callable[[], float] = random.random
+    """Between 0 and 1: delays vary by a quarter, lest all clients come back at once."""
+
+    def __post_init__(self) -> None:
+        if min(self.max_retries, self.first_delay, self.max_delay, self.max_retry_after) < 0:
+            raise ConfigurationError("a retry policy's numbers must not be negative")
+
+    def delay(self, error: BaseException, attempt: int) -> float | None:
+        """Seconds to wait before trying again; None if the error is final.
+
+        Args:
+            error: What the attempt ended in.
+            attempt: Its number, from 1.
+        """
+        if attempt > self.max_retries or not is_transient(error):
+            return None
+        backoff = min(self.first_delay * 2.0 ** min(attempt - 1, 60), self.max_delay)
+        asked = _retry_after(error)
+        if asked is None:
+            return backoff * (1 - self.random() / 4)
+        if asked > self.max_retry_after:
+            return None
+        # What the server asks is the least: coming back earlier would be refused again.
+        return asked + backoff * self.random() / 4
+
+
+async def with_retries(
+    send: Callable[[int], Awaitable[T]], policy: RetryPolicy, *, repeatable: Callable[[], bool] = lambda: True
+) -> T:
+    """Do something until it succeeds or its error is final.
+
+    Args:
+        send: Does it, given the attempt's number, from 1.
+        policy: When to try again.
+        repeatable: Whether it may be done again: not once a part of its outcome was given away.
+
+    Raises:
+        Exception: the last attempt's.
+    """
+    attempt = 1
+    while True:
+        outer = current_attempt.set(attempt)
+        try:
+            return await send(attempt)
+        except Exception as error:
+            delay = policy.delay(error, attempt) if repeatable() else None
+            if delay is None:
+                raise
+        finally:
+            current_attempt.reset(outer)
+        await policy.sleep(delay)
+        attempt += 1
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request may succeed later."""
+    said = _headers(error).get("x-should-retry")
+    if said in ("true", "false"):
+        return bool(said == "true")
+    codes = {getattr(error, "code", None), getattr(error, "type", None)}
+    if codes & PERMANENT_CODES:
+        return False
+    if codes & TRANSIENT_CODES:
+        return True
+    status = status_code(error)
+    if status is not None:
+        return status in _TRANSIENT_STATUSES or status >= 500
+    return is_connection_loss(error)
+
+
+def is_connection_loss(error: BaseException) -> bool:
+    """Whether the answer, or the rest of it, did not come for lack of a connection or of time."""
+    return any(base.__name__ in _CONNECTION_ERRORS for base in type(error).__mro__)
+
+
+def was_refused(error: BaseException) -> bool:
+    """Whether the API answered that it would not do the request, so that it used nothing."""
+    status = status_code(error)
+    return status is not None and 400 <= status < 500 and status != 408
+
+
+def status_code(error: BaseException) -> int | None:
+    """The HTTP status an error came with, if it came with one."""
+    status = getattr(error, "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def _headers(error: BaseException) -> Any:
+    return getattr(getattr(error, "response", None), "headers", None) or {}
+
+
+def _retry_after(error: BaseException) -> float | None:
+    """Seconds the server asks to wait: `Retry-After-Ms`, or `Retry-After` as seconds or as a date."""
+    headers = _headers(error)
+    for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name)) / divisor
+        except (TypeError, ValueError):
+            continue
+        if not math.isnan(seconds) and seconds >= 0:
+            return seconds
+    try:
+        seconds = parsedate_to_datetime(headers.get("retry-after")).timestamp() - time.time()
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return max(seconds, 0.0)

@@ -1,0 +1,467 @@
+"""The augmented LLM pattern: a real graph, over real HTTP."""
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import openai
+import pytest
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
+from pattern_support import KEY, Run, check_whole
+from telemetry_support import Captured
+
+from runmeter.engine import Engine, ModelCallStarted, Provenance, RunTimeout
+from runmeter.engine.testing import Recorder
+from runmeter.patterns import (
+    AsyncioRequired,
+    AugmentedLLMPattern,
+    OpenAIPatternConfig,
+    PatternConfig,
+    PatternRegistry,
+    ResponseFailed,
+    RetryPolicy,
+)
+from runmeter.patterns.errors import RetiredModel
+from runmeter.simulator import Fault, Prompt, Reply, Simulator, ToolCall
+
+FIND = ToolCall("find", '{"number": "AB-1"}')
+TEXT = "It is in Berlin, where it waits for the customs officer to come back from a very long lunch."
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """LangGraph needs asyncio."""
+    return "asyncio"
+
+
+async def find(number: str) -> dict[str, str]:
+    """Find a parcel."""
+    return {"number": number, "city": "Berlin"}
+
+
+async def at_once(_: float) -> None:
+    """Do not wait between attempts."""
+
+
+class Scene:
+    """A simulator, and patterns that talk to it."""
+
+    def __init__(self, simulator: Simulator, url: str) -> None:
+        self.simulator = simulator
+        self.url = url
+        self.prompts: list[Prompt] = []
+
+    @asynccontextmanager
+    async def pattern(
+        self, *tools: Any, checkpointer: Any = None, durability: Any = "exit", **settings: Any
+    ) -> AsyncIterator[AugmentedLLMPattern]:
+        config = OpenAIPatternConfig(base_url=self.url, api_key=KEY, **settings)
+        retry = RetryPolicy(sleep=at_once)
+        pattern = AugmentedLLMPattern(config, tools, checkpointer=checkpointer, durability=durability, retry=retry)
+        async with pattern:
+            yield pattern
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[Scene]:
+    prompts: list[Prompt] = []
+
+    def watch(prompt: Prompt) -> None:
+        prompts.append(prompt)
+
+    simulator = Simulator(script=watch)
+    async with simulator as url:
+        scene = Scene(simulator, url)
+        scene.prompts = prompts
+        yield scene
+
+
+async def test_it_answers_with_tools(scene: Scene) -> None:
+    run = Run()
+    async with scene.pattern(find, system_prompt="Be brief.") as pattern:
+        with run():
+            result = await pattern.execute("Where is parcel AB-1?")
+    assert "Berlin" in result.content
+    assert (result.turns, result.finish_reason) == (2, "stop")
+    assert [type(message).__name__ for message in result.messages] == ["AIMessage", "ToolMessage", "AIMessage"]
+    assert [call.output for call in result.function_calls] == ['{"number":"AB-1","city":"Berlin"}']
+    assert [(call.name, call.error_type) for call in run.calls] == [("find", None)]
+    assert run.reported == scene.simulator.statistics().total
+    assert [request.finish_reasons for request in run.requests] == [("tool_calls",), ("stop",)]
+    assert result.response_id == run.requests[-1].response_id
+    [first, _] = run.of(ModelCallStarted)
+    assert (first.model, first.api, first.stream, first.temperature) == ("gpt-6-luna", "responses", False, None)
+    assert "Be brief." in repr(scene.prompts[0])
+
+
+async def test_a_plain_config_and_the_environment_will_do(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", scene.url)
+    async with AugmentedLLMPattern(PatternConfig(), [find]) as pattern:
+        result = await pattern.execute({"role": "user", "content": "Where is parcel AB-1?"})
+    assert "Berlin" in result.content
+
+
+async def test_it_remembers_a_conversation_and_only_that(scene: Scene) -> None:
+    async with scene.pattern() as pattern, Engine() as engine:
+        await engine.run(pattern, "My parcel is AB-77.", conversation_id="c1")
+        result = await engine.run(pattern, "Where is it?", conversation_id="c1")
+        assert len(scene.prompts[-1].items) == 3
+        assert result.value.conversation_id == "c1"
+        await engine.run(pattern, "Where is it?", conversation_id="c2")
+        assert len(scene.prompts[-1].items) == 1
+        await engine.run(pattern, "Where is it?", {"conversation_id": "c1"})
+        assert len(scene.prompts[-1].items) == 5
+        await engine.run(pattern, "Where is it?")
+        assert len(scene.prompts[-1].items) == 1
+
+
+async def test_any_checkpointer_keeps_it_beyond_the_pattern(scene: Scene) -> None:
+    saver = InMemorySaver()
+    for turn in range(3):
+        async with scene.pattern(find, checkpointer=saver, name="support") as pattern:
+            await pattern.execute(f"Question {turn} on parcel AB-{turn}?", {"conversation_id": "c1"})
+    state = await pattern.remembering_graph.aget_state({"configurable": {"thread_id": "c1"}})
+    assert [type(message).__name__ for message in state.values["messages"]] == [
+        "HumanMessage",
+        "AIMessage",
+        "ToolMessage",
+        "AIMessage",
+    ] * 3
+
+
+@pytest.mark.parametrize("durability", ["exit", "sync"])
+async def test_a_conversation_survives_a_run_that_broke_off(scene: Scene, durability: str) -> None:
+    begun = anyio.Event()
+
+    async def look() -> str:
+        if begun.is_set():
+            return "found"
+        begun.set()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    scene.simulator.script(Reply(tool_calls=(ToolCall("look"),)))
+    async with scene.pattern(look, durability=durability) as pattern:
+
+        async def work() -> None:
+            await pattern.execute("Go.", {"conversation_id": "c1"})
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(work)
+                await begun.wait()
+                tasks.cancel_scope.cancel()
+            result = await pattern.execute("Are you there?", {"conversation_id": "c1"})
+    assert result.content, "no API takes a history with an open call"
+
+
+async def test_instructions_are_not_part_of_the_memory(scene: Scene) -> None:
+    async with scene.pattern(system_prompt="Be brief.") as pattern:
+        await pattern.execute("One?", {"conversation_id": "c1"})
+        await pattern.execute("Two?", {"conversation_id": "c1", "instructions": "Be long."})
+        state = await pattern.remembering_graph.aget_state({"configurable": {"thread_id": "c1"}})
+    assert [message.type for message in state.values["messages"]] == ["human", "ai", "human", "ai"]
+    assert "Be long." in repr(scene.prompts[-1])
+    assert "Be brief." not in repr(scene.prompts[-1])
+
+
+async def test_every_call_is_answered(scene: Scene) -> None:
+    release = threading.Event()
+    calls = (
+        FIND,
+        ToolCall("nope"),
+        ToolCall("find", "{x"),
+        ToolCall("fail"),
+        ToolCall("stuck"),
+        ToolCall("find", '{"number": 1}'),
+    )
+    scene.simulator.script(Reply(tool_calls=calls), Reply("Done."))
+
+    def fail() -> None:
+        raise LookupError("nothing here")
+
+    def stuck() -> None:
+        release.wait(30)
+
+    run = Run()
+    try:
+        with anyio.fail_after(10), run():
+            async with scene.pattern(find, fail, stuck, tool_timeout=0.05) as pattern:
+                result = await pattern.execute("Go.")
+    finally:
+        release.set()
+    assert result.content == "Done."
+    told = {message.tool_call_id: message for message in result.messages if isinstance(message, ToolMessage)}
+    errors = {told[call.call_id].content: call.error_type for call in result.function_calls}
+    assert sorted(map(str, errors.values())) == [
+        "InvalidArguments",
+        "InvalidArguments",
+        "LookupError",
+        "None",
+        "ToolTimeout",
+        "UnknownTool",
+    ]
+    assert sum(message.status == "error" for message in told.values()) == 5
+    assert len(run.calls) == 6
+
+
+async def test_limits_hold(scene: Scene) -> None:
+    calls = Reply(tool_calls=(FIND,) * 2)
+    run = Run()
+    scene.simulator.script(*[calls] * 2)
+    async with scene.pattern(find, max_function_calls=3) as pattern:
+        with run():
+            result = await pattern.execute("Where is parcel AB-1?")
+    assert [call.error_type for call in result.function_calls] == [None] * 3 + ["CallLimitReached"]
+    assert len(run.calls) == 3
+    assert (result.turns, bool(result.content)) == (3, True)
+    assert not scene.prompts[-1].tools, "the last answer is without tools"
+    scene.simulator.script(*[calls] * 9)
+    async with scene.pattern(find, max_iterations=3) as pattern:
+        result = await pattern.execute("Where is parcel AB-1?")
+    assert result.turns == 3, "even where the model asks for more"
+
+
+@pytest.mark.parametrize(
+    ("mode", "choices"), [("auto", ["auto", "auto"]), ("none", ["auto"]), ("required", ["required", "auto"])]
+)
+async def test_the_mode_says_whether_tools_are_called(scene: Scene, mode: Any, choices: list[str]) -> None:
+    async with scene.pattern(find, function_calling_mode=mode, parallel_tool_calls=False) as pattern:
+        result = await pattern.execute("Where is parcel AB-1?")
+    assert [prompt.choice for prompt in scene.prompts] == choices
+    assert bool(result.function_calls) is (mode != "none")
+
+
+async def test_calls_of_an_answer_that_was_cut_off_are_not_made(scene: Scene) -> None:
+    long = ToolCall("find", '{"number": "' + "AB-1 " * 100 + '"}')
+    scene.simulator.script(Reply(tool_calls=(FIND, long)))
+    run = Run()
+    async with scene.pattern(find, openai_max_tokens=40) as pattern:
+        with run():
+            result = await pattern.execute("Where is it?")
+    assert (result.finish_reason, result.turns) == ("length", 1)
+    assert {call.error_type for call in result.function_calls} == {"AnswerCutOff"}
+    assert run.calls == []
+
+
+async def test_deltas_are_streamed_when_somebody_listens(scene: Scene) -> None:
+    registry = PatternRegistry()
+    recorder = Recorder()
+    scene.simulator.script(Reply(tool_calls=(FIND,)), Reply(TEXT))
+    async with scene.pattern(find) as pattern, Engine(usage=registry.usage) as engine:
+        engine.subscribe(recorder, name="recorder", lane="lossless")
+        async with engine.stream(pattern, "Where is parcel AB-1?") as stream:
+            texts = [item.text async for item in stream if hasattr(item, "text")]
+        stats = registry.get_usage_stats("augmented_llm")
+    assert "".join(texts) == TEXT
+    assert len(texts) > 1
+    started = [event for event in recorder.events if isinstance(event, ModelCallStarted)]
+    assert [event.stream for event in started] == [True, True]
+    assert stats["openai_metrics"]["total_tokens"] == scene.simulator.statistics().total.total_tokens
+
+
+async def test_attempts_are_events(scene: Scene) -> None:
+    scene.simulator.inject(Fault("server_error"), Fault("rate_limit"))
+    captured = Captured()
+    run = Run(tracing=captured.telemetry)
+    async with scene.pattern() as pattern:
+        with run():
+            await pattern.execute("Hello there.")
+    assert [(request.attempt, request.error_type, request.provenance) for request in run.requests] == [
+        (1, "OpenAIAPIError", Provenance.UNKNOWN),
+        (2, "rate_limit_exceeded", Provenance.REPORTED),
+        (3, None, Provenance.REPORTED),
+    ]
+    assert run.reported == scene.simulator.statistics().total
+    parents = {request.trace.parent_span_id for request in run.requests if request.trace}
+    assert len(parents) == 1, "attempts stand side by side"
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "attempts"),
+    [
+        (Fault("insufficient_quota", times=9), openai.RateLimitError, 1),
+        (Fault("server_error", times=9), openai.InternalServerError, 3),
+        (Fault("drop", times=9), openai.APIConnectionError, 3),
+        (Fault("failed", times=9), ValueError, 1),
+        (Fault("latency", times=9, seconds=60), ResponseFailed, 3),
+    ],
+)
+async def test_errors_are_the_callers_in_the_end(
+    scene: Scene, fault: Fault, error: type[Exception], attempts: int
+) -> None:
+    scene.simulator.inject(fault)
+    run = Run()
+    async with scene.pattern(request_timeout=0.3 if fault.kind == "latency" else 30) as pattern:
+        with anyio.fail_after(10), pytest.raises(error), run():
+            await pattern.execute("Hello there.")
+    assert len(run.requests) == attempts
+    if fault.kind == "latency":
+        assert {request.error_type for request in run.requests} == {"request_timeout"}
+
+
+@pytest.mark.parametrize("kind", ["stream_cut", "stream_end", "stream_error", "stream_error_nested"])
+@pytest.mark.parametrize("heard", [False, True])
+async def test_a_stream_that_breaks_off_is_repeated_if_nobody_heard_it(scene: Scene, kind: Any, heard: bool) -> None:
+    seen: list[str] = []
+
+    async def delta(text: str) -> None:
+        seen.append(text)
+
+    scene.simulator.script(Reply(TEXT))
+    scene.simulator.inject(Fault(kind, after_events=8 if heard else 2))
+    run = Run(delta=delta)
+    async with scene.pattern() as pattern:
+        if heard or kind == "stream_error":  # of which LangChain keeps the text alone
+            with pytest.raises((openai.APIError, ResponseFailed, ValueError)), run():
+                await pattern.execute("Where is it?")
+            assert TEXT.startswith("".join(seen))
+        else:
+            with run():
+                result = await pattern.execute("Where is it?")
+            assert "".join(seen) == result.content
+
+
+@pytest.mark.parametrize("where", ["request", "stream", "tool", "thread"])
+async def test_a_run_that_times_out_leaves_nothing_open(scene: Scene, where: str) -> None:
+    release = threading.Event()
+    recorder = Recorder()
+
+    async def hang() -> None:
+        await anyio.sleep_forever()
+
+    def stuck() -> None:
+        release.wait(30)
+
+    if where in ("request", "stream"):
+        scene.simulator.inject(Fault("latency", seconds=60 if where == "request" else 0, between_chunks=60))
+    else:
+        scene.simulator.script(Reply(tool_calls=(ToolCall("hang" if where == "tool" else "stuck"),)))
+    try:
+        with anyio.fail_after(10):
+            async with scene.pattern(hang, stuck) as pattern, Engine() as engine:
+                engine.subscribe(recorder, name="recorder", lane="lossless")
+                with pytest.raises(RunTimeout):
+                    if where == "stream":
+                        async with engine.stream(pattern, "Go.", timeout=0.5) as stream:
+                            async for _ in stream:
+                                pass
+                    else:
+                        await engine.run(pattern, "Go.", timeout=0.5)
+    finally:
+        release.set()
+    check_whole(recorder.events)
+
+
+async def test_any_chat_model_will_do() -> None:
+    model = GenericFakeChatModel(messages=iter([AIMessage("one two three"), AIMessage("four five")]))
+    seen: list[str] = []
+
+    async def delta(text: str) -> None:
+        seen.append(text)
+
+    async with AugmentedLLMPattern(PatternConfig(), model=model) as pattern:
+        assert pattern.model is model
+        run = Run()
+        with run():
+            assert (await pattern.execute("x")).content == "one two three"
+        with (run := Run(delta=delta))():
+            assert (await pattern.execute([HumanMessage("x")])).content == "four five"
+    assert "".join(seen) == "four five"
+    assert [request.provenance for request in run.requests] == [Provenance.PARTIAL], "it reports nothing"
+
+
+async def test_langchain_tools_are_counted_once(scene: Scene) -> None:
+    inner = GenericFakeChatModel(messages=iter([AIMessage("Berlin")] * 9))
+
+    @tool
+    async def find(number: str) -> str:
+        """Find a parcel by asking another model."""
+        return str((await inner.ainvoke(number)).text)
+
+    @tool
+    async def weigh(number: str) -> str:
+        """Weigh a parcel by calling another tool."""
+        return str(await find.ainvoke({"number": number}))
+
+    scene.simulator.script(Reply(tool_calls=(FIND, ToolCall("weigh", '{"number": "AB-1"}'))), Reply("Done."))
+    captured = Captured()
+    run = Run(tracing=captured.telemetry)
+    async with scene.pattern(find, weigh) as pattern:
+        with run():
+            await pattern.execute("Where is it?")
+    assert sorted(call.name for call in run.calls) == ["find", "find", "weigh"]
+    assert [request.model for request in run.requests].count("unknown") == 2
+    [weighing] = [call.trace for call in run.calls if call.name == "weigh"]
+    assert weighing is not None
+    nested = [call for call in run.calls if call.trace and call.trace.parent_span_id == weighing.span_id]
+    assert [call.name for call in nested] == ["find"]
+
+
+async def test_many_runs_at_once(scene: Scene) -> None:
+    registry = PatternRegistry()
+    async with scene.pattern(find) as pattern, Engine(usage=registry.usage) as engine:
+        results = await engine.map(pattern, [f"Where is parcel AB-{n}?" for n in range(60)], concurrency=20)
+    assert all(f"AB-{n}" in result.content for n, result in enumerate(results))  # type: ignore[union-attr] # none failed
+    billed = scene.simulator.statistics()
+    total = registry.usage.snapshot().total
+    assert (total.usage, total.function_calls) == (billed.total, billed.tool_calls)
+    assert total.requests_by_provenance == {Provenance.REPORTED: billed.requests["POST /responses"]}
+
+
+async def test_the_key_is_seen_nowhere(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    recorder = Recorder()
+    scene.simulator.inject(Fault("insufficient_quota"))
+    async with scene.pattern(find) as pattern, Engine() as engine:
+        engine.subscribe(recorder, name="recorder", lane="lossless")
+        with pytest.raises(openai.RateLimitError) as raised:
+            await engine.run(pattern, "Where is parcel AB-1?")
+        result = await engine.run(pattern, "Where is parcel AB-1?")
+        assert KEY not in f"{pattern!r} {pattern.config!r} {pattern.model!r}"
+    assert KEY not in repr((recorder.events, result, raised.value)) + str(raised.value)
+    assert KEY not in caplog.text
+
+
+async def test_a_retired_model_is_named() -> None:
+    config = OpenAIPatternConfig(openai_model="gpt-4", api_key=KEY, base_url="https://api.openai.com/v1")
+    async with AugmentedLLMPattern(config) as pattern:
+        with pytest.raises(RetiredModel, match="gpt-6-luna"):
+            await pattern.execute("x")
+
+
+def test_trio_gets_a_clear_error() -> None:
+    recorder = Recorder()
+
+    async def main() -> None:
+        async with Engine() as engine, AugmentedLLMPattern(PatternConfig(name="support")) as pattern:
+            engine.subscribe(recorder, name="recorder", lane="lossless")
+            with pytest.raises(AsyncioRequired, match="'support' is built on LangGraph, which needs asyncio"):
+                await engine.run(pattern, "x")
+
+    anyio.run(main, backend="trio")
+    check_whole(recorder.events)
+
+
+def test_one_pattern_serves_many_event_loops() -> None:
+    def use(url: str) -> list[str]:
+        pattern = AugmentedLLMPattern(OpenAIPatternConfig(base_url=url, api_key=KEY), [find])
+
+        async def once() -> str:
+            result = await pattern.execute("Where is parcel AB-1?", {"conversation_id": "c1"})
+            await pattern.aclose()
+            return result.content
+
+        return [anyio.run(once) for _ in range(3)]
+
+    async def main() -> list[str]:
+        async with Simulator() as url:
+            return await anyio.to_thread.run_sync(use, url)
+
+    assert all("Berlin" in content for content in anyio.run(main))

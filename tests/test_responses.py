@@ -1,0 +1,475 @@
+"""Requests to the Responses API: what each used, and how that is known, however it ended."""
+
+import json
+from collections.abc import AsyncIterator
+from datetime import date
+from typing import Any
+
+import anyio
+import httpx2
+import openai
+import pytest
+from openai.types.responses import Response
+from pattern_support import KEY, Run
+
+from runmeter.engine import ConfigurationError, ModelCallStarted, Provenance, Usage
+from runmeter.patterns import ResponseFailed, RetryPolicy
+from runmeter.patterns.errors import RetiredModel
+from runmeter.patterns.openai.client import Clients
+from runmeter.patterns.openai.models import check_not_retired, takes_temperature
+from runmeter.patterns.openai.responses import MeteredResponses
+from runmeter.patterns.openai.usage import finish_reason_of, usage_of
+from runmeter.simulator import Fault, Reply, Simulator
+
+PARAMS: dict[str, Any] = {"model": "gpt-6-luna", "input": "Where is parcel AB-1? It was due on Monday, and it is late."}
+TEXT = "It is in Berlin, where it waits for the customs officer to come back from a very long lunch."
+
+
+async def at_once(_: float) -> None:
+    """Do not wait between attempts."""
+
+
+class Service:
+    """The simulator, and metered requests to it."""
+
+    def __init__(self, simulator: Simulator, clients: Clients) -> None:
+        self.simulator = simulator
+        self.clients = clients
+
+    def metered(self, *, retries: int = 2, timeout: float = 30, estimate: bool = True) -> MeteredResponses:
+        policy = RetryPolicy(max_retries=retries, sleep=at_once)
+        return MeteredResponses(self.clients, policy, timeout=timeout, estimate=estimate)
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    simulator = Simulator()
+    async with simulator as url:
+        clients = Clients(KEY, url, timeout=30)
+        yield Service(simulator, clients)
+        await clients.aclose()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_usage_is_what_was_billed(service: Service, stream: bool) -> None:
+    run = Run()
+    long = "The parcel is late. " * 400
+    with run():
+        for text in (long, long + "Why?"):
+            params = {**PARAMS, "input": text, "reasoning": {"effort": "low"}, "service_tier": "priority"}
+            response = await service.metered().create(params, stream=stream)
+    billed = service.simulator.statistics().total
+    assert run.reported == billed
+    assert billed.cache_read_tokens > 0
+    assert billed.cache_write_tokens > 0
+    assert billed.reasoning_tokens > 0
+    last = run.requests[-1]
+    assert (last.response_id, last.response_model) == (response.id, "gpt-6-luna")
+    assert last.service_tier == "priority"
+    assert last.finish_reasons == ("stop",)
+    assert last.error_type is None
+    assert (last.first_chunk_ns is not None) is stream
+    started = run.of(ModelCallStarted)[-1]
+    assert (started.stream, started.api, started.service_tier) == (stream, "responses", "priority")
+    assert (started.server_address, started.server_port) == ("127.0.0.1", service.clients.get().base_url.port)
+
+
+async def test_caches_for_twelve_hours_are_told_apart(service: Service) -> None:
+    run = Run()
+    with run():
+        await service.metered().create(
+            {**PARAMS, "input": "The parcel is late. " * 400, "prompt_cache_options": {"ttl": "12h"}}
+        )
+    assert run.reported.cache_write_12h_tokens == run.reported.cache_write_tokens > 0
+    assert run.reported == service.simulator.statistics().total
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_is_cut_off_is_an_answer(service: Service, stream: bool) -> None:
+    service.simulator.script(Reply(TEXT))
+    run = Run()
+    with run():
+        response = await service.metered().create({**PARAMS, "max_output_tokens": 16}, stream=stream)
+    assert response.status == "incomplete"
+    assert run.requests[0].finish_reasons == ("length",)
+    assert run.reported == service.simulator.statistics().total
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "attempts", "error", "provenance"),
+    [
+        (Fault("rate_limit", times=9), 3, "rate_limit_exceeded", Provenance.REPORTED),
+        (Fault("insufficient_quota", times=9), 1, "insufficient_quota", Provenance.REPORTED),
+        (Fault("server_error", times=9), 3, "InternalServerError", Provenance.UNKNOWN),
+        (Fault("unavailable", times=9), 3, "InternalServerError", Provenance.UNKNOWN),
+        (Fault("drop", times=9), 3, "APIConnectionError", Provenance.UNKNOWN),
+        (Fault("failed", times=9, after_events=0), 3, "server_error", Provenance.UNKNOWN),
+    ],
+)
+async def test_every_attempt_is_an_event_of_its_own(
+    service: Service, fault: Fault, attempts: int, error: str, provenance: Provenance, stream: bool
+) -> None:
+    service.simulator.inject(fault)
+    run = Run()
+    with pytest.raises((openai.APIError, ResponseFailed)), run():
+        await service.metered().create(PARAMS, stream=stream)
+    assert [request.attempt for request in run.requests] == list(range(1, attempts + 1))
+    for request in run.requests:
+        assert request.error_type == error
+        assert request.provenance is provenance
+        assert request.usage == (Usage() if provenance is Provenance.REPORTED else None)
+    assert service.simulator.statistics().total == Usage()
+
+
+async def test_what_passes_is_not_seen_by_the_caller(service: Service) -> None:
+    service.simulator.inject(Fault("server_error"), Fault("rate_limit"))
+    run = Run()
+    with run():
+        response = await service.metered().create(PARAMS)
+    assert response.status == "completed"
+    assert [request.error_type for request in run.requests] == ["InternalServerError", "rate_limit_exceeded", None]
+    assert run.reported == service.simulator.statistics().total
+
+
+CUTS = [
+    ("stream_end", "stream_cut"),
+    ("stream_cut", "APIConnectionError"),
+    ("stream_error", "server_error"),
+    ("stream_error_nested", "server_error"),
+    ("failed", "server_error"),
+]
+
+
+@pytest.mark.parametrize(("kind", "error"), CUTS)
+async def test_a_stream_that_breaks_off_used_what_came_unless_the_api_says_it_failed(
+    service: Service, kind: Any, error: str
+) -> None:
+    service.simulator.script(*[Reply(TEXT)] * 2)
+    service.simulator.inject(Fault(kind, after_events=7))
+    run = Run()
+    with run():
+        response = await service.metered().create(PARAMS, stream=True)
+    assert response.output_text == TEXT, "nobody had seen a piece of it, so it was tried again"
+    cut, whole = run.requests
+    assert cut.error_type == error
+    assert cut.provenance is (Provenance.PARTIAL if kind in ("stream_end", "stream_cut") else Provenance.UNKNOWN)
+    if cut.usage is not None:
+        assert 0 < cut.usage.output_tokens <= whole.usage.output_tokens  # type: ignore[union-attr] # it was reported
+    assert cut.finish_reasons == ("error",)
+    assert cut.response_id
+    assert whole.provenance is Provenance.REPORTED
+
+
+@pytest.mark.parametrize(("kind", "error"), CUTS)
+async def test_a_stream_that_breaks_off_before_anything_came_is_unknown(
+    service: Service, kind: Any, error: str
+) -> None:
+    service.simulator.inject(Fault(kind, after_events=2))
+    run = Run()
+    with pytest.raises((openai.APIError, ResponseFailed)), run():
+        await service.metered(retries=0).create(PARAMS, stream=True)
+    [request] = run.requests
+    assert (request.provenance, request.error_type) == (Provenance.UNKNOWN, error)
+
+
+@pytest.mark.parametrize(("kind", "error"), CUTS)
+async def test_what_was_handed_out_is_not_repeated(service: Service, kind: Any, error: str) -> None:
+    seen: list[str] = []
+
+    async def delta(text: str) -> None:
+        seen.append(text)
+
+    service.simulator.script(Reply(TEXT))
+    service.simulator.inject(Fault(kind, after_events=7))
+    run = Run(delta=delta)
+    with pytest.raises((openai.APIError, ResponseFailed)), run():
+        await service.metered().create(PARAMS, stream=True)
+    assert [request.error_type for request in run.requests] == [error]
+    assert "".join(seen)
+    assert TEXT.startswith("".join(seen))
+
+
+async def test_deltas_join_to_the_text(service: Service) -> None:
+    seen: list[str] = []
+
+    async def delta(text: str) -> None:
+        await anyio.lowlevel.checkpoint()
+        seen.append(text)
+
+    service.simulator.script(Reply(TEXT))
+    run = Run(delta=delta)
+    with run():
+        response = await service.metered().create(PARAMS, stream=True)
+    assert "".join(seen) == response.output_text == TEXT
+    assert len(seen) > 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_attempt_that_takes_too_long_is_tried_again(service: Service, stream: bool) -> None:
+    service.simulator.inject(Fault("latency", seconds=60))
+    run = Run()
+    with anyio.fail_after(10), run():
+        response = await service.metered(timeout=0.5).create(PARAMS, stream=stream)
+    assert response.status == "completed"
+    late, whole = run.requests
+    assert (late.error_type, late.provenance) == ("request_timeout", Provenance.UNKNOWN)
+    assert whole.error_type is None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_cancelled_request_has_an_end(service: Service, stream: bool) -> None:
+    service.simulator.script(Reply(TEXT))
+    service.simulator.inject(Fault("latency", seconds=0 if stream else 60, between_chunks=0.01))
+    scope = anyio.CancelScope()
+
+    async def delta(_: str) -> None:
+        scope.cancel()
+
+    async def cancel_once_it_has_arrived() -> None:
+        while not service.simulator.statistics().requests:  # noqa: ASYNC110 - in another thread
+            await anyio.sleep(0.005)
+        scope.cancel()
+
+    run = Run(delta=delta)
+    with anyio.fail_after(10), scope, run():
+        async with anyio.create_task_group() as tasks:
+            if not stream:
+                tasks.start_soon(cancel_once_it_has_arrived)
+            await service.metered().create(PARAMS, stream=stream)
+    [request] = run.requests
+    assert request.error_type in ("CancelledError", "Cancelled")
+    assert request.provenance is (Provenance.PARTIAL if stream else Provenance.UNKNOWN)
+
+
+async def test_whoever_stops_listening_leaves_nothing_open(service: Service) -> None:
+    async def delta(text: str) -> None:
+        raise EOFError(text)
+
+    service.simulator.script(Reply(TEXT))
+    run = Run(delta=delta)
+    with pytest.raises(EOFError), run():
+        await service.metered().create(PARAMS, stream=True)
+    [request] = run.requests
+    assert (request.error_type, request.provenance) == ("EOFError", Provenance.PARTIAL)
+
+
+def served_by(monkeypatch: pytest.MonkeyPatch, clients: Clients, chunks: Any) -> None:
+    """Have the client answered by these chunks of a stream, for ends that the simulator does not make."""
+    response = httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=chunks)
+    transport = httpx2.MockTransport(lambda _: response)
+    monkeypatch.setattr(clients.get(), "_client", httpx2.AsyncClient(transport=transport))
+
+
+COMPLETED = {
+    "type": "response.completed",
+    "sequence_number": 0,
+    "response": {
+        "id": "resp_1",
+        "object": "response",
+        "model": "gpt-6-luna",
+        "status": "completed",
+        "output": [],
+        "usage": {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5},
+    },
+}
+
+
+@pytest.mark.parametrize("end", ["lost", "cancelled"])
+async def test_once_the_answer_is_complete_its_usage_is_known_whatever_comes(
+    monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    complete = anyio.Event()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"event: response.completed\ndata: " + json.dumps(COMPLETED).encode() + b"\n\n"
+        complete.set()
+        if end == "lost":
+            raise httpx2.ReadError("gone")
+        await anyio.sleep_forever()
+
+    clients = Clients(KEY, "http://127.0.0.1:1/v1", timeout=5)
+    served_by(monkeypatch, clients, chunks())
+    metered = MeteredResponses(clients, RetryPolicy(max_retries=0), timeout=5, estimate=False)
+    run = Run()
+    with anyio.fail_after(5), anyio.CancelScope() as scope, run():
+        async with anyio.create_task_group() as tasks:
+
+            async def cancel_when_complete() -> None:
+                await complete.wait()
+                scope.cancel()
+
+            if end == "cancelled":
+                tasks.start_soon(cancel_when_complete)
+            response = await metered.create(PARAMS, stream=True)
+            assert response.id == "resp_1"
+    await clients.aclose()
+    [request] = run.requests
+    assert (request.provenance, request.usage) == (Provenance.REPORTED, Usage(3, 2))
+    assert request.response_id == "resp_1"
+    assert bool(request.error_type) is (end == "cancelled")
+
+
+# What the API may leave out
+
+
+def response_of(**fields: Any) -> Response:
+    return Response.construct(None, **{"id": "resp_1", "model": "m", "status": "completed", "output": [], **fields})
+
+
+def test_every_part_of_the_usage_may_be_missing() -> None:
+    assert usage_of(response_of()) is None
+    assert usage_of(response_of(usage={"input_tokens": 3})) == Usage(3)
+    assert usage_of(response_of(usage={"input_tokens": 3, "input_tokens_details": None, "output_tokens": 2})) == Usage(
+        3, 2
+    )
+
+
+def test_searches_are_counted() -> None:
+    output = [
+        {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "x"}},
+        {"type": "web_search_call", "id": "ws_2", "status": "completed", "action": {"type": "open_page", "url": "x"}},
+        {"type": "file_search_call", "id": "fs_1", "status": "completed", "queries": []},
+    ]
+    usage = usage_of(response_of(usage={"input_tokens": 1}, output=output))
+    assert usage is not None
+    assert (usage.web_searches, usage.file_searches) == (1, 1)
+    counted = {"web_search": {"num_requests": 5}, "image_gen": {"input_tokens": 0}}
+    usage = usage_of(response_of(usage={"input_tokens": 1}, output=output, tool_usage=counted))
+    assert usage is not None
+    assert usage.web_searches == 5, "what the API counted counts"
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({}, "stop"),
+        ({"output": [{"type": "function_call", "name": "f", "arguments": "", "call_id": "c"}]}, "tool_calls"),
+        ({"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}, "length"),
+        ({"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}, "content_filter"),
+        ({"status": "incomplete"}, "length"),
+        ({"status": "failed"}, "error"),
+    ],
+)
+def test_why_an_answer_ended(fields: dict[str, Any], reason: str) -> None:
+    assert finish_reason_of(response_of(**fields)) == reason
+
+
+@pytest.mark.parametrize(
+    ("estimate", "more", "provenance"),
+    [
+        (True, {}, Provenance.ESTIMATED),
+        (False, {}, Provenance.UNKNOWN),
+        (True, {"previous_response_id": "resp_0"}, Provenance.UNKNOWN),
+    ],
+)
+async def test_what_is_not_reported_may_be_counted_here(
+    service: Service, monkeypatch: pytest.MonkeyPatch, estimate: bool, more: dict[str, str], provenance: Provenance
+) -> None:
+    run = Run()
+    with run():
+        if more:
+            first = await service.metered().create({**PARAMS, "store": True})
+            more = {"previous_response_id": first.id}
+        monkeypatch.setattr("runmeter.patterns.openai.usage.usage_of", lambda _: None)
+        response = await service.metered(estimate=estimate).create({**PARAMS, **more})
+    last = run.requests[-1]
+    assert last.provenance is provenance
+    assert last.response_id == response.id
+    if provenance is Provenance.ESTIMATED:
+        assert last.usage == service.simulator.statistics().total, "the simulator counts by the same rules"
+
+
+# Keys, models, event loops
+
+
+async def test_a_key_that_is_quoted_back_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(request: httpx2.Request) -> httpx2.Response:
+        key = request.headers["authorization"].removeprefix("Bearer ")
+        error = {"message": f"Incorrect API key provided: {key}", "code": "invalid_api_key", "type": "x", "seen": [key]}
+        return httpx2.Response(401, json={"error": error})
+
+    async def provide() -> str:
+        return KEY
+
+    for key in (KEY, provide):
+        clients = Clients(key, "http://127.0.0.1:1/v1", timeout=5)
+        client = clients.get()
+        monkeypatch.setattr(client, "_client", httpx2.AsyncClient(transport=httpx2.MockTransport(refuse)))
+        run = Run()
+        with pytest.raises(openai.AuthenticationError) as raised, run():
+            await MeteredResponses(clients, RetryPolicy(), timeout=5, estimate=False).create(PARAMS)
+        await clients.aclose()
+        error = raised.value
+        assert KEY not in f"{error!r} {error} {error.message} {error.body}"
+        assert "Incorrect API key provided: ***" in str(error)
+        [request] = run.requests
+        assert request.error_type == "invalid_api_key"
+        assert request.error_message is not None
+        assert "***" in request.error_message
+
+
+async def test_a_key_may_come_from_the_environment_or_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_ADMIN_KEY", raising=False)
+    clients = Clients(None, None, timeout=5)
+    with pytest.raises(ConfigurationError, match="set OPENAI_API_KEY"):
+        clients.get()
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    client = clients.get()
+    assert client is clients.get()
+    assert (client.api_key, str(client.base_url), client.max_retries) == (KEY, "http://127.0.0.1:9/v1/", 0)
+    await clients.aclose()
+    assert client.is_closed()
+    assert clients.get() is not client
+    await clients.aclose()
+
+
+def test_each_event_loop_has_a_client_of_its_own() -> None:
+    clients = Clients(KEY, "http://127.0.0.1:9/v1", timeout=5)
+
+    async def use() -> object:
+        client = clients.get()
+        await clients.aclose()
+        return client
+
+    assert len({id(anyio.run(use, backend=backend)) for backend in ("asyncio", "trio")}) == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "takes"),
+    [
+        ("gpt-6-luna", None, False),
+        ("gpt-6-luna", "none", True),
+        ("gpt-5.6-terra", None, False),
+        ("o4-mini", None, False),
+        ("gpt-10-x", None, False),
+        ("gpt-4.1", None, True),
+        ("gpt-4o-mini", None, True),
+        ("gpt-5-chat-latest", None, True),
+        ("llama-3.3", None, True),
+    ],
+)
+def test_only_some_models_take_a_temperature(model: str, effort: str | None, takes: bool) -> None:
+    assert takes_temperature(model, effort) is takes
+
+
+async def test_a_retired_model_is_named_before_a_request_leaves() -> None:
+    clients = Clients(KEY, "https://api.openai.com/v1", timeout=5)
+    run = Run()
+    with pytest.raises(RetiredModel) as raised, run():
+        await MeteredResponses(clients, RetryPolicy(), timeout=5, estimate=False).create(
+            {**PARAMS, "model": "gpt-4-1106-preview"}
+        )
+    await clients.aclose()
+    assert str(raised.value) == "model 'gpt-4-1106-preview' was shut down on 2026-10-23; use 'gpt-6-luna' instead"
+    assert run.requests == []
+
+
+def test_models_retire_on_their_day_and_at_openai_only() -> None:
+    check_not_retired("gpt-4o-2024-11-20", "api.openai.com", date(2027, 1, 13))
+    with pytest.raises(RetiredModel):
+        check_not_retired("gpt-4o-2024-11-20", "api.openai.com", date(2027, 1, 14))
+    check_not_retired("gpt-4", "localhost", date(2030, 1, 1))
+    check_not_retired("gpt-6-luna", "api.openai.com", date(2030, 1, 1))
