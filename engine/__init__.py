@@ -42,8 +42,9 @@ from .stream import Delta, RunStream
 from .subscription import SubscriberStatistics, Subscription
 from .tokens import TokenCount, TokenCounter, Tokenizer
 from .tracing import Telemetry, Tracing
-from .usage import UsageAggregator, UsageCell, UsageStatistics
+from .usage import UsageAggregator
 from .usage_row import UsageRow
+from .usage_statistics import UsageCell, UsageStatistics
 
 __all__ = [
     "JSON",

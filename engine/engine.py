@@ -26,7 +26,8 @@ from .result import RunResult
 from .stream import Channel, RunStream
 from .subscription import Lane, Receiver, Subscription
 from .tracing import Telemetry
-from .usage import UsageAggregator, UsageStatistics
+from .usage import UsageAggregator
+from .usage_statistics import UsageStatistics
 
 logger = logging.getLogger("runmeter")
 

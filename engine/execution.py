@@ -195,7 +195,34 @@ class Execution:
         return status_of(error)  # another run's end is an error like any other here
 
 
-class _NoExecution(Execution):
+class _Idle:
+    """Mixed into what does nothing: entering and leaving it says nothing to anybody."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+class _NoModelCall(_Idle, ModelCall):
+    __slots__ = ()
+
+    def first_chunk(self) -> None:
+        """Nobody measures."""
+
+
+class _NoToolCall(_Idle, ToolCall):
+    __slots__ = ()
+
+
+class _NoAssistantCall(_Idle, AssistantCall):
+    __slots__ = ()
+
+
+class _NoExecution(_Idle, Execution):
     """The handle outside an engine: the same methods, and nothing comes of them."""
 
     def __init__(self) -> None:
@@ -212,54 +239,12 @@ class _NoExecution(Execution):
         return self._function_call
 
     def assistant_run(
-        self,
-        assistant: str,
-        thread_id: str | None = None,
-        thread: Literal["created", "resumed"] | None = None,
+        self, assistant: str, thread_id: str | None = None, thread: Literal["created", "resumed"] | None = None
     ) -> AssistantCall:
         return self._assistant_run
 
     def child(self, info: RunInfo, runtime: Runtime | None = None) -> Execution:
         return self
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-class _NoModelCall(ModelCall):
-    __slots__ = ()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def first_chunk(self) -> None:
-        """Nobody measures."""
-
-
-class _NoToolCall(ToolCall):
-    __slots__ = ()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-class _NoAssistantCall(AssistantCall):
-    __slots__ = ()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
 
 _current: ContextVar[Execution] = ContextVar("runmeter_execution", default=_NoExecution())  # noqa: B039 - has no state

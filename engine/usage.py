@@ -8,8 +8,8 @@ in just one cell, all the sums agree: per pattern, per tag and in total each tok
 import logging
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -26,123 +26,19 @@ from .events import (
 )
 from .histogram import Histogram
 from .pricing import CostEstimate, PriceBook
-from .table import format_table, format_time
-from .usage_row import UsageRow, group_rows, sum_rows
+from .usage_row import UsageRow
+from .usage_statistics import OTHER, OTHER_TAGS, Key, UsageStatistics, statistics_of
 
 logger = logging.getLogger("runmeter")
 
 UNKNOWN = "unknown"
 """Pattern and framework of runs whose start was never seen."""
-OTHER = "(other)"
-"""Stands for all that there was no room to tell apart."""
 MAX_NAMES = 100
 """Different functions, and different types of error, that a cell tells apart."""
 RECENT_RUNS = 4_096
 """Finished runs of which stragglers and duplicates are still recognized."""
 MAX_AHEAD = 1_024
 """Events of a run that may overtake a missing one, before that one is given up as lost."""
-
-Tags: TypeAlias = tuple[tuple[str, str], ...]
-_Key: TypeAlias = tuple[str, str, str | None, Tags]  # pattern, framework, model, tags
-_OTHER_TAGS: Tags = ((OTHER, OTHER),)
-
-
-class UsageCell(msgspec.Struct, frozen=True):
-    """The row of one pattern, framework, model and set of tags."""
-
-    pattern: str
-    framework: str
-    model: str | None
-    """As requested; None for what belongs to the run and not to a request."""
-    tags: Tags
-    """In order of their names."""
-    row: UsageRow
-
-    @property
-    def key(self) -> _Key:
-        """What sets the cell apart."""
-        return self.pattern, self.framework, self.model, self.tags
-
-
-class UsageStatistics(msgspec.Struct, frozen=True):
-    """What all runs did and used. A value: msgspec can encode it, and another process's can be added to it."""
-
-    cells: tuple[UsageCell, ...] = ()
-    """In order of pattern, framework, model and tags."""
-    uncounted: int = 0
-    """Events that could not be counted, because something in them makes no sense. The log has the first."""
-
-    @property
-    def total(self) -> UsageRow:
-        """Everything."""
-        return sum_rows(cell.row for cell in self.cells)
-
-    def by_pattern(self) -> dict[str, UsageRow]:
-        """One row a pattern. What a run used is in its own pattern's row, not in its parent's."""
-        return group_rows((cell.pattern, cell.row) for cell in self.cells)
-
-    def by_framework(self) -> dict[str, UsageRow]:
-        """One row a framework."""
-        return group_rows((cell.framework, cell.row) for cell in self.cells)
-
-    def by_model(self) -> dict[str, UsageRow]:
-        """One row a model, as requested. It holds what belongs to requests; what belongs to runs has no model."""
-        return group_rows((cell.model, cell.row) for cell in self.cells if cell.model is not None)
-
-    def by_tag(self, name: str) -> dict[str | None, UsageRow]:
-        """One row a value of the tag, and one under None for runs that lack it.
-
-        Runs whose tags there was no room for are under `OTHER`.
-        """
-        return group_rows(
-            (OTHER if cell.tags == _OTHER_TAGS else dict(cell.tags).get(name), cell.row) for cell in self.cells
-        )
-
-    def __add__(self, other: "UsageStatistics") -> "UsageStatistics":
-        rows = group_rows((cell.key, cell.row) for cell in (*self.cells, *other.cells))
-        return _statistics(rows.items(), self.uncounted + other.uncounted)
-
-    def __str__(self) -> str:
-        total = self.total
-        lines = [_summary(pattern, row) for pattern, row in self.by_pattern().items()]
-        if len(lines) != 1:
-            lines.append(_summary("total", total))
-        text = format_table(_HEADER, lines)
-        unreported = {kind: n for kind, n in total.requests_by_provenance.items() if kind is not Provenance.REPORTED}
-        if unreported:
-            kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(unreported.items()))
-            text += f"\nusage not reported by the API: {kinds} (of {total.requests:,} requests)"
-        if self.uncounted:
-            text += f"\nevents that could not be counted: {self.uncounted:,} (see the log)"
-        return text
-
-
-def _statistics(rows: Iterable[tuple[_Key, UsageRow]], uncounted: int) -> UsageStatistics:
-    """In one order always, so that equal statistics are equal values."""
-    return UsageStatistics(tuple(sorted((UsageCell(*key, row) for key, row in rows), key=_order)), uncounted)
-
-
-def _order(cell: UsageCell) -> tuple[str, str, bool, str, Tags]:
-    return cell.pattern, cell.framework, cell.model is not None, cell.model or "", cell.tags
-
-
-_HEADER = ("pattern", "runs", "failures", "p50", "p95", "tokens in", "cached", "tokens out", "tool calls", "cost")
-
-
-def _summary(name: str, row: UsageRow) -> Sequence[str]:
-    usage = row.usage
-    return (
-        name,
-        f"{row.executions:,}",
-        f"{row.failures:,}",
-        format_time(row.p50),
-        format_time(row.p95),
-        f"{usage.input_tokens:,}",
-        f"{usage.cache_read_tokens:,}",
-        f"{usage.output_tokens:,}",
-        f"{row.function_calls:,}",
-        str(row.cost),
-    )
 
 
 class _Cell:
@@ -169,7 +65,7 @@ class _Cell:
         "usage",
     )
 
-    def __init__(self, key: _Key) -> None:
+    def __init__(self, key: Key) -> None:
         self.key = key
         self.models: dict[str, _Cell] = {}
         """Of a run's cell: the cells of its requests, by model, where these have their own."""
@@ -265,7 +161,7 @@ class UsageAggregator:
             raise ValueError(f"max_keys must be at least 8, is {max_keys}")
         self.prices = PriceBook() if prices is None else prices
         self._max_keys = max_keys
-        self._cells: dict[_Key, _Cell] = {}
+        self._cells: dict[Key, _Cell] = {}
         self._strays = self._cell((UNKNOWN, UNKNOWN, None, ()))
         self._runs: dict[str, _Run] = {}
         self._recent: deque[str] = deque()
@@ -306,7 +202,7 @@ class UsageAggregator:
         with self._lock:
             rows = [(key, cell.row()) for key, cell in self._cells.items()]
             uncounted = self._uncounted
-        return _statistics(((key, row) for key, row in rows if row != _NOTHING), uncounted)
+        return statistics_of(((key, row) for key, row in rows if row != _NOTHING), uncounted)
 
     def follow(self, catch_up: Callable[[], None]) -> None:
         """Have a source hand over, by calling `fold`, what is pending before each snapshot."""
@@ -397,19 +293,19 @@ class UsageAggregator:
             runs.models[model] = cell
         return cell
 
-    def _cell(self, key: _Key) -> _Cell:
+    def _cell(self, key: Key) -> _Cell:
         """The cell of a key, or the one that stands in for it where there is no room."""
         cell = self._cells.get(key)
         if cell is not None:
             return cell
         pattern, framework, model, tags = key
         taken = len(self._cells)
-        if tags and tags != _OTHER_TAGS:
+        if tags and tags != OTHER_TAGS:
             fits = taken < self._max_keys * 3 // 4
-            stand_in: _Key = (pattern, framework, model, _OTHER_TAGS)
+            stand_in: Key = (pattern, framework, model, OTHER_TAGS)
         else:
             fits = taken < self._max_keys - 2  # the last stand-ins: one for runs, one for requests
-            stand_in = (OTHER, OTHER, None if model is None else OTHER, _OTHER_TAGS)
+            stand_in = (OTHER, OTHER, None if model is None else OTHER, OTHER_TAGS)
         if not fits and key != stand_in:
             return self._cell(stand_in)
         cell = self._cells[key] = _Cell(key)

@@ -1,6 +1,12 @@
 """What every test shares."""
 
+from collections.abc import AsyncIterator
+
 import pytest
+from openai import AsyncOpenAI
+from simulator_support import connect
+
+from runmeter.simulator import Simulator
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -8,3 +14,18 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
     """Run every async test on both event loops."""
     backend: str = request.param
     return backend
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    """One that nobody has used yet."""
+    simulator = Simulator()
+    async with simulator:
+        yield simulator
+
+
+@pytest.fixture
+async def client(simulator: Simulator) -> AsyncIterator[AsyncOpenAI]:
+    """Its client, which refuses answers that are not as the API's."""
+    async with connect(simulator.url, _strict_response_validation=True) as client:
+        yield client

@@ -1,44 +1,22 @@
 """The simulator as a server: its life, its determinism, what it refuses, and what it counts."""
 
 import logging
-import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
 import anyio
 import httpx2
 import openai
 import pytest
-from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+from openai import AsyncOpenAI
+from simulator_support import TLS, connect
 
 from runmeter.engine import Usage
 from runmeter.simulator import Fault, Prompt, Reply, Simulator
 
 KEY = {"authorization": "Bearer sk-simulated"}
-
-
-TLS = ssl.create_default_context()  # once: a client of its own would take longer to make one than most tests take
-
-
-def connect(url: str, **settings: Any) -> AsyncOpenAI:
-    settings = {"max_retries": 0, "http_client": DefaultAsyncHttpxClient(verify=TLS), **settings}
-    return AsyncOpenAI(base_url=url, api_key="sk-simulated", **settings)
-
-
-@pytest.fixture
-async def simulator() -> AsyncIterator[Simulator]:
-    simulator = Simulator()
-    async with simulator:
-        yield simulator
-
-
-@pytest.fixture
-async def client(simulator: Simulator) -> AsyncIterator[AsyncOpenAI]:
-    async with connect(simulator.url, _strict_response_validation=True) as client:
-        yield client
 
 
 def threads() -> list[str]:

@@ -1,12 +1,12 @@
 """What the simulator bills: prompt caching, and the count of what is cut."""
 
-import ssl
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+from openai import AsyncOpenAI
+from simulator_support import connect
 
 from runmeter.engine import Usage
 from runmeter.simulator import Item, Prompt, Reply, Simulator, ToolCall
@@ -15,14 +15,6 @@ from runmeter.simulator.models import find_model
 
 # One token a word: long enough to be cached.
 LONG = "word " * 1_500
-
-
-TLS = ssl.create_default_context()  # once: a client of its own would take longer to make one than most tests take
-
-
-def connect(url: str, **settings: Any) -> AsyncOpenAI:
-    settings = {"max_retries": 0, "http_client": DefaultAsyncHttpxClient(verify=TLS), **settings}
-    return AsyncOpenAI(base_url=url, api_key="sk-simulated", **settings)
 
 
 async def details(client: AsyncOpenAI, model: str, **request: Any) -> tuple[int, int, int]:

@@ -1,8 +1,6 @@
 """The Chat Completions API of the simulator, through the real client with strict validation, and through LangChain."""
 
 import json
-import ssl
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
@@ -11,9 +9,10 @@ import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
-from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+from openai import AsyncOpenAI
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletionChunk
+from simulator_support import TLS
 
 from runmeter.engine import TokenCounter
 from runmeter.simulator import Reply, Simulator, ToolCall
@@ -32,27 +31,6 @@ FIND_PARCEL: Any = {
         },
     },
 }
-
-
-TLS = ssl.create_default_context()  # once: a client of its own would take longer to make one than most tests take
-
-
-def connect(url: str, **settings: Any) -> AsyncOpenAI:
-    settings = {"max_retries": 0, "http_client": DefaultAsyncHttpxClient(verify=TLS), **settings}
-    return AsyncOpenAI(base_url=url, api_key="sk-simulated", **settings)
-
-
-@pytest.fixture
-async def simulator() -> AsyncIterator[Simulator]:
-    simulator = Simulator()
-    async with simulator:
-        yield simulator
-
-
-@pytest.fixture
-async def client(simulator: Simulator) -> AsyncIterator[AsyncOpenAI]:
-    async with connect(simulator.url, _strict_response_validation=True) as client:
-        yield client
 
 
 def usage_of(answer: Any) -> CompletionUsage:

@@ -1,9 +1,7 @@
 """The Embeddings API of the simulator."""
 
-import ssl
 import struct
 from base64 import b64decode
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
@@ -11,34 +9,14 @@ import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+from openai import AsyncOpenAI
+from simulator_support import TLS, connect
 
 from runmeter.engine import Tokenizer, Usage
 from runmeter.simulator import Simulator
 from runmeter.simulator.embeddings import embed
 
 MODEL = "text-embedding-3-small"
-
-
-TLS = ssl.create_default_context()  # once: a client of its own would take longer to make one than most tests take
-
-
-def connect(url: str, **settings: Any) -> AsyncOpenAI:
-    settings = {"max_retries": 0, "http_client": DefaultAsyncHttpxClient(verify=TLS), **settings}
-    return AsyncOpenAI(base_url=url, api_key="sk-simulated", **settings)
-
-
-@pytest.fixture
-async def simulator() -> AsyncIterator[Simulator]:
-    simulator = Simulator()
-    async with simulator:
-        yield simulator
-
-
-@pytest.fixture
-async def client(simulator: Simulator) -> AsyncIterator[AsyncOpenAI]:
-    async with connect(simulator.url, _strict_response_validation=True) as client:
-        yield client
 
 
 def similarity(one: Any, other: Any) -> float:

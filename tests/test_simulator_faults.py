@@ -1,39 +1,17 @@
 """The simulator misbehaving on command, seen through the real client."""
 
-import ssl
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import httpx2
 import openai
 import pytest
-from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+from openai import AsyncOpenAI
+from simulator_support import TLS, connect
 
 from runmeter.simulator import Fault, Reply, Simulator
 
 MODEL = "gpt-6-luna"
-
-
-TLS = ssl.create_default_context()  # once: a client of its own would take longer to make one than most tests take
-
-
-def connect(url: str, **settings: Any) -> AsyncOpenAI:
-    settings = {"max_retries": 0, "http_client": DefaultAsyncHttpxClient(verify=TLS), **settings}
-    return AsyncOpenAI(base_url=url, api_key="sk-simulated", **settings)
-
-
-@pytest.fixture
-async def simulator() -> AsyncIterator[Simulator]:
-    simulator = Simulator()
-    async with simulator:
-        yield simulator
-
-
-@pytest.fixture
-async def client(simulator: Simulator) -> AsyncIterator[AsyncOpenAI]:
-    async with connect(simulator.url, _strict_response_validation=True) as client:
-        yield client
 
 
 async def ask(client: AsyncOpenAI, api: str = "responses", **settings: Any) -> Any:

@@ -1,8 +1,6 @@
 """The Responses API of the simulator, through the real client with strict validation."""
 
 import json
-import ssl
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -10,8 +8,9 @@ import httpx2
 import openai
 import pydantic
 import pytest
-from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+from openai import AsyncOpenAI
 from openai.types.responses import Response, ResponseFunctionToolCall, ResponseStreamEvent, ResponseUsage
+from simulator_support import TLS, connect
 
 from runmeter.engine import TokenCounter
 from runmeter.simulator import Fault, Reply, Simulator, ToolCall
@@ -40,27 +39,6 @@ WEATHER: Any = {
         "required": ["city", "unit"],
     },
 }
-
-
-TLS = ssl.create_default_context()  # once: a client of its own would take longer to make one than most tests take
-
-
-def connect(url: str, **settings: Any) -> AsyncOpenAI:
-    settings = {"max_retries": 0, "http_client": DefaultAsyncHttpxClient(verify=TLS), **settings}
-    return AsyncOpenAI(base_url=url, api_key="sk-simulated", **settings)
-
-
-@pytest.fixture
-async def simulator() -> AsyncIterator[Simulator]:
-    simulator = Simulator()
-    async with simulator:
-        yield simulator
-
-
-@pytest.fixture
-async def client(simulator: Simulator) -> AsyncIterator[AsyncOpenAI]:
-    async with connect(simulator.url, _strict_response_validation=True) as client:
-        yield client
 
 
 def usage_of(response: Response) -> ResponseUsage:

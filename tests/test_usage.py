@@ -23,8 +23,9 @@ from runmeter.engine.events import (
     Usage,
 )
 from runmeter.engine.pricing import CostEstimate, PriceBook
-from runmeter.engine.usage import MAX_AHEAD, MAX_NAMES, OTHER, RECENT_RUNS, UNKNOWN, UsageAggregator, UsageStatistics
+from runmeter.engine.usage import MAX_AHEAD, MAX_NAMES, RECENT_RUNS, UNKNOWN, UsageAggregator
 from runmeter.engine.usage_row import UsageRow, sum_rows
+from runmeter.engine.usage_statistics import OTHER, UsageStatistics
 
 BOOK = PriceBook()
 
