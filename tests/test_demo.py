@@ -133,3 +133,12 @@ def test_a_model_that_nobody_has_is_one_clear_error(folder: Path) -> None:
     wrong = DemoOptions(folder, 2, concurrency=2, model="gpt-nonsense", live=False, otlp=None)
     with pytest.raises(DemoError, match=r"every run failed: .*gpt-nonsense"):
         run_demo(wrong, screen())
+
+
+@pytest.mark.parametrize("width", [80, 104, 200])
+def test_no_number_is_cut_whatever_the_terminal(folder: Path, width: int) -> None:
+    console = Console(file=io.StringIO(), width=width)
+    assert run_demo(options(folder, 8), console) == 0
+    table = shown(console).split("Event bus")[0]
+    assert "…" not in table
+    assert "openai_func" in table

@@ -90,6 +90,8 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
         telemetry = _telemetry(options.otlp)
     except (NoDocuments, ConfigurationError) as error:
         raise DemoError(str(error)) from None
+    if options.svg is not None and not os.access(options.svg.absolute().parent, os.W_OK):
+        raise DemoError(f"--svg {options.svg}: cannot write to that folder, or there is none")
     if options.live and not os.environ.get("OPENAI_API_KEY"):
         raise DemoError("--live needs an API key: set OPENAI_API_KEY")
     console = console or make_console(record=options.svg is not None)
@@ -192,12 +194,12 @@ async def _work(
 
 def _show(console: Console, engine: Engine, keeper: RunKeeper) -> None:
     usage = engine.usage()
-    console.print(usage_table(usage))
+    console.print(usage_table(usage, console.width))
     console.print(Group("", bus_table(engine.statistics().bus)))
     if usage.total.executions:
         run_id, events = keeper.busiest()
         title = Text(f"A run's trace, {run_id}", style="italic")
-        console.print(Group("", title, trace_tree(events, run_id), ""))
+        console.print(Group("", title, trace_tree(events, run_id, console.width), ""))
 
 
 def _compare(console: Console, usage: Usage, simulator: Simulator) -> bool:

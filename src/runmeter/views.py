@@ -25,9 +25,11 @@ from runmeter.engine import (
 from runmeter.patterns import PatternRegistry, PatternType
 from runmeter.telemetry import TelemetryStatistics
 
-FIGURES = ("runs", "failed", "p50/p95/p99 s", "tokens in", "cached", "out", "tools", "cost")
-NAME, BAR, GUIDE = 32, 20, 4
-"""Characters of a trace's names, of its time line, and of the lines that one level of the tree draws before it."""
+FIGURES = ("runs", "fail", "p50/p95/p99 s", "tokens in", "cached", "out", "tools", "cost")
+WIDE = 104
+"""Characters that the tables want; with fewer they are set closer."""
+GUIDE = 4
+"""Characters that one level of a tree draws before its lines."""
 
 
 def duration(time_ns: int | None) -> str:
@@ -44,16 +46,27 @@ def seconds(time_ns: int | None) -> str:
     return f"{time_ns / 1e9:.2f}" if time_ns >= 1e8 else f"{time_ns / 1e9:.3f}"
 
 
-def _table(title: str) -> Table:
+def _table(title: str, *, wide: bool = True) -> Table:
     return Table(
-        title=title, title_justify="left", title_style="bold", header_style="dim", box=SIMPLE_HEAD, padding=(0, 1)
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="dim",
+        box=SIMPLE_HEAD,
+        padding=(0, int(wide)),
+        show_edge=wide,
     )
 
 
-def usage_table(usage: UsageStatistics) -> Table:
-    """One row for each pattern, and their sum."""
-    table = _table("Usage by pattern")
-    table.add_column("pattern", overflow="fold")  # on a narrow terminal names may break, numbers may not
+def usage_table(usage: UsageStatistics, width: int) -> Table:
+    """One row for each pattern, and their sum.
+
+    Args:
+        usage: What to show.
+        width: Characters there are. On a narrow terminal names may break, numbers may not.
+    """
+    table = _table("Usage by pattern", wide=width >= WIDE)
+    table.add_column("pattern", overflow="fold", min_width=11)
     for name in FIGURES:
         table.add_column(name, justify="right", no_wrap=True)
     for pattern, row in usage.by_pattern().items():
@@ -93,44 +106,43 @@ def bus_table(bus: BusStatistics) -> Table:
 class _Timeline:
     """The time that a trace covers, and the lines drawn along it."""
 
-    def __init__(self, origin_ns: int, span_ns: int) -> None:
+    def __init__(self, origin_ns: int, span_ns: int, width: int) -> None:
         self._origin_ns = origin_ns
         self._span_ns = max(1, span_ns)
+        self._wide = width >= WIDE
+        self._name, self._length = (32, 20) if self._wide else (27, 10)
 
     def line(self, name: str, style: str, start_ns: int, length_ns: int, note: str, depth: int) -> Table:
         """One line: name, time line, start, duration, note. The deeper, the less room for the name."""
         line = Table.grid(padding=(0, 1))
-        line.add_column(width=NAME - GUIDE * depth, no_wrap=True)
-        line.add_column(width=BAR, no_wrap=True)
-        line.add_column(width=9, justify="right", no_wrap=True)
+        offset_ns = start_ns - self._origin_ns
+        line.add_column(width=self._name - GUIDE * depth, no_wrap=True)
+        line.add_column(width=self._length, no_wrap=True)
+        line.add_column(width=9 if self._wide else 0, justify="right", no_wrap=True)
         line.add_column(width=8, justify="right", no_wrap=True)
         line.add_column(no_wrap=True)
-        offset_ns = start_ns - self._origin_ns
-        line.add_row(
-            Text(name, style=style),
-            Text(self._bar(offset_ns, length_ns), style=style),
-            Text(f"+{duration(offset_ns)}", style="dim"),
-            duration(length_ns),
-            note,
-        )
+        offset = f"+{duration(offset_ns)}" if self._wide else ""
+        bar = self._bar(offset_ns, length_ns)
+        line.add_row(Text(name, style=style), Text(bar, style=style), Text(offset, "dim"), duration(length_ns), note)
         return line
 
     def _bar(self, offset_ns: int, length_ns: int) -> str:
-        first = min(BAR - 1, max(0, offset_ns * BAR // self._span_ns))
-        width = max(1, min(BAR - first, round(length_ns * BAR / self._span_ns)))
+        first = min(self._length - 1, max(0, offset_ns * self._length // self._span_ns))
+        width = max(1, min(self._length - first, round(length_ns * self._length / self._span_ns)))
         return " " * first + "━" * width
 
 
-def trace_tree(events: Sequence[Event], run_id: str) -> Tree:
+def trace_tree(events: Sequence[Event], run_id: str, width: int) -> Tree:
     """A run with its model calls, tool calls and child runs, in order of time, each with its share of the run's time.
 
     Args:
         events: All events of the run and of the runs within it, in any order; others are left out.
         run_id: The run at the root.
+        width: Characters there are. A narrow terminal gets shorter lines.
     """
     (root,) = (event for event in events if isinstance(event, ExecutionStarted) and event.run_id == run_id)
     finished = _finished(events, run_id)
-    timeline = _Timeline(root.time_ns, finished.duration_ns if finished else 0)
+    timeline = _Timeline(root.time_ns, finished.duration_ns if finished else 0, width)
     return _run_tree(Tree(_run_line(timeline, root, finished, 0)), events, root, timeline, 1)
 
 
