@@ -96,6 +96,26 @@ def test_demo_without_a_collector_says_what_was_lost() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("missing", "arguments", "advice"),
+    [
+        ("rich", ["--version"], "pip install 'runmeter[cli]'"),
+        ("uvicorn", ["demo"], "pip install 'runmeter[simulator]'"),
+        ("starlette", ["simulator"], "pip install 'runmeter[simulator]'"),
+    ],
+)
+def test_a_missing_extra_is_named(missing: str, arguments: list[str], advice: str) -> None:
+    code = (
+        "import importlib.util as util, sys; find = util.find_spec;"
+        f"util.find_spec = lambda name, *rest: None if name == {missing!r} else find(name, *rest);"
+        f"sys.argv[1:] = {arguments!r}; from runmeter.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - our own code
+    assert done.returncode in (1, 2)
+    assert advice in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def start(*arguments: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-u", "-m", "runmeter", *arguments]
     return subprocess.Popen(  # noqa: S603 - our own command

@@ -3,8 +3,8 @@
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -88,14 +88,15 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
     try:
         documents = load_documents(options.folder)
         telemetry = _telemetry(options.otlp)
-    except (NoDocuments, ConfigurationError) as error:
+        simulator = None if options.live else Simulator()
+    except (NoDocuments, ConfigurationError, ImportError) as error:
         raise DemoError(str(error)) from None
     if options.svg is not None and not os.access(options.svg.absolute().parent, os.W_OK):
         raise DemoError(f"--svg {options.svg}: cannot write to that folder, or there is none")
     if options.live and not os.environ.get("OPENAI_API_KEY"):
         raise DemoError("--live needs an API key: set OPENAI_API_KEY")
     console = console or make_console(record=options.svg is not None)
-    code = anyio.run(_demo, options, documents, telemetry, console)
+    code = anyio.run(_demo, options, documents, telemetry, simulator, console)
     if options.svg is not None:
         console.save_svg(str(options.svg), title="runmeter demo")
     return code
@@ -106,13 +107,19 @@ def make_console(*, record: bool) -> Console:
     return Console(width=None if sys.stdout.isatty() else 112, record=record)
 
 
-async def _demo(options: DemoOptions, documents: Documents, telemetry: OpenTelemetry | None, console: Console) -> int:
+async def _demo(
+    options: DemoOptions,
+    documents: Documents,
+    telemetry: OpenTelemetry | None,
+    simulator: Simulator | None,
+    console: Console,
+) -> int:
     keeper = RunKeeper()
     registry = PatternRegistry()
     where = "the OpenAI API" if options.live else "a simulated API"
     texts = f"{len(documents.texts)} document{'s' if len(documents.texts) > 1 else ''}"
     console.print(f"{options.runs:,} runs over {texts} on {where}, {options.concurrency} at a time")
-    async with _service(options) as (simulator, url):
+    async with simulator or nullcontext() as url:
         patterns = [_pattern(registry, kind, options.model, documents, url) for kind in PATTERNS]
         async with Engine(usage=registry.usage, telemetry=telemetry) as engine:
             engine.subscribe(keeper, name="trace view", lane="lossy", capacity=100_000)
@@ -130,17 +137,6 @@ async def _demo(options: DemoOptions, documents: Documents, telemetry: OpenTelem
         console.print("[yellow]interrupted: this is what was counted until then[/]")
         return INTERRUPTED
     return 0 if agreed and not outcome.errors else 1
-
-
-@asynccontextmanager
-async def _service(options: DemoOptions) -> AsyncIterator[tuple[Simulator | None, str | None]]:
-    """What answers the patterns' requests: a simulator of our own at some URL, or the real API."""
-    if options.live:
-        yield None, None
-        return
-    simulator = Simulator()
-    async with simulator as url:
-        yield simulator, url
 
 
 def _pattern(
