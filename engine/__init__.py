@@ -34,7 +34,8 @@ from .events import (
 )
 from .execution import Execution, RunInfo, Runtime, current_execution
 from .histogram import Histogram, HistogramSnapshot
-from .operations import AssistantCall, ModelCall, ModelRequest, ToolCall
+from .loop import is_own_failure
+from .operations import AssistantCall, ModelCall, ModelRequest, ToolCall, error_message
 from .pattern import Pattern
 from .pricing import CostEstimate, PriceBook
 from .result import RunResult
@@ -105,4 +106,6 @@ __all__ = [
     "UsageRow",
     "UsageStatistics",
     "current_execution",
+    "error_message",
+    "is_own_failure",
 ]
