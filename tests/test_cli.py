@@ -57,6 +57,8 @@ def test_patterns_lists_all_twelve() -> None:
         (["demo", "/no/such/folder"], "does not exist"),
         (["demo", "--live"], "set OPENAI_API_KEY"),
         (["demo", "--svg", "/no/such/folder/x.svg"], "cannot write to that folder"),
+        (["demo", "--otlp", "http://[bad"], "give a URL such as"),
+        (["demo", "--otlp", "http://here:99999"], "give a URL such as"),
         (["demo", "--otlp", "nonsense"], "give a URL such as http://localhost:4317"),
         (["demo", "--model", "gpt-4-1106-preview", "--runs", "1"], "gpt-4-1106-preview"),
         (["simulator", "--port", "99999"], "is not in the range"),

@@ -49,3 +49,9 @@ def test_the_tools_look_into_the_documents() -> None:
     documents = Documents({"a": "bees make honey", "b": "cows give milk"})
     assert documents.find_passages("who gives milk, cows?", limit=1) == ["b: cows give milk"]
     assert documents.count_words("to be or not to be") == {"words": 6, "different": 4}
+
+
+def test_a_file_whose_name_is_no_text_can_be_asked_about(tmp_path: Path) -> None:
+    (tmp_path / "caf\udce9.md").write_text("Coffee.")
+    documents = load_documents(tmp_path)
+    assert documents.questions(1)[0].encode()

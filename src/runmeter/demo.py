@@ -121,7 +121,7 @@ async def _demo(
     console.print(f"{options.runs:,} runs over {texts} on {where}, {options.concurrency} at a time")
     async with simulator or nullcontext() as url:
         patterns = [_pattern(registry, kind, options.model, documents, url) for kind in PATTERNS]
-        async with Engine(usage=registry.usage, telemetry=telemetry) as engine:
+        async with Engine(usage=registry.usage, telemetry=telemetry, max_concurrent_runs=options.concurrency) as engine:
             engine.subscribe(keeper, name="trace view", lane="lossy", capacity=100_000)
             outcome = await _work(engine, patterns, documents.questions(options.runs), options.concurrency, console)
         await registry.aclose()
@@ -164,7 +164,7 @@ async def _work(
         outcomes = await engine.map(
             pattern,
             share,
-            concurrency=max(1, concurrency // len(patterns)),
+            concurrency=concurrency,
             on_error="collect",
             progress=lambda *_: progress.advance(bar),
         )
@@ -213,12 +213,16 @@ def _compare(console: Console, usage: Usage, simulator: Simulator) -> bool:
 def _telemetry(otlp: str | None) -> OpenTelemetry | None:
     if otlp is None:
         return None
-    url = urlsplit(otlp)
+    try:
+        url = urlsplit(otlp)
+        port = url.port
+    except ValueError:  # half a bracket, or a port beyond 65535
+        url, port = urlsplit(""), None
     if url.scheme not in ("http", "https") or not url.hostname:
         raise DemoError(f"--otlp {otlp}: give a URL such as http://localhost:4317")
     return configure(
         endpoint=otlp,
-        protocol="http/protobuf" if url.port == 4318 else "grpc",
+        protocol="http/protobuf" if port == 4318 else "grpc",
         metrics_exporter="none",  # Jaeger takes traces alone
         service_name=os.environ.get("OTEL_SERVICE_NAME", "runmeter-demo"),
     )

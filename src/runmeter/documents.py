@@ -87,7 +87,8 @@ def load_documents(folder: Path | None) -> Documents:
             continue
         total += len(text)
         if text.strip():
-            texts[str(path.relative_to(folder))] = text
+            name = str(path.relative_to(folder))
+            texts[name.encode("utf-8", "replace").decode()] = text  # a file's name need not be valid text
         if total > MAX_CHARACTERS:
             break
     if not texts:

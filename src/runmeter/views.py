@@ -192,7 +192,11 @@ def _finished(events: Iterable[Event], run_id: str) -> ExecutionFinished | None:
 def _outcome(finished: ExecutionFinished | None) -> str:
     if finished is None:
         return "[red]unfinished[/]"
-    return "[green]ok[/]" if finished.status is Status.OK else f"[red]{finished.status}: {finished.error_type}[/]"
+    return (
+        "[green]ok[/]"
+        if finished.status is Status.OK
+        else f"[red]{finished.status}: {escape(str(finished.error_type))}[/]"
+    )
 
 
 def error_summary(errors: Sequence[Exception]) -> Text:
@@ -209,7 +213,7 @@ def export_summary(telemetry: TelemetryStatistics, url: str) -> Text:
     """How much of the telemetry reached the collector."""
     text = Text(f"telemetry to {url}: {telemetry.spans:,} spans")
     for exporter in telemetry.exporters:
-        lost = exporter.failed + exporter.dropped
+        lost = exporter.taken - exporter.sent
         text.append(f"; {exporter.name}: {exporter.sent:,} sent, ")
         text.append(f"{lost:,} not delivered", style="red" if lost else "")
     return text
