@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from runmeter.engine import ConfigurationError
 
-from .openai.client import Clients
+from .openai.client import Clients, check_key, load_library
 from .tools import FunctionResult, Toolbox, ToolLike
 
 DEFAULT_MODEL = "gpt-6-luna"
@@ -26,6 +26,7 @@ ApiKey: TypeAlias = str | Callable[[], Awaitable[str]]
 Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
 AtLeastOne: TypeAlias = Annotated[int, Meta(ge=1)]
+Name: TypeAlias = Annotated[str, Meta(min_length=1)]
 
 
 class PatternType(StrEnum):
@@ -58,7 +59,7 @@ class PatternConfig:
         ConfigurationError: a value has the wrong type or lies outside its range.
     """
 
-    name: str | None = None
+    name: Name | None = None
     """What the pattern is called in statistics and traces; by default its type."""
     system_prompt: str | None = None
     """Instructions before all messages."""
@@ -93,11 +94,12 @@ class OpenAIPatternConfig(PatternConfig):
         ConfigurationError: a value has the wrong type or lies outside its range, or an id is one of the Assistants API.
     """
 
-    openai_model: str = DEFAULT_MODEL
+    openai_model: Name = DEFAULT_MODEL
     openai_temperature: Annotated[float, Meta(ge=0, le=2)] | None = 0.1
     """Sent only to models that take it: current reasoning models refuse it."""
-    openai_max_tokens: AtLeastOne | None = None
-    """Output tokens of one answer, reasoning included."""
+    openai_max_tokens: Annotated[int, Meta(ge=16)] | None = None
+    """Output tokens of one answer, reasoning included. The API takes no less than 16 (Responses API reference,
+    `max_output_tokens`, 2026-11)."""
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     service_tier: str | None = None
     """`default`, `flex`, `priority` …; what was served, not what was asked for, is what is billed and reported."""
@@ -105,8 +107,10 @@ class OpenAIPatternConfig(PatternConfig):
     """Whether OpenAI keeps the answers, so that `previous_response_id` can refer to them."""
 
     assistant_id: str | None = None
-    """The assistant's name in statistics. Not an id of the Assistants API, which is gone."""
+    """The assistant's name in statistics. Not an id of the Assistants API, which is gone. This and the next field,
+    `thread_id` and `persistent_thread` are for the assistant and conversation patterns; others do not read them."""
     assistant_instructions: str | None = None
+    """The assistant's instructions. Other patterns read `system_prompt`."""
     assistant_tools: tuple[Mapping[str, Any], ...] = ()
     """Definitions of tools that OpenAI itself runs, such as `{"type": "web_search"}`."""
     thread_id: str | None = None
@@ -119,11 +123,14 @@ class OpenAIPatternConfig(PatternConfig):
     parallel_tool_calls: bool = True
     """Whether the model may call several functions at once, and whether these then run at once."""
     stream_responses: bool = False
-    """Stream answers even where nobody listens: then the time to the first chunk is known."""
+    """Stream answers even where nobody listens: then the time to the first chunk is known. Read by the `openai_*`
+    patterns; the others stream where somebody listens."""
     enable_token_counting: bool = True
-    """Count locally where the API reports no usage; it is then marked as an estimate. False leaves it unknown."""
+    """Count locally where the API reports no usage; it is then marked as an estimate. False leaves it unknown.
+    Read by the `openai_*` patterns; the others never estimate."""
     cost_tracking_enabled: bool = True
-    """False leaves the pattern's `estimated_cost_usd` in the registry's statistics empty."""
+    """False leaves `estimated_cost_usd` empty in the registry's statistics of this name, as long as instances of that
+    name are in use and all of them say so."""
 
     base_url: str | None = None
     """By default `OPENAI_BASE_URL` or OpenAI's own."""
@@ -132,7 +139,8 @@ class OpenAIPatternConfig(PatternConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_key(type(self).__name__, self.api_key)
+        if self.api_key is not None and not callable(self.api_key):
+            check_key(f"{type(self).__name__}.api_key", self.api_key)
         for name, prefix in (("assistant_id", "asst_"), ("thread_id", "thread_")):
             value = getattr(self, name)
             if value is not None and value.startswith(prefix):
@@ -183,7 +191,7 @@ class BasePattern(ABC):
         check_config(self.pattern_type, self.config_type, config)
         self.config = config
         parallel = not isinstance(config, OpenAIPatternConfig) or config.parallel_tool_calls
-        self.toolbox = Toolbox(tools or (), timeout=config.tool_timeout, parallel=parallel)
+        self.toolbox = Toolbox(tools, timeout=config.tool_timeout, parallel=parallel)
         self.ws_streaming = ws_streaming
 
     @property
@@ -199,6 +207,10 @@ class BasePattern(ABC):
             messages: A string, OpenAI dicts or LangChain messages.
             context: What this run is told beyond its messages; each pattern says what it reads.
         """
+
+    @classmethod  # noqa: B027 - a pattern may be built on nothing
+    def preload(cls) -> None:
+        """Import what the pattern is built on, which takes a second, now and not in its first run."""
 
     async def aclose(self) -> None:
         """Close what the pattern holds open. It opens anew if it is used again."""
@@ -229,6 +241,11 @@ class OpenAIBasePattern(BasePattern):
         super().__init__(config, tools, ws_streaming)
         self.clients = Clients(self.config.api_key, self.config.base_url, self.config.request_timeout)
 
+    @classmethod
+    def preload(cls) -> None:
+        """Import the OpenAI client now."""
+        load_library()
+
     async def aclose(self) -> None:
         """Close the clients. The pattern makes new ones if it is used again."""
         await self.clients.aclose()
@@ -243,12 +260,6 @@ def check_config(pattern: str, needed: type[PatternConfig], config: object) -> N
     if not isinstance(config, needed):
         given = f"the class {config.__name__}" if isinstance(config, type) else type(config).__name__
         raise ConfigurationError(f"pattern {str(pattern)!r} needs a config of type {needed.__name__}, not {given}")
-
-
-def _check_key(config: str, key: object) -> None:
-    if not (key is None or isinstance(key, str) or callable(key)):
-        # Not the value: it may be a key in some other shape.
-        raise ConfigurationError(f"{config}.api_key: expected a string or an async function, got {type(key).__name__}")
 
 
 @cache

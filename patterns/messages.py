@@ -4,15 +4,18 @@ Taken are a string, Chat Completions messages, Responses items, the OpenAI clien
 or several, also mixed.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-import msgspec
-
 from runmeter.engine import ConfigurationError
+
+from .text import valid, valid_text
 
 Item: TypeAlias = dict[str, Any]
 
+_KEPT = ("id", "type", "role", "status", "phase")
+"""What a message says beside its content that the Responses API knows."""
 _LANGCHAIN_ROLES = {
     "human": "user",
     "ai": "assistant",
@@ -28,7 +31,13 @@ def to_items(messages: Any) -> list[Item]:
     Raises:
         ConfigurationError: something is no message, or there is none.
     """
-    items = [item for message in as_sequence(messages) for item in _items_of(message)]
+    items: list[Item] = []
+    for message in as_sequence(messages):
+        try:
+            items += map(valid, _items_of(message))
+        except (TypeError, AttributeError, KeyError) as error:
+            # Not the message itself: it may be long, and is nobody else's business.
+            raise ConfigurationError(f"a message is not built as OpenAI's are: {error!r}") from error
     if not items:
         raise ConfigurationError("there are no messages")
     return items
@@ -49,6 +58,8 @@ def _items_of(message: Any) -> Iterator[Item]:
     role = message.get("role")
     if role in ("tool", "function"):
         call_id = message.get("tool_call_id") or message.get("name")
+        if not call_id:
+            raise ConfigurationError("a tool's message needs a tool_call_id: the id of the call it answers")
         yield {"type": "function_call_output", "call_id": call_id, "output": _text(message.get("content"))}
         return
     if role not in ("user", "assistant", "system", "developer"):
@@ -56,11 +67,8 @@ def _items_of(message: Any) -> Iterator[Item]:
     calls = message.get("tool_calls") or ()
     content = message.get("content")
     if content or not calls:
-        # What else the message says (its id, name or phase) stays as it is.
-        rest = {
-            key: value for key, value in message.items() if key not in ("content", "tool_calls") and value is not None
-        }
-        yield {**rest, "content": _content(content, assistant=role == "assistant")}
+        kept = {key: message[key] for key in _KEPT if message.get(key) is not None}
+        yield {**kept, "content": _content(content, assistant=role == "assistant")}
     for call in calls:
         function = call.get("function") or call.get("custom") or {}
         yield {
@@ -93,7 +101,7 @@ def _from_langchain(message: Any) -> Item:
     if role == "tool":
         item["tool_call_id"] = message.tool_call_id
     calls = [
-        (call["id"], call["name"], msgspec.json.encode(call["args"]).decode())
+        (call["id"], call["name"], valid_text(json.dumps(call["args"], ensure_ascii=False, separators=(",", ":"))))
         for call in getattr(message, "tool_calls", ())
     ] + [(call["id"], call["name"], call["args"] or "") for call in getattr(message, "invalid_tool_calls", ())]
     if calls:
@@ -106,6 +114,8 @@ def _from_langchain(message: Any) -> Item:
 def _content(content: Any, *, assistant: bool) -> Any:
     if content is None or isinstance(content, str):
         return content or ""
+    if isinstance(content, Mapping):
+        raise ConfigurationError("a message's content is a string, or a list of parts")
     return [part for each in content if (part := _part(each, assistant=assistant)) is not None]
 
 

@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import import_module
 from typing import Any, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 from runmeter.engine import Clock, ConfigurationError, Status, SystemClock, UsageAggregator
 
 from .base import DEFAULT_MODEL, BasePattern, OpenAIPatternConfig, PatternConfig, PatternType, check_config
 from .errors import MissingFramework, UnknownPattern
 from .statistics import UsageStats, report_events, stats_of
-from .tools import ToolLike
+from .tools import ToolLike, as_tools
 
 DEFAULTS = {
     PatternType.AUGMENTED_LLM: "runmeter.patterns.langgraph.augmented_llm:AugmentedLLMPattern",
@@ -59,7 +59,7 @@ class _Registration:
             raise MissingFramework(self.name, self.framework, library) from error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class _Record:
     """What the registry knows of an instance. It must not hold the instance itself, or that would live for ever."""
 
@@ -84,8 +84,7 @@ class PatternRegistry:
         self.usage = UsageAggregator() if usage is None else usage
         self._clock = clock or SystemClock()
         self._registrations: dict[str, _Registration] = {}
-        self._instances: WeakKeyDictionary[BasePattern, _Record] = WeakKeyDictionary()
-        self._uncosted: set[str] = set()
+        self._instances: WeakValueDictionary[_Record, BasePattern] = WeakValueDictionary()
         self._lock = threading.RLock()
         for pattern_type, path in DEFAULTS.items():
             self.register(pattern_type, path)
@@ -124,6 +123,18 @@ class PatternRegistry:
             if name in self._registrations and not replace:
                 raise ConfigurationError(f"pattern {name!r} is registered already; replace=True takes its place")
             self._registrations[name] = _Registration(name, framework, pattern)
+
+    def preload(self, *pattern_types: PatternType | str) -> None:
+        """Import what patterns are built on, now and not while something waits for their first run.
+
+        Raises:
+            UnknownPattern: one of them is not registered.
+            MissingFramework: the library it is built on is not installed.
+        """
+        for name in map(str, pattern_types):
+            if name not in self._registrations:
+                raise UnknownPattern(name, self.available)
+            self._registrations[name].load().preload()
 
     @property
     def available(self) -> tuple[str, ...]:
@@ -186,7 +197,7 @@ class PatternRegistry:
         needed = OpenAIPatternConfig if registration.framework == "openai" else PatternConfig
         config = needed() if config is None else config
         check_config(name, needed, config)
-        tools = tuple(tools or ())
+        tools = as_tools(tools)
         recipe = (name, config, tools, ws_streaming, options) if cached else None
         with self._lock:
             pattern = self._find(recipe) if recipe else None
@@ -200,7 +211,7 @@ class PatternRegistry:
         with self._lock:
             known = [
                 PatternInstance(pattern, record.name, record.framework, record.created_at)
-                for pattern, record in self._instances.items()
+                for record, pattern in self._instances.items()
             ]
         return tuple(sorted(known, key=lambda instance: instance.created_at))
 
@@ -221,13 +232,12 @@ class PatternRegistry:
 
     def _keep(self, pattern: BasePattern, registration: _Registration, recipe: tuple[Any, ...] | None) -> None:
         created_at = datetime.fromtimestamp(self._clock.time_ns() / 1e9, UTC)
-        self._instances[pattern] = _Record(registration.name, registration.framework, created_at, recipe)
-        if not getattr(pattern.config, "cost_tracking_enabled", True):
-            self._uncosted.add(pattern.name)
+        # By record, since a pattern may be unhashable, or equal to another: a dataclass is.
+        self._instances[_Record(registration.name, registration.framework, created_at, recipe)] = pattern
 
     def _find(self, recipe: tuple[Any, ...]) -> BasePattern | None:
         """An instance made of the same things: an equal config, and else the very same objects."""
-        for pattern, record in self._instances.items():
+        for record, pattern in self._instances.items():
             if record.recipe is not None and _is_same(record.recipe, recipe):
                 return pattern
         return None
@@ -270,13 +280,22 @@ class PatternRegistry:
         """
         snapshot = self.usage.snapshot()
         rows = snapshot.by_pattern()
+        uncosted = self._uncosted()
         if pattern_type is not None:
             name = str(pattern_type)
             row = rows.get(name) or type(snapshot.total)()
-            return stats_of(row, with_cost=name not in self._uncosted)
+            return stats_of(row, with_cost=name not in uncosted)
         total = stats_of(snapshot.total)
-        total["by_pattern"] = {name: stats_of(row, with_cost=name not in self._uncosted) for name, row in rows.items()}
+        total["by_pattern"] = {name: stats_of(row, with_cost=name not in uncosted) for name, row in rows.items()}
         return total
+
+    def _uncosted(self) -> set[str]:
+        """The names of which every instance in use has its cost tracking switched off."""
+        with self._lock:
+            tracked = [
+                (each.name, getattr(each.config, "cost_tracking_enabled", True)) for each in self._instances.values()
+            ]
+        return {name for name, _ in tracked} - {name for name, is_tracked in tracked if is_tracked}
 
 
 def _is_pattern_class(value: object) -> bool:

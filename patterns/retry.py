@@ -44,9 +44,10 @@ TRANSIENT_CODES = frozenset(
         "conversation_locked",
         "request_timeout",
         "stream_cut",
+        "client_closed",
     }
 )
-"""Pass, whatever status they come with; in a stream they come with none. The last two are ours."""
+"""Pass, whatever status they come with; in a stream they come with none. The last three are ours."""
 _TRANSIENT_STATUSES = (408, 409, 429)
 _CONNECTION_ERRORS = frozenset({"APIConnectionError", "TransportError", "ConnectionError", "TimeoutError"})
 """Names of classes: the client's, httpx's and Python's own."""
@@ -57,7 +58,7 @@ class RetryPolicy:
     """When to try again, and after how long.
 
     Raises:
-        ConfigurationError: a number is negative.
+        ConfigurationError: a number is negative, or none.
     """
 
     max_retries: int = 2
@@ -72,7 +73,8 @@ class RetryPolicy:
     """Between 0 and 1: delays vary by a quarter, lest all clients come back at once."""
 
     def __post_init__(self) -> None:
-        if min(self.max_retries, self.first_delay, self.max_delay, self.max_retry_after) < 0:
+        numbers = (self.max_retries, self.first_delay, self.max_delay, self.max_retry_after)
+        if not all(number >= 0 for number in numbers):  # NaN is not, either
             raise ConfigurationError("a retry policy's numbers must not be negative")
 
     def delay(self, error: BaseException, attempt: int) -> float | None:

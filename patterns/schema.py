@@ -4,7 +4,9 @@ A function's parameters become the fields of a msgspec struct. msgspec writes th
 it, so what the model is told and what it is held to are one thing.
 """
 
+import functools
 import inspect
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
@@ -89,14 +91,18 @@ def arguments_of(function: Callable[..., Any], descriptions: Mapping[str, str]) 
         descriptions: What its docstring says of each parameter.
 
     Raises:
-        ConfigurationError: the signature has `*args`, `**kwargs` or position-only parameters, or a type has no JSON
-            form.
+        ConfigurationError: the signature cannot be read, has `*args`, `**kwargs` or position-only parameters, or a
+            type has no JSON form.
     """
     hints = _hints_of(function)
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"its signature cannot be read: {error}") from error
     fields = []
     defaults: Schema = {}
     texts = dict(descriptions)
-    for name, parameter in inspect.signature(function).parameters.items():
+    for name, parameter in signature.parameters.items():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise ConfigurationError(f"parameter {parameter} cannot be given by name, as a model must")
         kind = hints.get(name, Any)
@@ -121,18 +127,30 @@ def arguments_from_schema(schema: Mapping[str, Any]) -> Arguments:
     Raises:
         ConfigurationError: the schema is not that of an object.
     """
+    if not isinstance(schema, Mapping):
+        raise ConfigurationError(f"a tool's schema is a dict, not {schema!r}")
     schema = {"type": "object", "properties": {}, **schema}
     if schema["type"] != "object":
         raise ConfigurationError(f"a tool's arguments are an object, not of type {schema['type']!r}")
-    required = schema.get("required", ())
-    fields = [(name, _type_of(part), name in required) for name, part in schema["properties"].items()]
+    properties, required = schema["properties"], schema.get("required", ())
+    if not isinstance(properties, Mapping) or not isinstance(required, list | tuple):
+        raise ConfigurationError("in a tool's schema, properties must be an object and required an array")
+    fields = [(name, _type_of(part), name in required) for name, part in properties.items()]
     return Arguments(fields, schema=schema, closed=schema.get("additionalProperties") is False)
+
+
+_SECTION = re.compile(
+    r"^(?:Args|Arguments|Parameters|Keyword Args|Keyword Arguments|Other Parameters|Returns?|Yields?|Raises|Warns"
+    r"|Warnings?|Attributes|Examples?|Notes?|References|See Also|Todo):[ \t]*$",
+    re.MULTILINE,
+)
+"""Google-style sections. Source: Napoleon's list, sphinx-doc.org/en/master/usage/extensions/napoleon.html (2026-11)."""
 
 
 def parse_docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     """A docstring's text before its sections, and what its Google-style `Args:` section says of each parameter."""
     text = inspect.getdoc(function) or ""
-    summary = re.split(r"^\w[\w ]*:\s*$", text, maxsplit=1, flags=re.MULTILINE)[0].strip()
+    summary = _SECTION.split(text, maxsplit=1)[0].strip()
     section = re.search(r"^Arg(?:ument)?s:\s*\n(.*?)(?=^\S|\Z)", text, flags=re.MULTILINE | re.DOTALL)
     if section is None:
         return summary, {}
@@ -165,6 +183,8 @@ def strict(schema: Mapping[str, Any]) -> Schema:
 
 def _strict_value(key: str, value: Any) -> Any:
     if key in ("properties", "$defs"):
+        if not all(isinstance(part, Mapping) for part in value.values()):
+            raise ConfigurationError("strict mode needs a schema for each property, not true or false")
         return {name: strict(part) for name, part in value.items()}
     if key in ("anyOf", "allOf", "oneOf"):
         return [strict(part) for part in value]
@@ -233,13 +253,13 @@ def _read_pydantic(kind: Any, value: Any) -> Any:
 
 
 def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
-    while hasattr(function, "func"):  # functools.partial
+    while isinstance(function, functools.partial):
         function = function.func
     if not inspect.isroutine(function):
         function = type(function).__call__
     try:
         return get_type_hints(function, include_extras=True)
-    except NameError as error:
+    except Exception as error:  # whatever the evaluation of a string may raise
         raise ConfigurationError(f"its annotations cannot be read: {error}") from error
 
 
@@ -256,7 +276,9 @@ def _annotated_text(kind: Any) -> str | None:
 
 def _set_default(schema: Schema, value: Any) -> None:
     try:
-        schema["default"] = msgspec.to_builtins(value)
+        default = msgspec.to_builtins(value)
+        json.dumps(default, allow_nan=False)
+        schema["default"] = default
     except (TypeError, ValueError):
         return  # it has no JSON form: the model is not told, Python still uses it
 
@@ -275,7 +297,8 @@ def _type_of(schema: Any) -> Any:
     """The Python type of what a JSON schema allows, or `Any` where that takes more than a type."""
     if not isinstance(schema, Mapping):
         return Any
-    if choices := schema.get("enum"):
+    choices = schema.get("enum")
+    if choices and isinstance(choices, list | tuple):
         plain = all(isinstance(choice, str) for choice in choices) or all(type(choice) is int for choice in choices)
         return Literal[tuple(choices)] if plain else Any
     match schema.get("type"):

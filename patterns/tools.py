@@ -6,26 +6,34 @@ what goes wrong is the model's answer, and is recorded as the call's error.
 
 import functools
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, TypeVar
 from uuid import UUID, uuid4
 
 import anyio
 import anyio.to_thread
 import msgspec
+from anyio.lowlevel import RunVar
 
-from runmeter.engine import ConfigurationError, current_execution
+from runmeter.engine import ConfigurationError, current_execution, is_own_failure
 
 from .errors import AnswerCutOff, CallLimitReached, ToolError, ToolFailed, ToolTimeout, UnknownTool
 from .schema import Arguments, Schema, arguments_from_schema, arguments_of, parse_docstring, strict
+from .text import valid_text
 
 ToolLike: TypeAlias = Any
 """A `Tool`, a plain function, a LangChain tool, or a dict with a schema and a `handler`."""
 
 metered_tool_run: ContextVar[UUID | None] = ContextVar("runmeter_metered_tool_run", default=None)
 """LangChain's id of a tool run that is a function call already: a callback handler must not count it again."""
+
+MAX_THREADS = 40
+"""Sync tools at work at once in an event loop, those not counted that nobody waits for any longer."""
+_threads: RunVar[anyio.CapacityLimiter] = RunVar("runmeter_tool_threads")
+_T = TypeVar("_T")
 
 
 class FunctionRequest(msgspec.Struct, frozen=True):
@@ -65,6 +73,12 @@ class Tool:
     """Whether the API makes the model keep to the schema, which it then sees in strict form."""
 
     def __post_init__(self) -> None:
+        # Source: function tools in the API reference, developers.openai.com/api/reference (2026-11).
+        name: object = self.name  # LangChain's, for one, are whatever they are
+        if not isinstance(name, str) or not re.fullmatch("[a-zA-Z0-9_-]{1,64}", name):
+            raise ConfigurationError(
+                f"tool {self.name!r}: a tool's name has 1 to 64 letters, digits, _ and -; give it one with name="
+            )
         if self.timeout is not None and not self.timeout > 0:
             raise ConfigurationError(f"tool {self.name!r}: timeout must be positive, is {self.timeout}")
         try:
@@ -89,7 +103,8 @@ class Tool:
     ) -> Self:
         """Make a tool of a plain function, sync or async. A sync one runs in a worker thread.
 
-        A thread cannot be stopped: after a timeout or a cancellation it goes on, and its result is dropped.
+        A thread cannot be stopped: after a timeout or a cancellation it goes on, and its result is dropped. One that
+        never returns keeps the process from exiting.
 
         Args:
             function: Its type hints become the schema. Its docstring describes it, a Google-style `Args:` section or
@@ -126,14 +141,18 @@ class Tool:
         Raises:
             ConfigurationError: the definition has no name or handler, or its schema is not that of an object.
         """
-        definition = {**definition, **definition.get("function", {})}
+        nested = definition.get("function")
+        definition = {**definition, **(nested if isinstance(nested, Mapping) else {})}
         name, handler = definition.get("name"), definition.get("handler")
         if not isinstance(name, str) or not callable(handler):
             raise ConfigurationError(
                 f"a tool given as a dict needs a 'name' and a callable 'handler'; got the keys {sorted(definition)}"
             )
         schema = definition.get("inputSchema") or definition.get("input_schema") or definition.get("parameters") or {}
-        arguments = arguments_from_schema(schema)
+        try:
+            arguments = arguments_from_schema(schema)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"tool {name!r}: {error}") from error
         if strict is None:
             strict = bool(definition.get("strict", False))
         description = definition.get("description") or ""
@@ -188,6 +207,19 @@ def as_tool(tool: ToolLike) -> Tool:
     raise ConfigurationError(f"{tool!r} is no tool: give a function, a LangChain tool, a dict with a schema, or a Tool")
 
 
+def as_tools(tools: Any) -> tuple[ToolLike, ...]:
+    """Several tools, or none.
+
+    Raises:
+        ConfigurationError: it is one tool, and not a list of one, or none at all.
+    """
+    if tools is None:
+        return ()
+    if not isinstance(tools, Iterable) or isinstance(tools, str | Mapping) or hasattr(tools, "tool_call_schema"):
+        raise ConfigurationError(f"tools must be a list, also if there is one only; got {tools!r}")
+    return tuple(tools)
+
+
 class Toolbox:
     """The tools of a pattern, by name.
 
@@ -200,9 +232,11 @@ class Toolbox:
         ConfigurationError: two tools have one name, or something is no tool.
     """
 
-    def __init__(self, tools: Iterable[ToolLike] = (), *, timeout: float | None = None, parallel: bool = True) -> None:
+    def __init__(
+        self, tools: Iterable[ToolLike] | None = None, *, timeout: float | None = None, parallel: bool = True
+    ) -> None:
         self._tools: dict[str, Tool] = {}
-        for tool in map(as_tool, tools):
+        for tool in map(as_tool, as_tools(tools)):
             if tool.name in self._tools:
                 raise ConfigurationError(f"there are two tools {tool.name!r}")
             self._tools[tool.name] = tool
@@ -229,7 +263,7 @@ class Toolbox:
         Returns:
             One result for each request, in their order.
         """
-        results: list[FunctionResult | None] = [None] * len(requests)
+        results: dict[int, FunctionResult] = {}
 
         async def put(number: int, request: FunctionRequest) -> None:
             results[number] = await self._call(request)
@@ -243,7 +277,10 @@ class Toolbox:
             for number, request in enumerate(requests[:allowed]):
                 await put(number, request)
         refusal = CallLimitReached(limit) if complete else AnswerCutOff()
-        return [result or _failure(request, refusal) for request, result in zip(requests, results, strict=True)]
+        return [
+            results[number] if number < allowed else _failure(request, refusal)
+            for number, request in enumerate(requests)
+        ]
 
     async def _call(self, request: FunctionRequest) -> FunctionResult:
         with current_execution().function_call(request.name, request.call_id) as call:
@@ -252,9 +289,11 @@ class Toolbox:
                 if tool is None:
                     raise UnknownTool(request.name, self._tools)
                 output = await tool.run(request.arguments, request.call_id, timeout=self._timeout)
-            except Exception as error:
+            except BaseException as error:
+                if not is_own_failure(error):
+                    raise
                 result = _failure(request, error)
-                call.fail(result.error_type or "", str(error))
+                call.fail(type(error).__qualname__, _message_of(error))
                 return result
         return FunctionResult(request.name, request.call_id, request.arguments, output)
 
@@ -262,11 +301,11 @@ class Toolbox:
 def render(value: Any) -> str:
     """What a tool returned, as the model is told it: a string as it is, anything else as JSON."""
     if isinstance(value, str):
-        return value
+        return valid_text(value)
     try:
         return msgspec.json.encode(value, enc_hook=_to_plain).decode()
     except (TypeError, ValueError, RecursionError):
-        return str(value)
+        return valid_text(str(value))
 
 
 def _to_plain(value: Any) -> Any:
@@ -275,10 +314,31 @@ def _to_plain(value: Any) -> Any:
     return dump(mode="json") if callable(dump) else str(value)
 
 
-def _failure(request: FunctionRequest, error: Exception) -> FunctionResult:
-    name = type(error).__qualname__
-    output = f"Error: {error}" if isinstance(error, ToolError) else f"Error: {name}: {error}"
+def _failure(request: FunctionRequest, error: BaseException) -> FunctionResult:
+    name, message = type(error).__qualname__, _message_of(error)
+    output = f"Error: {message}" if isinstance(error, ToolError) else f"Error: {name}: {message}"
     return FunctionResult(request.name, request.call_id, request.arguments, output, name)
+
+
+def _message_of(error: BaseException) -> str:
+    try:
+        return valid_text(str(error))
+    except Exception:  # in somebody's __str__: no reason for the run to fail
+        return ""
+
+
+async def _in_thread(work: Callable[[], _T]) -> _T:
+    """Do it in a thread. Whoever is cancelled waits no longer; the thread goes on.
+
+    The threads of tools are counted by themselves, so that tools that hang keep nobody else from working.
+    """
+    limiter = _threads.get(None)
+    if limiter is None:
+        limiter = anyio.CapacityLimiter(MAX_THREADS)
+        _threads.set(limiter)
+    async with limiter:
+        # The second one is for trio, which holds a place until the thread itself ends.
+        return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
 
 
 def _by_name(function: Callable[..., Any]) -> Callable[[Mapping[str, Any], str], Awaitable[Any]]:
@@ -289,7 +349,7 @@ def _by_name(function: Callable[..., Any]) -> Callable[[Mapping[str, Any], str],
         if is_async:
             return await function(**arguments)
         # In a tuple: what the thread returns may be awaitable, and trio would take that for a mistake.
-        (result,) = await anyio.to_thread.run_sync(lambda: (function(**arguments),), abandon_on_cancel=True)
+        (result,) = await _in_thread(lambda: (function(**arguments),))
         return await result if inspect.isawaitable(result) else result
 
     return call
@@ -297,7 +357,10 @@ def _by_name(function: Callable[..., Any]) -> Callable[[Mapping[str, Any], str],
 
 def _langchain_call(tool: Any) -> Callable[[Mapping[str, Any], str], Awaitable[Any]]:
     # LangChain gives sync tools to asyncio's thread pool, which trio has not: they go to anyio's.
-    sync = getattr(tool, "coroutine", tool) is None
+    if hasattr(tool, "coroutine"):
+        sync = tool.coroutine is None
+    else:
+        sync = getattr(getattr(type(tool), "_arun", None), "__qualname__", "") == "BaseTool._arun"
 
     async def call(arguments: Mapping[str, Any], call_id: str) -> Any:
         request = {"type": "tool_call", "name": tool.name, "args": dict(arguments), "id": call_id}
@@ -306,8 +369,7 @@ def _langchain_call(tool: Any) -> Callable[[Mapping[str, Any], str], Awaitable[A
         token = metered_tool_run.set(run_id)
         try:
             if sync:
-                work = functools.partial(tool.invoke, request, config)
-                message = await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+                message = await _in_thread(functools.partial(tool.invoke, request, config))
             else:
                 message = await tool.ainvoke(request, config)
         finally:

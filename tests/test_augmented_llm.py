@@ -1,7 +1,9 @@
 """The augmented LLM pattern: a real graph, over real HTTP."""
 
+import sys
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,6 +14,7 @@ from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
 from pattern_support import KEY, Run, check_whole
 from telemetry_support import Captured
 
@@ -20,6 +23,7 @@ from runmeter.engine.testing import Recorder
 from runmeter.patterns import (
     AsyncioRequired,
     AugmentedLLMPattern,
+    MeteringHandler,
     OpenAIPatternConfig,
     PatternConfig,
     PatternRegistry,
@@ -159,6 +163,94 @@ async def test_a_conversation_survives_a_run_that_broke_off(scene: Scene, durabi
                 tasks.cancel_scope.cancel()
             result = await pattern.execute("Are you there?", {"conversation_id": "c1"})
     assert result.content, "no API takes a history with an open call"
+
+
+async def test_runs_of_one_conversation_take_turns(scene: Scene) -> None:
+    async with scene.pattern(find) as pattern, Engine() as engine:
+        async with anyio.create_task_group() as tasks:
+            for turn in range(5):
+                tasks.start_soon(lambda n: engine.run(pattern, f"Where is AB-{n}?", conversation_id="c1"), turn)
+        state = await pattern.remembering_graph.aget_state({"configurable": {"thread_id": "c1"}})
+    messages = state.values["messages"]
+    assert sorted(message.text for message in messages if message.type == "human") == [
+        f"Where is AB-{n}?" for n in range(5)
+    ]
+    assert [message.type for message in messages] == ["human", "ai", "tool", "ai"] * 5
+
+
+async def test_those_of_different_conversations_do_not_wait(scene: Scene) -> None:
+    waiting = anyio.Semaphore(0)
+    both = anyio.Event()
+
+    async def meet() -> None:
+        waiting.release()
+        await both.wait()
+
+    scene.simulator.script(*[Reply(tool_calls=(ToolCall("meet"),))] * 2)
+    with anyio.fail_after(10):
+        async with scene.pattern(meet) as pattern, anyio.create_task_group() as tasks:
+            for name in ("c1", "c2"):
+                tasks.start_soon(pattern.execute, "Go.", {"conversation_id": name})
+            await waiting.acquire()
+            await waiting.acquire()
+            both.set()
+
+
+async def test_a_run_does_not_wait_for_itself(scene: Scene) -> None:
+    async def again() -> str:
+        return (await pattern.execute("And now?", {"conversation_id": "c1"})).content
+
+    scene.simulator.script(Reply(tool_calls=(ToolCall("again"),)))
+    with anyio.fail_after(10):
+        async with scene.pattern(again) as pattern:
+            result = await pattern.execute("Go.", {"conversation_id": "c1"})
+            assert [call.error_type for call in result.function_calls] == ["PatternError"]
+            assert (await pattern.execute("Still there?", {"conversation_id": "c1"})).content
+
+
+async def test_after_a_failure_the_same_message_is_not_remembered_twice(scene: Scene) -> None:
+    scene.simulator.inject(Fault("insufficient_quota"))
+    message = HumanMessage("Where is it?", id="m1")
+    async with scene.pattern() as pattern:
+        with pytest.raises(openai.RateLimitError):
+            await pattern.execute(message, {"conversation_id": "c1"})
+        await pattern.execute(message, {"conversation_id": "c1"})
+        state = await pattern.remembering_graph.aget_state({"configurable": {"thread_id": "c1"}})
+    assert [message.type for message in state.values["messages"]] == ["human", "ai"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["Where is \ud800?", {"role": "user", "content": "\ud800"}, HumanMessage([{"type": "text", "text": "\ud800"}])],
+)
+async def test_text_that_cannot_be_sent_is_cleaned(scene: Scene, message: Any) -> None:
+    arguments = '{"number": "AB \\ud83d é"}'
+    scene.simulator.script(Reply(tool_calls=(ToolCall("search", arguments),)))
+    seen: list[str] = []
+
+    async def search(number: str) -> str:
+        seen.append(number)
+        return "nothing"
+
+    run = Run()
+    async with scene.pattern(search, system_prompt="Be brief.\udcff") as pattern:
+        for text in (message, "And now?"):
+            with run():
+                result = await pattern.execute(text, {"conversation_id": "c1"})
+                assert result.content
+    assert seen[0] == "AB ? é"
+    assert run.reported == scene.simulator.statistics().total
+
+
+async def test_a_number_of_any_size_is_an_argument(scene: Scene) -> None:
+    scene.simulator.script(Reply(tool_calls=(ToolCall("weigh", '{"grams": 100000000000000000000000}'),)))
+
+    async def weigh(grams: float) -> str:
+        return f"{grams:g} g"
+
+    async with scene.pattern(weigh) as pattern:
+        result = await pattern.execute("Weigh it.")
+    assert [call.output for call in result.function_calls] == ["1e+23 g"]
 
 
 async def test_instructions_are_not_part_of_the_memory(scene: Scene) -> None:
@@ -321,11 +413,15 @@ async def test_a_stream_that_breaks_off_is_repeated_if_nobody_heard_it(scene: Sc
         if heard or kind == "stream_error":  # of which LangChain keeps the text alone
             with pytest.raises((openai.APIError, ResponseFailed, ValueError)), run():
                 await pattern.execute("Where is it?")
+            assert all(request.error_type for request in run.requests)
             assert TEXT.startswith("".join(seen))
         else:
             with run():
                 result = await pattern.execute("Where is it?")
             assert "".join(seen) == result.content
+            cut, whole = run.requests
+            assert cut.error_type
+            assert whole.error_type is None
 
 
 @pytest.mark.parametrize("where", ["request", "stream", "tool", "thread"])
@@ -404,6 +500,68 @@ async def test_langchain_tools_are_counted_once(scene: Scene) -> None:
     assert [call.name for call in nested] == ["find"]
 
 
+async def test_a_pattern_that_is_a_tool_of_another_is_metered_once(scene: Scene) -> None:
+    async def ask_expert(question: str) -> str:
+        """Ask the expert."""
+        result = await engine.run(expert, question)
+        return str(result.value.content)
+
+    recorder = Recorder()
+    scene.simulator.script(Reply(tool_calls=(ToolCall("ask_expert", '{"question": "Is a pine a tree?"}'),)))
+    async with (
+        scene.pattern(name="expert") as expert,
+        scene.pattern(ask_expert, name="clerk") as clerk,
+        Engine() as engine,
+    ):
+        engine.subscribe(recorder, name="recorder", lane="lossless")
+        await engine.run(clerk, "Ask the expert about pines.")
+        usage = engine.usage()
+    assert usage.total.usage == scene.simulator.statistics().total
+    assert {name: sum(total.requests_by_provenance.values()) for name, total in usage.by_pattern().items()} == {
+        "clerk": 2,
+        "expert": 1,
+    }
+    check_each_whole(recorder)
+
+
+@pytest.mark.parametrize("timeout", [None, 0.3])
+async def test_so_is_one_in_a_metered_graph(scene: Scene, timeout: float | None) -> None:
+    recorder = Recorder()
+    if timeout:
+        scene.simulator.inject(Fault("latency", seconds=60))
+
+    async def ask(state: MessagesState) -> MessagesState:
+        try:
+            await engine.run(pattern, "Where is it?", timeout=timeout)
+        except RunTimeout:
+            assert timeout
+        return state
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("ask", ask)
+    graph.add_edge(START, "ask")
+    compiled = graph.compile()
+
+    async def work(message: Any, context: Any) -> None:
+        with MeteringHandler() as meter:
+            await compiled.ainvoke({"messages": [HumanMessage(message)]}, {"callbacks": [meter]})
+
+    async with scene.pattern() as pattern, Engine() as engine:
+        engine.subscribe(recorder, name="recorder", lane="lossless")
+        await engine.run(work, "Go.")
+        usage = engine.usage().total
+    assert sum(usage.requests_by_provenance.values()) == 1
+    if timeout is None:
+        assert usage.usage == scene.simulator.statistics().total
+    check_each_whole(recorder)
+
+
+def check_each_whole(recorder: Recorder) -> None:
+    """Check each run's events."""
+    for run_id in {event.run_id for event in recorder.events}:
+        check_whole([event for event in recorder.events if event.run_id == run_id])
+
+
 async def test_many_runs_at_once(scene: Scene) -> None:
     registry = PatternRegistry()
     async with scene.pattern(find) as pattern, Engine(usage=registry.usage) as engine:
@@ -465,3 +623,23 @@ def test_one_pattern_serves_many_event_loops() -> None:
             return await anyio.to_thread.run_sync(use, url)
 
     assert all("Berlin" in content for content in anyio.run(main))
+
+
+def test_each_event_loop_gets_its_own_model() -> None:
+    pattern = AugmentedLLMPattern(OpenAIPatternConfig(base_url="http://127.0.0.1:1/v1", api_key=KEY))
+
+    async def use() -> None:
+        client = pattern._clients.get()
+        for _ in range(300):
+            model: Any = pattern.model
+            assert model.root_async_client is client, "another loop's"
+        await pattern.aclose()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            for done in [threads.submit(anyio.run, use) for _ in range(2)]:
+                done.result()
+    finally:
+        sys.setswitchinterval(interval)

@@ -114,6 +114,41 @@ def test_reasoning_stays_with_the_api_it_came_from() -> None:
         to_langchain({"type": "web_search_call"})
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": 5},
+        {"role": "user", "content": [5]},
+        {"role": "user", "content": {"type": "text"}},
+        {"role": "user", "content": [{"type": "text"}]},
+        {"role": "assistant", "tool_calls": ["x"]},
+        {"role": "tool", "content": "found"},
+    ],
+)
+def test_a_message_that_is_badly_built_is_refused(message: object) -> None:
+    with pytest.raises(ConfigurationError):
+        to_items(message)
+
+
+def test_only_what_the_api_knows_is_sent() -> None:
+    message: dict[str, object] = {
+        "role": "assistant",
+        "content": "x",
+        "annotations": [],
+        "refusal": None,
+        "name": "a",
+        "id": "msg_1",
+    }
+    assert to_items(message) == [{"role": "assistant", "content": "x", "id": "msg_1"}]
+
+
+def test_what_is_no_utf8_is_replaced() -> None:
+    asked = AIMessage("", tool_calls=[tool_call(name="find", args={"n": "\ud83d", "é": 1}, id="call_1")])
+    items = to_items([{"role": "user", "content": "\ud800"}, {**OUTPUT, "output": "a\udcff"}, asked])
+    assert [items[0]["content"], items[1]["output"], items[2]["arguments"]] == ["?", "a?", '{"n":"?","é":1}']
+    msgspec.json.encode(items)
+
+
 @pytest.mark.parametrize("messages", [[], (), [3], 3, None, {"content": "x"}, {"role": "nobody", "content": "x"}])
 def test_what_is_no_message_is_refused(messages: object) -> None:
     with pytest.raises(ConfigurationError):

@@ -59,7 +59,7 @@ def test_the_defaults() -> None:
     [
         ("openai_temperature", 2.1, "<= 2"),
         ("openai_temperature", "warm", "got `str`"),
-        ("openai_max_tokens", 0, ">= 1"),
+        ("openai_max_tokens", 15, ">= 16"),
         ("openai_max_tokens", True, "got `bool`"),
         ("max_iterations", 0, ">= 1"),
         ("max_function_calls", -1, ">= 0"),
@@ -70,6 +70,9 @@ def test_the_defaults() -> None:
         ("assistant_tools", ["web_search"], "got `str`"),
         ("parallel_tool_calls", "yes", "got `str`"),
         ("openai_model", None, "got `null`"),
+        ("openai_model", "", "length >= 1"),
+        ("name", "", "length >= 1"),
+        ("request_timeout", float("nan"), "> 0"),
         ("assistant_id", "asst_abc", "Assistants API, which ended on 2026-08-26"),
         ("thread_id", "thread_abc", "threads are conversations now"),
     ],
@@ -104,6 +107,19 @@ def test_the_key_is_not_shown() -> None:
     assert KEY not in repr(vars(pattern))
 
 
+@pytest.mark.parametrize("key", ["", f"{KEY}\n", f"{KEY} ", f"{KEY}\N{HORIZONTAL ELLIPSIS}", f"{KEY}\0"])
+def test_a_key_that_cannot_be_sent_is_refused_but_not_said(key: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"api_key: a key has visible ASCII .*strip\(\)") as raised:
+        OpenAIPatternConfig(api_key=key)
+    assert KEY not in str(raised.value)
+
+
+def test_a_forgotten_list_is_named() -> None:
+    for tools in (print_, {"name": "x"}, "x", 3):
+        with pytest.raises(ConfigurationError, match="tools must be a list"):
+            Echo(PatternConfig(), tools)  # type: ignore[arg-type] # that is the point
+
+
 def test_a_pattern_wants_its_kind_of_config() -> None:
     with pytest.raises(
         ValueError, match="'openai_streaming' needs a config of type OpenAIPatternConfig, not PatternConfig"
@@ -134,6 +150,6 @@ def print_(text: str) -> None:
 
 
 async def test_a_pattern_may_be_closed_before_it_was_used() -> None:
-    async with Speaker(OpenAIPatternConfig(openai_max_tokens=7)) as pattern:
-        assert (await pattern.execute("x")).content == "7"
+    async with Speaker(OpenAIPatternConfig(openai_max_tokens=16)) as pattern:
+        assert (await pattern.execute("x")).content == "16"
     await pattern.aclose()

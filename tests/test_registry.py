@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -65,6 +66,18 @@ class Echo(BasePattern):
         type(self).closed += 1
         if self.name == "stuck":
             raise OSError("stuck")
+
+
+@dataclass
+class Data(Echo):
+    """Unhashable, and equal to others."""
+
+    config: PatternConfig
+    tools: Any = None
+    ws_streaming: Any = None
+
+    def __post_init__(self) -> None:
+        super().__init__(self.config, self.tools, self.ws_streaming)
 
 
 @pytest.fixture
@@ -317,10 +330,30 @@ def test_what_cannot_be_counted_is_refused(
 async def test_a_pattern_may_go_without_a_cost(registry: PatternRegistry) -> None:
     config = OpenAIPatternConfig(name="free", cost_tracking_enabled=False)
     async with Engine(usage=registry.usage) as engine:
-        await engine.run(registry.create_pattern("echo", config), "x")
+        pattern = registry.create_pattern("echo", config)
+        await engine.run(pattern, "x")
     metrics = registry.get_usage_stats("free")["openai_metrics"]
     assert metrics["estimated_cost_usd"] is None
     assert metrics["total_tokens"] == 1500
+    other = registry.create_pattern("echo", OpenAIPatternConfig(name="free"))
+    stats = registry.get_usage_stats()
+    assert stats["by_pattern"]["free"]["openai_metrics"]["estimated_cost_usd"], "the others of that name go with one"
+    assert {instance.pattern for instance in registry.instances()} == {pattern, other}
+
+
+def test_a_pattern_may_be_a_dataclass(registry: PatternRegistry) -> None:
+    registry.register("data", Data)
+    patterns = [registry.create_pattern("data") for _ in range(2)]
+    assert patterns[0] == patterns[1]
+    assert [instance.pattern_type for instance in registry.instances()] == ["data"] * 2
+    patterns.clear()
+    gc.collect()
+    assert registry.instances() == ()
+
+
+def test_a_forgotten_list_of_tools_is_named(registry: PatternRegistry) -> None:
+    with pytest.raises(ConfigurationError, match="tools must be a list"):
+        registry.create_pattern("echo", tools=print)  # type: ignore[arg-type] # that is the point
 
 
 def test_the_registry_imports_no_framework() -> None:

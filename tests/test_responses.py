@@ -1,6 +1,7 @@
 """Requests to the Responses API: what each used, and how that is known, however it ended."""
 
 import json
+import traceback
 from collections.abc import AsyncIterator
 from datetime import date
 from typing import Any
@@ -13,7 +14,7 @@ from openai.types.responses import Response
 from pattern_support import KEY, Run
 
 from runmeter.engine import ConfigurationError, ModelCallStarted, Provenance, Usage
-from runmeter.patterns import ResponseFailed, RetryPolicy
+from runmeter.patterns import OpenAIPatternConfig, PatternRegistry, ResponseFailed, RetryPolicy
 from runmeter.patterns.errors import RetiredModel
 from runmeter.patterns.openai.client import Clients
 from runmeter.patterns.openai.models import check_not_retired, takes_temperature
@@ -319,9 +320,23 @@ def response_of(**fields: Any) -> Response:
 
 def test_every_part_of_the_usage_may_be_missing() -> None:
     assert usage_of(response_of()) is None
-    assert usage_of(response_of(usage={"input_tokens": 3})) == Usage(3)
+    for usage in ({}, {"input_tokens": 3}, {"input_tokens": None, "output_tokens": None}):
+        assert usage_of(response_of(usage=usage)) is None, "what is not reported is not nothing"
     assert usage_of(response_of(usage={"input_tokens": 3, "input_tokens_details": None, "output_tokens": 2})) == Usage(
         3, 2
+    )
+
+
+def test_a_part_is_no_more_than_its_total() -> None:
+    details = {"cached_tokens": 100, "cache_write_tokens": 100}
+    usage = {
+        "input_tokens": 10,
+        "output_tokens": 5,
+        "input_tokens_details": details,
+        "output_tokens_details": {"reasoning_tokens": 6},
+    }
+    assert usage_of(response_of(usage=usage)) == Usage(
+        10, 5, cache_read_tokens=10, cache_write_tokens=10, reasoning_tokens=5
     )
 
 
@@ -331,11 +346,11 @@ def test_searches_are_counted() -> None:
         {"type": "web_search_call", "id": "ws_2", "status": "completed", "action": {"type": "open_page", "url": "x"}},
         {"type": "file_search_call", "id": "fs_1", "status": "completed", "queries": []},
     ]
-    usage = usage_of(response_of(usage={"input_tokens": 1}, output=output))
+    usage = usage_of(response_of(usage={"input_tokens": 1, "output_tokens": 0}, output=output))
     assert usage is not None
     assert (usage.web_searches, usage.file_searches) == (1, 1)
     counted = {"web_search": {"num_requests": 5}, "image_gen": {"input_tokens": 0}}
-    usage = usage_of(response_of(usage={"input_tokens": 1}, output=output, tool_usage=counted))
+    usage = usage_of(response_of(usage={"input_tokens": 1, "output_tokens": 0}, output=output, tool_usage=counted))
     assert usage is not None
     assert usage.web_searches == 5, "what the API counted counts"
 
@@ -407,6 +422,157 @@ async def test_a_key_that_is_quoted_back_is_not_passed_on(monkeypatch: pytest.Mo
         assert request.error_type == "invalid_api_key"
         assert request.error_message is not None
         assert "***" in request.error_message
+
+
+def event_stream(*events: dict[str, Any]) -> bytes:
+    return b"".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events)
+
+
+QUOTED = {"code": "invalid_api_key", "message": f"Incorrect API key provided: {KEY}"}
+FAILED = {
+    "id": "resp_1",
+    "object": "response",
+    "model": "gpt-6-luna",
+    "status": "failed",
+    "output": [],
+    "error": QUOTED,
+}
+QUOTING = [
+    (True, event_stream({"type": "error", "sequence_number": 0, **QUOTED})),
+    (True, event_stream({"type": "error", "sequence_number": 0, "error": {**QUOTED, "type": "x"}})),
+    (True, event_stream({"type": "response.failed", "sequence_number": 0, "response": FAILED})),
+    (False, json.dumps(FAILED).encode()),
+    (False, json.dumps({"error": QUOTED}).encode()),
+]
+
+
+@pytest.mark.parametrize(("stream", "content"), QUOTING)
+@pytest.mark.parametrize(
+    ("pattern_type", "anyio_backend"),
+    [("openai_function_calling", "asyncio"), ("openai_function_calling", "trio"), ("augmented_llm", "asyncio")],
+)
+async def test_a_key_that_an_answer_quotes_is_not_passed_on(
+    monkeypatch: pytest.MonkeyPatch, pattern_type: str, stream: bool, content: bytes
+) -> None:
+    kind = "text/event-stream" if stream else "application/json"
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, headers={"content-type": kind}, content=content))
+    config = OpenAIPatternConfig(api_key=KEY, base_url="http://127.0.0.1:1/v1", max_retries=0, stream_responses=stream)
+    pattern: Any = PatternRegistry().create_pattern(pattern_type, config)
+    clients: Clients = getattr(pattern, "clients", None) or pattern._clients
+    monkeypatch.setattr(clients.get(), "_client", httpx2.AsyncClient(transport=transport))
+    seen: list[str] = []
+
+    async def delta(text: str) -> None:
+        seen.append(text)
+
+    run = Run(delta=delta if stream else None)
+    with pytest.raises(Exception, match=r"Incorrect API key provided: \*\*\*") as raised, run():
+        await pattern.execute("x")
+    await pattern.aclose()
+    assert KEY not in "".join(traceback.format_exception(raised.value))
+
+
+async def test_what_the_model_says_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = {"type": "message", "id": "m", "role": "assistant", "content": [{"type": "output_text", "text": KEY}]}
+    answer = {**FAILED, "status": "completed", "error": None, "output": [message]}
+    content = event_stream({"type": "response.completed", "sequence_number": 0, "response": answer})
+    clients = Clients(KEY, "http://127.0.0.1:1/v1", timeout=5)
+    served_by(monkeypatch, clients, content)
+    with Run()():
+        response = await MeteredResponses(clients, RetryPolicy(), timeout=5, estimate=False).create(PARAMS, stream=True)
+    await clients.aclose()
+    assert response.output_text == KEY
+
+
+async def test_a_key_that_cannot_be_sent_is_refused_wherever_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def provide() -> str:
+        return f"{KEY}\n"
+
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")
+    with pytest.raises(ConfigurationError, match="OPENAI_API_KEY: a key has"):
+        Clients(None, None, timeout=5).get()
+    clients = Clients(provide, "http://127.0.0.1:1/v1", timeout=5)
+    with pytest.raises(ConfigurationError, match="api_key function returned: a key has") as raised, Run()():
+        await MeteredResponses(clients, RetryPolicy(), timeout=5, estimate=False).create(PARAMS)
+    await clients.aclose()
+    assert KEY not in "".join(traceback.format_exception(raised.value))
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        ({"error": {"code": "model_not_loaded", "message": "Load it first."}}, "Load it first"),
+        ({"error": "Load it first."}, "Load it first"),
+        ({"choices": []}, "no response of the Responses API"),
+    ],
+)
+async def test_what_is_no_answer_is_said_in_the_servers_words(
+    monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any], complaint: str
+) -> None:
+    clients = Clients(KEY, "http://127.0.0.1:1/v1", timeout=5)
+    response = httpx2.Response(200, json=answer)
+    monkeypatch.setattr(
+        clients.get(), "_client", httpx2.AsyncClient(transport=httpx2.MockTransport(lambda _: response))
+    )
+    with pytest.raises(ResponseFailed, match=complaint), Run()():
+        await MeteredResponses(clients, RetryPolicy(), timeout=5, estimate=False).create(PARAMS)
+    await clients.aclose()
+
+
+@pytest.mark.parametrize("output", [None, [{"type": "message", "id": "m", "role": "assistant", "content": None}]])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_null_in_place_of_a_list_is_an_empty_one(
+    monkeypatch: pytest.MonkeyPatch, stream: bool, output: list[Any] | None
+) -> None:
+    answer: dict[str, Any] = {**FAILED, "status": "completed", "error": None, "output": output}
+    clients = Clients(KEY, "http://127.0.0.1:1/v1", timeout=5)
+    if stream:
+        event = {"type": "response.completed", "sequence_number": 0, "response": answer}
+        served_by(monkeypatch, clients, event_stream(event))
+    else:
+        transport = httpx2.MockTransport(lambda _: httpx2.Response(200, json=answer))
+        monkeypatch.setattr(clients.get(), "_client", httpx2.AsyncClient(transport=transport))
+    with Run()():
+        response = await MeteredResponses(clients, RetryPolicy(), timeout=5, estimate=True).create(
+            PARAMS, stream=stream
+        )
+    await clients.aclose()
+    assert response.output_text == ""
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+async def test_a_request_of_a_client_closed_before_it_left_goes_over_a_new_one(service: Service, retries: int) -> None:
+    await service.clients.get().close()
+    closed = service.clients.get()
+
+    async def close_first(options: Any) -> Any:
+        await closed.close()
+        return options
+
+    closed._prepare_options = close_first  # type: ignore[method-assign] # the last that is awaited before sending
+    run = Run()
+    if retries:
+        with run():
+            response = await service.metered(retries=retries).create(PARAMS)
+        assert response.status == "completed"
+    else:
+        with pytest.raises(ResponseFailed, match="aclose"), run():
+            await service.metered(retries=retries).create(PARAMS)
+    first = run.requests[0]
+    assert (first.error_type, first.provenance, first.usage) == ("client_closed", Provenance.REPORTED, Usage())
+    assert len(run.requests) == 1 + retries
+
+
+def test_clients_of_event_loops_that_ended_are_forgotten() -> None:
+    clients = Clients(KEY, "http://127.0.0.1:9/v1", timeout=5)
+
+    async def use() -> None:
+        clients.get()
+
+    for _ in range(3):
+        for backend in ("asyncio", "trio"):
+            anyio.run(use, backend=backend)
+    assert len(clients._clients) == 1
 
 
 async def test_a_key_may_come_from_the_environment_or_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:

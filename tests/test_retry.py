@@ -175,3 +175,5 @@ def test_delays_vary_but_stay_in_bounds(attempt: int, chance: float) -> None:
 def test_a_policy_with_negative_numbers_is_refused() -> None:
     with pytest.raises(ConfigurationError):
         RetryPolicy(max_retries=-1)
+    with pytest.raises(ConfigurationError):
+        RetryPolicy(first_delay=float("nan"))

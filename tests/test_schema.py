@@ -4,6 +4,7 @@ import enum
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal, TypedDict
+from unittest.mock import Mock
 
 import msgspec
 import pydantic
@@ -267,3 +268,40 @@ def test_strict_form_says_what_it_cannot_express() -> None:
 def test_what_fits_the_schema_is_read_as_it_was_written(values: dict[str, Any]) -> None:
     read = arguments_of(weather, {}).read(msgspec.json.encode(values).decode())
     assert msgspec.to_builtins(read) == {**values, "place": {**values["place"], "point": None}}
+
+
+def test_what_cannot_be_read_is_refused() -> None:
+    def broken(value: Any) -> None: ...
+
+    broken.__annotations__["value"] = "1+"
+    for function in (min, broken, Mock()):
+        with pytest.raises(ConfigurationError):
+            arguments_of(function, {})
+    schemas: list[Any] = [{"properties": None}, {"required": None}, {"properties": []}, 5]
+    for schema in schemas:
+        with pytest.raises(ConfigurationError):
+            arguments_from_schema(schema)
+    with pytest.raises(ConfigurationError, match="strict"):
+        strict({"type": "object", "properties": {"a": True}})
+
+
+def test_a_default_that_is_no_json_is_not_told() -> None:
+    def wait(seconds: float = float("nan"), most: float = 3.0) -> None: ...
+
+    properties = arguments_of(wait, {}).schema["properties"]
+    assert "default" not in properties["seconds"]
+    assert properties["most"]["default"] == 3.0
+
+
+def test_only_known_sections_end_the_text() -> None:
+    def order() -> None:
+        """Order a parcel.
+
+        Good to know:
+        It may take a day.
+
+        Returns:
+            Nothing.
+        """
+
+    assert parse_docstring(order)[0] == "Order a parcel.\n\nGood to know:\nIt may take a day."

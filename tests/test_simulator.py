@@ -1,5 +1,6 @@
 """The simulator as a server: its life, its determinism, what it refuses, and what it counts."""
 
+import contextlib
 import logging
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import threading
 from typing import Any, NoReturn
 
 import anyio
+import anyio.to_thread
 import httpx2
 import openai
 import pytest
@@ -14,7 +16,7 @@ from openai import AsyncOpenAI
 from simulator_support import TLS, connect
 
 from runmeter.engine import Usage
-from runmeter.simulator import Fault, Prompt, Reply, Simulator
+from runmeter.simulator import Fault, Prompt, Reply, Simulator, server_thread
 
 KEY = {"authorization": "Bearer sk-simulated"}
 
@@ -72,6 +74,50 @@ async def test_entering_it_twice_at_once_is_an_error(simulator: Simulator) -> No
     with pytest.raises(RuntimeError, match="running already"):
         await simulator.__aenter__()
     assert simulator.url
+
+
+async def test_of_two_that_enter_at_once_one_is_refused_and_no_thread_is_left() -> None:
+    simulator = Simulator()
+    refused: list[str] = []
+
+    async def enter() -> None:
+        try:
+            await simulator.__aenter__()
+        except RuntimeError as error:
+            refused.append(str(error))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(enter)
+        tasks.start_soon(enter)
+    assert simulator.url
+    assert refused == ["this simulator is running already: make another one"]
+    await simulator.__aexit__(None, None, None)
+    assert threads() == []
+
+
+async def test_a_busy_script_does_not_keep_it_from_being_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_thread, "PATIENCE", 0.05)
+    busy, release = threading.Event(), threading.Event()
+
+    def script(prompt: Prompt) -> None:
+        busy.set()
+        release.wait(20)
+
+    async def ask(client: AsyncOpenAI) -> None:
+        with contextlib.suppress(openai.APIConnectionError):  # or answered at the last moment
+            await client.responses.create(model="gpt-6-luna", input="Hello.")
+
+    async with anyio.create_task_group() as tasks:
+        async with Simulator(script=script) as url:
+            client = connect(url)
+            tasks.start_soon(ask, client)
+            await anyio.to_thread.run_sync(busy.wait, 20)
+        (left,) = [thread for thread in threading.enumerate() if thread.name == "runmeter-simulator"]
+        assert not release.is_set()  # it was left before its script returned
+        release.set()
+        await anyio.to_thread.run_sync(left.join, 20)
+    await client.close()
+    assert threads() == []
 
 
 async def test_a_port_in_use_gives_a_clear_error() -> None:
@@ -211,14 +257,6 @@ async def test_malformed_requests_are_refused_in_the_apis_shape(
     assert response.status_code == 400
     assert (error["type"], error["param"]) == ("invalid_request_error", param)
     assert simulator.statistics().usage == {}
-
-
-async def test_unknown_fields_are_ignored(simulator: Simulator) -> None:
-    body = {"model": "gpt-6-luna", "input": [{"role": "user", "content": "Hi.", "new": 1}], "newer": {"x": []}}
-    async with httpx2.AsyncClient(verify=TLS, headers=KEY) as http:
-        response = await http.post(f"{simulator.url}/responses", json=body)
-    assert response.status_code == 200
-    assert response.headers["x-request-id"].startswith("req_")
 
 
 @pytest.mark.parametrize("model", ["gpt-9", "gpt-4-1106-preview", "text-embedding-3-small"])

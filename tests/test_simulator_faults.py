@@ -269,7 +269,15 @@ async def test_a_header_asks_for_a_fault(simulator: Simulator, client: AsyncOpen
 
 
 @pytest.mark.parametrize(
-    "value", ["no_such_fault", "latency; seconds=soon", "latency; second=1", "latency; seconds=-1", "stream_cut"]
+    "value",
+    [
+        "no_such_fault",
+        "latency; seconds=soon",
+        "latency; second=1",
+        "latency; seconds=-1",
+        "stream_cut",
+        "rate_limit; retry_after=nan",
+    ],
 )
 async def test_a_header_that_makes_no_sense_is_refused(simulator: Simulator, client: AsyncOpenAI, value: str) -> None:
     with pytest.raises(openai.BadRequestError, match="X-Simulate"):
@@ -283,6 +291,8 @@ async def test_a_header_that_makes_no_sense_is_refused(simulator: Simulator, cli
         ({"kind": "rate_limits"}, "unknown fault 'rate_limits': one of latency, rate_limit,"),
         ({"kind": "drop", "endpoint": "/v1/responses"}, "unknown endpoint '/v1/responses': one of /responses,"),
         ({"kind": "drop", "times": -1}, "cannot be negative"),
+        ({"kind": "rate_limit", "retry_after": float("nan")}, "must be finite"),
+        ({"kind": "latency", "seconds": float("inf")}, "must be finite"),
     ],
 )
 def test_a_fault_that_makes_no_sense_is_refused(settings: dict[str, Any], complaint: str) -> None:

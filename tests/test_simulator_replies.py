@@ -2,6 +2,7 @@
 
 import json
 import re
+import timeit
 from typing import Any
 
 import pytest
@@ -175,6 +176,36 @@ def test_references_and_alternatives_are_followed_and_recursion_ends() -> None:
 @pytest.mark.parametrize("schema", [{}, {"type": "object"}, {"$ref": "#"}, {"$ref": "#/$defs/Nobody"}, {"enum": []}])
 def test_odd_schemas_are_no_obstacle(schema: dict[str, Any]) -> None:
     json.dumps(synthesise(schema, "a text"))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "minItems": 30_000_000},
+        {"type": "array", "minItems": 100, "items": {"$ref": "#"}},
+        {"type": "object", "properties": {name: {"$ref": "#"} for name in "abcdefghijklmnopqrst"}},
+        {"allOf": [{"$ref": "#"}] * 30},
+        {"type": "string", "minLength": 10**9},
+    ],
+)
+def test_schemas_of_huge_instances_get_a_small_one(schema: dict[str, Any]) -> None:
+    assert len(json.dumps(synthesise(schema, "a text"))) < 100_000
+
+
+@pytest.mark.parametrize("kind", ["integer", "number"])
+def test_numbers_too_large_for_a_float_are_no_obstacle(kind: str) -> None:
+    assert synthesise({"type": kind}, "9" * 400) == 1
+    assert synthesise({"type": kind, "minimum": 1e308, "multipleOf": 1e-300}, "5") == 1e308
+
+
+@pytest.mark.parametrize("mark", ["[", "![", "[](", "[a](b", "```x\n", "~~~\n```\n", "*", "-\n", ". "])
+def test_reading_takes_no_longer_for_marks_without_an_end(mark: str) -> None:
+    """The time for texts of one size may differ, but not by the hundreds that a quadratic search takes."""
+    text = mark * (20_000 // len(mark))
+    usual = "The sea is grey. " * 1_200
+    assert min(timeit.repeat(lambda: summary(text), number=1, repeat=3)) < 20 * min(
+        timeit.repeat(lambda: summary(usual), number=1, repeat=3)
+    )
 
 
 STRINGS = st.fixed_dictionaries(

@@ -1,16 +1,19 @@
 """Tools: made of what users have, run in time, and never a reason for a run to fail."""
 
+import asyncio
 import threading
 from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any
+from unittest.mock import Mock
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import msgspec
 import pydantic
 import pytest
-from langchain_core.tools import InjectedToolCallId, StructuredTool, ToolException
+from langchain_core.tools import BaseTool, InjectedToolCallId, StructuredTool, ToolException
 from langchain_core.tools import tool as langchain_tool
 from pattern_support import Run
 
@@ -264,6 +267,95 @@ async def test_a_cancelled_call_leaves_nothing_open() -> None:
     assert all(call.error_type for call in run.calls)
 
 
+class Mute(Exception):
+    """Cannot even say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("mute")
+
+
+async def test_no_error_of_a_tool_ends_the_run(anyio_backend: str) -> None:
+    async def stray() -> None:
+        if anyio_backend == "trio":
+            raise ValueError("trio has none")
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    async def mute() -> None:
+        raise Mute
+
+    async def surrogate() -> None:
+        raise OSError("a\udcff")
+
+    async def missing() -> None:
+        raise FileNotFoundError
+
+    box = [stray, mute, surrogate, missing]
+    asked = requests(*((function.__name__, "{}") for function in box))
+    expected = ["ValueError" if anyio_backend == "trio" else "CancelledError", "Mute", "OSError", "FileNotFoundError"]
+    for parallel in (True, False):
+        run = Run()
+        with run():
+            results = await Toolbox(box, parallel=parallel).answer(asked, made=0, limit=10)
+        assert [result.error_type for result in results] == expected
+        assert results[2].output == "Error: OSError: a?"
+        assert sorted(str(call.error_type) for call in run.calls) == sorted(expected)
+    with Run()():
+        [alone] = await Toolbox([stray]).answer(requests(("stray", "")), made=0, limit=10)
+    assert alone.error_type == expected[0]
+
+
+@pytest.mark.parametrize("name", ["<lambda>", "find it", "é", "x" * 65, "", None, "find\n"])
+def test_a_name_the_api_refuses_is_refused_here(name: Any) -> None:
+    with pytest.raises(ConfigurationError, match="name="):
+        Tool(name, "", as_tool(find).arguments, afind)  # type: ignore[arg-type] # it is not called
+    if name == "<lambda>":
+        with pytest.raises(ConfigurationError, match="<lambda>"):
+            as_tool(lambda: 1)
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [
+        min,
+        Mock(),
+        {"name": "x", "function": print},
+        {"name": "x", "handler": print, "parameters": {"properties": None}},
+        {"name": "x", "handler": print, "parameters": {"required": None}},
+    ],
+)
+def test_what_cannot_be_described_is_refused(thing: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        as_tool(thing)
+
+
+async def test_a_langchain_tool_with_a_sync_method_alone_works_on_any_event_loop() -> None:
+    class Weather(BaseTool):
+        name: str = "weather"
+        description: str = "Tell the weather."
+
+        def _run(self, city: str) -> str:
+            return f"sunny in {city}, {threading.current_thread() is threading.main_thread()}"
+
+    assert await as_tool(Weather()).run('{"city": "Rome"}') == "sunny in Rome, False"
+
+
+async def test_tools_that_hang_keep_nobody_from_working(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runmeter.patterns.tools.MAX_THREADS", 2)
+    release = threading.Event()
+    hanging = Tool.from_function(lambda: release.wait(30), name="hanging", timeout=0.01)
+    try:
+        with anyio.fail_after(20):
+            for _ in range(5):
+                with pytest.raises(ToolTimeout):
+                    await hanging.run("{}")
+            await as_tool(find).run('{"number": 3}', timeout=10)
+            assert anyio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
+    finally:
+        release.set()
+
+
 async def test_a_tool_knows_the_run_it_is_part_of() -> None:
     def who() -> str:
         return current_execution().run_id
@@ -286,6 +378,8 @@ def test_what_a_tool_returns_is_told_as_text_or_json() -> None:
     loop: list[Any] = []
     loop.append(loop)
     assert render("as it is") == "as it is"
+    assert render("\ud800") == "?"
+    assert render(["\ud800"]) == "['\\ud800']"
     assert render(None) == "null"
     assert render([Model(x=1), Struct(2), 3.5, {"a": b"b"}]) == '[{"x":1},{"y":2},3.5,{"a":"Yg=="}]'
     assert render({"path": pytest}) == '{"path":' + msgspec.json.encode(str(pytest)).decode() + "}"

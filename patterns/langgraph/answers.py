@@ -13,7 +13,7 @@ from runmeter.engine import current_execution
 from ..errors import ResponseFailed
 from ..retry import RetryPolicy, with_retries
 from .callbacks import MeteringHandler
-from .usage import finish_reason_of
+from .usage import STREAM_CUT, was_cut
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -70,8 +70,8 @@ class _Asking:
             answer = await self._stream(config)
         else:
             answer = cast("AIMessage", await self._model.ainvoke(self._messages, config))
-        if answer.response_metadata.get("model_provider") == "openai" and not finish_reason_of(answer):
-            raise ResponseFailed("stream_cut", "the stream ended before the answer was complete")
+        if was_cut(answer):
+            raise ResponseFailed(*STREAM_CUT)
         return answer
 
     async def _stream(self, config: Any) -> AIMessage:

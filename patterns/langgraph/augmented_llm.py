@@ -1,9 +1,14 @@
 """Augmented LLM: a model with tools and memory, as a LangGraph graph."""
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypedDict
+from weakref import WeakValueDictionary
 
+import anyio
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -14,13 +19,18 @@ from langgraph.runtime import Runtime
 from runmeter.engine import current_execution
 
 from ..base import PatternConfig, PatternResult, PatternType
+from ..errors import PatternError
 from ..retry import RetryPolicy
+from ..text import valid_text
 from ..tools import FunctionRequest, FunctionResult, ToolLike
 from .answers import ask
 from .base import LangGraphBasePattern, ToolChoice
 from .callbacks import MeteringHandler
-from .messages import answer_open_calls, calls_of, to_langchain
+from .messages import answer_open_calls, calls_of, to_langchain, valid_message
 from .usage import finish_reason_of
+
+_turns_held: ContextVar[tuple[anyio.Lock, ...]] = ContextVar("runmeter_turns_held", default=())
+"""Those of the runs that this code is part of."""
 
 
 class _State(TypedDict):
@@ -52,6 +62,9 @@ class AugmentedLLMPattern(LangGraphBasePattern):
 
     A run with a conversation id (`engine.run(..., conversation_id=...)`, or `conversation_id` in its context) goes on
     where that conversation's last run ended. Without one nothing is remembered, and the caller sends the history.
+    Runs of one conversation take turns, in this pattern and event loop; other patterns, loops and processes that share
+    its checkpointer do not wait. A run that fails leaves what it was told in the conversation: to have it there once,
+    try again with a LangChain message of the same `id`.
     Of the context it also reads `instructions`, in place of `system_prompt`.
 
     Args:
@@ -82,6 +95,7 @@ class AugmentedLLMPattern(LangGraphBasePattern):
     ) -> None:
         super().__init__(config, tools, ws_streaming, model=model, retry=retry)
         self._durability = durability
+        self._turns: WeakValueDictionary[tuple[int, str], anyio.Lock] = WeakValueDictionary()
         graph = StateGraph(_State, context_schema=_Run)
         graph.add_node("model", self._ask_model)
         graph.add_node("tools", self._make_calls)
@@ -102,23 +116,16 @@ class AugmentedLLMPattern(LangGraphBasePattern):
         Raises:
             AsyncioRequired: the event loop is not asyncio's.
             ConfigurationError: something is no message, or there is no API key.
+            PatternError: it is part of a run of the same conversation.
             ResponseFailed: an answer was not complete in time, or its stream was cut.
             Exception: whatever the model raises, for the last time.
         """
         self._check_loop()
         context = context or {}
-        execution = current_execution()
-        conversation = context.get("conversation_id") or execution.info.conversation_id
+        conversation = context.get("conversation_id") or current_execution().info.conversation_id
         state = _State(messages=to_langchain(messages))
-        with MeteringHandler(stream=execution.streaming) as meter:
-            run = _Run(meter, context.get("instructions", self.config.system_prompt))
-            # Each turn is two steps; the limits of this pattern come first.
-            config: Any = {"callbacks": [meter], "recursion_limit": 2 * self.config.max_iterations + 1}
-            if conversation is None:
-                await self.graph.ainvoke(state, config, context=run)
-            else:
-                config["configurable"] = {"thread_id": conversation}
-                await self.remembering_graph.ainvoke(state, config, context=run, durability=self._durability)
+        async with self._turn(conversation) if conversation is not None else nullcontext():
+            run = await self._run_graph(state, context, conversation)
         last = run.answers[-1]
         return PatternResult(
             content=str(last.text),
@@ -130,14 +137,40 @@ class AugmentedLLMPattern(LangGraphBasePattern):
             conversation_id=conversation,
         )
 
+    async def _run_graph(self, state: _State, context: Mapping[str, Any], conversation: str | None) -> _Run:
+        with MeteringHandler(stream=current_execution().streaming) as meter:
+            run = _Run(meter, context.get("instructions", self.config.system_prompt))
+            # Each turn is two steps; the limits of this pattern come first.
+            config: Any = {"callbacks": [meter], "recursion_limit": 2 * self.config.max_iterations + 1}
+            if conversation is None:
+                await self.graph.ainvoke(state, config, context=run)
+            else:
+                config["configurable"] = {"thread_id": conversation}
+                await self.remembering_graph.ainvoke(state, config, context=run, durability=self._durability)
+        return run
+
+    @asynccontextmanager
+    async def _turn(self, conversation: str) -> AsyncIterator[None]:
+        """Have a conversation to oneself: a run reads it at its start, and writes it at its end."""
+        turn = self._turns.setdefault((id(asyncio.get_running_loop()), conversation), anyio.Lock())
+        outer = _turns_held.get()
+        if turn in outer:  # it would wait for itself
+            raise PatternError(f"a run of conversation {conversation!r} cannot be part of another run of it")
+        async with turn:
+            token = _turns_held.set((*outer, turn))
+            try:
+                yield
+            finally:
+                _turns_held.reset(token)
+
     async def _ask_model(self, state: _State, runtime: Runtime[_Run]) -> _State:
         run = runtime.context
         messages = list(answer_open_calls(state["messages"]))
         if run.instructions:
-            messages.insert(0, SystemMessage(run.instructions))
+            messages.insert(0, SystemMessage(valid_text(run.instructions)))
         run.choice = self._tool_choice(run)
         model = self._model_with_tools(run.choice)
-        answer = await ask(model, messages, run.meter, self._retry, self.config.request_timeout)
+        answer = valid_message(await ask(model, messages, run.meter, self._retry, self.config.request_timeout))
         run.answers.append(answer)
         run.new.append(answer)
         return {"messages": [answer]}

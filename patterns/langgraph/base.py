@@ -11,7 +11,7 @@ from langchain_core.runnables import Runnable
 
 from ..base import BasePattern, OpenAIPatternConfig, PatternConfig
 from ..errors import AsyncioRequired
-from ..openai.client import Clients
+from ..openai.client import Clients, load_library
 from ..openai.models import check_not_retired, takes_temperature
 from ..retry import RetryPolicy
 from ..tools import Tool, ToolLike
@@ -73,10 +73,18 @@ class LangGraphBasePattern(BasePattern):
         if self._given_model is not None:
             return self._given_model
         client = self._clients.get()
-        if self._default_model is None or self._default_model[0] is not client:
+        default = self._default_model  # once: another thread, with a loop of its own, may replace it meanwhile
+        if default is None or default[0] is not client:
             check_not_retired(self._openai.openai_model, client.base_url.host)
-            self._default_model = client, _make_model(self._openai, client)
-        return self._default_model[1]
+            default = self._default_model = client, _make_model(self._openai, client)
+        return default[1]
+
+    @classmethod
+    def preload(cls) -> None:
+        """Import the default model's libraries now; LangGraph came with this class."""
+        import langchain_openai  # noqa: F401
+
+        load_library()
 
     async def aclose(self) -> None:
         """Close the default model's client. A model that was given stays open: it is its owner's."""

@@ -4,6 +4,10 @@ LangChain reports the start and the end of a thing in two calls, perhaps in two 
 its own, with a copy of the context. The handler therefore keeps what it has entered under LangChain's id of the run.
 Of a model call that is cancelled LangChain may report no end at all: the handler ends it together with the outermost
 graph, or with its own `with` block.
+
+LangGraph hands the handlers of a graph to the graphs and models that run within it, next to those they were given. So
+one call may be reported to several handlers: the first enters it, for all of them, and whichever hears of its end first
+ends it.
 """
 
 from collections.abc import Callable
@@ -12,6 +16,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import msgspec
 from langchain_core.callbacks import BaseCallbackHandler
@@ -22,7 +27,7 @@ from runmeter.engine import Execution, ModelCall, Provenance, ToolCall, Usage, c
 from ..retry import current_attempt, is_connection_loss, was_refused
 from ..tools import metered_tool_run
 from .requests import describe_request
-from .usage import read_answer
+from .usage import STREAM_CUT, read_answer
 
 _OUTSIDE = Context().run(current_execution)
 """The handle there is where there is no run."""
@@ -46,14 +51,21 @@ class _Scope:
     """Its context, for callbacks that come from threads without one."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class _Open:
     """A call that has not ended."""
 
-    root: _Root
+    owner: "MeteringHandler"
+    """The handler that entered it, and counts its chunks."""
     call: ModelCall | ToolCall
+    context: Context | None
+    """The one it was entered in, if that was not the current one."""
     pieces: int = 0
     """Chunks with text, or with a part of a tool call, that a model has streamed: a token each, or more."""
+
+
+_open_calls: WeakValueDictionary[UUID, _Open] = WeakValueDictionary()
+"""Those of all handlers, which keep them alive."""
 
 
 class MeteringHandler(BaseCallbackHandler):
@@ -63,8 +75,11 @@ class MeteringHandler(BaseCallbackHandler):
             await graph.ainvoke(messages, {"callbacks": [meter]})
 
     It is synchronous and runs inline, so events have the right order and time. One handler may serve any number of
-    graphs at once, in any threads. Leaving the `with` block ends what was cancelled, so leave it when all are done;
-    without it, that ends with the outermost graph. Outside an engine it does nothing.
+    graphs at once, in any threads, and several handlers the same graph: what both see is counted once.
+
+    Leaving the `with` block ends what was cancelled, so leave it when all are done. Without it, what was cancelled
+    within a graph ends with the outermost graph. A bare model, run in no graph or chain, needs the block: without it, a
+    request that is cancelled never ends, and has no usage. Outside an engine it does nothing.
 
     Args:
         stream: Whether answers are streamed, where LangChain does not say so.
@@ -75,7 +90,7 @@ class MeteringHandler(BaseCallbackHandler):
     def __init__(self, *, stream: bool = False) -> None:
         self._stream = stream
         self._scopes: dict[UUID, _Scope] = {}
-        self._open: dict[UUID, _Open] = {}
+        self._calls: dict[UUID, tuple[_Root, _Open]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +98,7 @@ class MeteringHandler(BaseCallbackHandler):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for run_id in list(self._open):
+        for run_id in list(self._calls):
             self.abandon(run_id, error)
         self._scopes.clear()
 
@@ -94,12 +109,12 @@ class MeteringHandler(BaseCallbackHandler):
             run_id: LangChain's id.
             error: What kept it from ending.
         """
-        opened = self._open.get(run_id)
+        opened = _open_calls.get(run_id)
         if opened is not None:
             _record_cut(opened, None)
             if error is None:
                 opened.call.fail("abandoned", "it had not ended when what it belongs to did")
-            self._end(run_id, error)
+        self._end(run_id, error)
 
     # Graphs and chains
 
@@ -142,8 +157,8 @@ class MeteringHandler(BaseCallbackHandler):
 
     def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **_: Any) -> None:
         """A chunk of its answer has come."""
-        opened = self._open.get(run_id)
-        if opened is None or not isinstance(opened.call, ModelCall):
+        opened = _open_calls.get(run_id)
+        if opened is None or opened.owner is not self or not isinstance(opened.call, ModelCall):
             return
         if token or getattr(getattr(chunk, "message", None), "tool_call_chunks", None):
             opened.call.first_chunk()
@@ -151,26 +166,28 @@ class MeteringHandler(BaseCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: Any) -> None:
         """Its answer is complete."""
-        opened = self._open.get(run_id)
+        opened = _open_calls.get(run_id)
         if opened is not None and isinstance(opened.call, ModelCall):
             answer = read_answer(response)
             answer.describe(opened.call)
+            if answer.cut:
+                opened.call.fail(*STREAM_CUT)
             if answer.usage is not None:
                 opened.call.record(answer.usage)
             else:  # a stream that ended too soon, or a model that does not say
                 _record_cut(opened, None)
-            self._end(run_id, None)
+        self._end(run_id, None)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """It failed, perhaps in the middle of the answer."""
-        opened = self._open.get(run_id)
+        opened = _open_calls.get(run_id)
         if opened is not None and isinstance(opened.call, ModelCall):
             if was_refused(error):
                 opened.call.record(Usage())
             elif is_connection_loss(error) or not isinstance(error, Exception):  # a failure may not have been billed
                 partial = kwargs.get("response")
                 _record_cut(opened, read_answer(partial).usage if isinstance(partial, LLMResult) else None)
-            self._end(run_id, error)
+        self._end(run_id, error)
 
     # Tools
 
@@ -187,7 +204,7 @@ class MeteringHandler(BaseCallbackHandler):
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **_: Any) -> None:
         """It has ended. Some tools return their error in place of raising it."""
-        opened = self._open.get(run_id)
+        opened = _open_calls.get(run_id)
         if opened is not None and getattr(output, "status", None) == "error":
             opened.call.fail("ToolFailed", str(getattr(output, "content", "")))
         self._end(run_id, None)
@@ -223,23 +240,32 @@ class MeteringHandler(BaseCallbackHandler):
     def _start(
         self, run_id: UUID, parent_run_id: UUID | None, make: Callable[[Execution], ModelCall | ToolCall]
     ) -> Context | None:
-        """Enter a call: here, or, in a thread that has no context, in a copy of the parent's, which is returned."""
-        context: Context | None = None
-        if current_execution() is _OUTSIDE:
-            parent = self._scopes.get(parent_run_id) if parent_run_id else None
-            context = parent.context.copy() if parent else None  # a copy: one context can be entered only once
-            if context is None or context.run(current_execution) is _OUTSIDE:
-                return None
-        call = context.run(_enter, make) if context else _enter(make)
+        """Enter a call, unless another handler has.
+
+        It is entered here, or, in a thread that has no context, in a copy of the parent's, which is returned.
+        """
+        opened = _open_calls.get(run_id)
+        if opened is None:
+            context: Context | None = None
+            if current_execution() is _OUTSIDE:
+                parent = self._scopes.get(parent_run_id) if parent_run_id else None
+                context = parent.context.copy() if parent else None  # a copy: one context can be entered only once
+                if context is None or context.run(current_execution) is _OUTSIDE:
+                    return None
+            call = context.run(_enter, make) if context else _enter(make)
+            opened = _open_calls[run_id] = _Open(self, call, context)
         root = self._root(run_id, parent_run_id)
         root.calls.add(run_id)
-        self._open[run_id] = _Open(root, call)
-        return context
+        self._calls[run_id] = root, opened
+        return opened.context
 
     def _end(self, run_id: UUID, error: BaseException | None) -> None:
-        opened = self._open.pop(run_id, None)
+        """End a call, unless another handler has."""
+        opened = _open_calls.pop(run_id, None)
+        root, _ = self._calls.pop(run_id, (None, None))
+        if root is not None:
+            root.calls.discard(run_id)
         if opened is not None:
-            opened.root.calls.discard(run_id)
             opened.call.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
 
 

@@ -1,7 +1,8 @@
 """Messages in any form a user has them, as LangChain messages."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
@@ -11,10 +12,13 @@ from runmeter.engine import ConfigurationError
 
 from ..errors import AnswerCutOff
 from ..messages import Item, as_sequence, to_items
+from ..text import valid, valid_text
+
+Message = TypeVar("Message", bound=BaseMessage)
 
 
 def to_langchain(messages: Any) -> list[BaseMessage]:
-    """Turn messages into LangChain's; those that are already stay as they are.
+    """Turn messages into LangChain's; those that are already stay as they are, if their text is valid.
 
     Raises:
         ConfigurationError: something is no message, or there is none.
@@ -28,7 +32,17 @@ def to_langchain(messages: Any) -> list[BaseMessage]:
             _append(converted, item)
     if not converted:
         raise ConfigurationError("there are no messages")
-    return converted
+    return [valid_message(message) for message in converted]
+
+
+def valid_message(message: Message) -> Message:
+    """The message, or, if it has text that cannot be sent, a copy without."""
+    changed: dict[str, Any] = {}
+    for name in ("content", "tool_calls", "invalid_tool_calls"):
+        value = getattr(message, name, None)
+        if value != (sendable := valid(value)):
+            changed[name] = sendable
+    return message.model_copy(update=changed) if changed else message
 
 
 def answer_open_calls(messages: Sequence[BaseMessage]) -> Iterator[BaseMessage]:
@@ -45,11 +59,14 @@ def answer_open_calls(messages: Sequence[BaseMessage]) -> Iterator[BaseMessage]:
 
 def calls_of(message: AIMessage) -> list[tuple[str, str, str]]:
     """The function calls a model asks for: id, name, and arguments as JSON or what it wrote in place of it."""
-    valid = [
-        (call["id"] or "", call["name"], msgspec.json.encode(call["args"]).decode()) for call in message.tool_calls
-    ]
-    invalid = [(call["id"] or "", call["name"] or "", call["args"] or "") for call in message.invalid_tool_calls]
-    return valid + invalid
+    read = [(call["id"] or "", call["name"], _to_json(call["args"])) for call in message.tool_calls]
+    unread = [(call["id"] or "", call["name"] or "", call["args"] or "") for call in message.invalid_tool_calls]
+    return read + unread
+
+
+def _to_json(args: dict[str, Any]) -> str:
+    """Python's own writer takes all that its reader gave LangChain, such as numbers of any size."""
+    return valid_text(json.dumps(args, ensure_ascii=False, separators=(",", ":")))
 
 
 def _append(messages: list[BaseMessage], item: Item) -> None:

@@ -9,6 +9,9 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 
 from runmeter.engine import ModelCall, Usage
 
+STREAM_CUT = "stream_cut", "the stream ended before the answer was complete"
+"""Code and message of the error that an answer is which stopped coming."""
+
 
 @dataclass(slots=True)
 class Answer:
@@ -18,6 +21,8 @@ class Answer:
     """None if the model reported none."""
     metadata: Mapping[str, Any]
     finish_reasons: tuple[str, ...]
+    cut: bool = False
+    """Whether its stream ended too soon."""
 
     def describe(self, call: ModelCall) -> None:
         """Say on a call what is known of its answer, but for the usage."""
@@ -41,7 +46,12 @@ def read_answer(result: LLMResult) -> Answer:
         output = result.llm_output or {}
         return Answer(_completion_usage(output.get("token_usage") or {}), output, ())
     reasons = tuple(reason for message in messages if (reason := finish_reason_of(message)))
-    return Answer(_message_usage(messages[0]), messages[0].response_metadata, reasons)
+    return Answer(_message_usage(messages[0]), messages[0].response_metadata, reasons, any(map(was_cut, messages)))
+
+
+def was_cut(message: AIMessage) -> bool:
+    """Whether the stream of an answer ended too soon: OpenAI always says why an answer ended."""
+    return message.response_metadata.get("model_provider") == "openai" and not finish_reason_of(message)
 
 
 def _message_usage(message: AIMessage) -> Usage | None:
@@ -50,11 +60,13 @@ def _message_usage(message: AIMessage) -> Usage | None:
         return None
     if reported.get("total_cost") == 0:  # how LangChain marks an answer from its own cache
         return Usage()
+    tokens = _tokens(reported, "input_tokens", "output_tokens")
+    if tokens is None or tokens == (0, 0):  # LangChain writes 0 where the API said nothing
+        return None
     read, written = reported.get("input_token_details") or {}, reported.get("output_token_details") or {}
     return Usage(
-        input_tokens=reported.get("input_tokens") or 0,
-        output_tokens=reported.get("output_tokens") or 0,
-        cache_read_tokens=_sum_details(read, "cache_read"),
+        *tokens,
+        cache_read_tokens=min(_sum_details(read, "cache_read"), tokens[0]),  # which are part of the input
         # Anthropic's writes come by lifetime instead: `ephemeral_5m_input_tokens`, `ephemeral_1h_input_tokens`.
         cache_write_tokens=_sum_details(read, "cache_creation")
         + sum(count or 0 for name, count in read.items() if name.startswith("ephemeral_")),
@@ -104,6 +116,11 @@ def finish_reason_of(message: AIMessage) -> str | None:
 
 def _completion_usage(reported: Mapping[str, Any]) -> Usage | None:
     """The usage that models for plain text report."""
-    if not reported:
-        return None
-    return Usage(reported.get("prompt_tokens") or 0, reported.get("completion_tokens") or 0)
+    tokens = _tokens(reported, "prompt_tokens", "completion_tokens")
+    return Usage(*tokens) if tokens else None
+
+
+def _tokens(reported: Mapping[str, Any], read: str, written: str) -> tuple[int, int] | None:
+    """Input and output tokens; None unless both are reported."""
+    before, after = reported.get(read), reported.get(written)
+    return (before, after) if isinstance(before, int) and isinstance(after, int) else None

@@ -1,8 +1,9 @@
 """Clients of the OpenAI API: one for each event loop, made on first use."""
 
+import os
+import re
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.lowlevel import current_token
@@ -31,17 +32,20 @@ class Clients:
         self._api_key = api_key
         self._base_url = base_url
         self._timeout = timeout
-        self._clients: WeakKeyDictionary[object, AsyncOpenAI] = WeakKeyDictionary()
+        self._clients: dict[Any, AsyncOpenAI] = {}
 
     def get(self) -> "AsyncOpenAI":
         """The running event loop's client.
 
         Raises:
-            ConfigurationError: there is no API key.
+            ConfigurationError: there is no API key, or it cannot be one.
         """
         loop = current_token().native_token
         client = self._clients.get(loop)
         if client is None or client.is_closed():
+            for other in list(self._clients):
+                if _has_ended(other):
+                    self._clients.pop(other, None)
             client = self._clients[loop] = self._make()
         return client
 
@@ -57,11 +61,63 @@ class Clients:
 
         from .discreet import DiscreetOpenAI
 
+        if self._api_key is None and os.environ.get("OPENAI_API_KEY"):
+            check_key("OPENAI_API_KEY", os.environ["OPENAI_API_KEY"])
+        key = _checked(self._api_key) if callable(self._api_key) else self._api_key
         timeout = Timeout(self._timeout, connect=min(CONNECT_TIMEOUT, self._timeout))
         try:
             # Retries are our own, since each attempt is an event.
-            return DiscreetOpenAI(api_key=self._api_key, base_url=self._base_url, timeout=timeout, max_retries=0)
+            return DiscreetOpenAI(api_key=key, base_url=self._base_url, timeout=timeout, max_retries=0)
         except OpenAIError as error:
             raise ConfigurationError(
                 "there is no API key: set OPENAI_API_KEY, or give OpenAIPatternConfig(api_key=...)"
             ) from error
+
+
+def check_key(source: str, key: object) -> None:
+    """Check that a key can be sent. What the HTTP library says of one that cannot be quotes it.
+
+    Args:
+        source: Where it comes from, to be named in place of the key itself.
+        key: A string.
+
+    Raises:
+        ConfigurationError: it is no string, or has other characters than visible ASCII ones.
+    """
+    if not isinstance(key, str):
+        raise ConfigurationError(f"{source}: expected a string or an async function, got {type(key).__name__}")
+    if not re.fullmatch("[!-~]+", key):
+        raise ConfigurationError(
+            f"{source}: a key has visible ASCII characters only; this one is empty, or has a blank, a line break or "
+            "another character in it: strip() it if it was read from a file"
+        )
+
+
+def _checked(provider: Callable[[], Awaitable[str]]) -> Callable[[], Awaitable[str]]:
+    async def provide() -> str:
+        key = await provider()
+        check_key("what the api_key function returned", key)
+        return key
+
+    return provide
+
+
+def _has_ended(loop: Any) -> bool:
+    """Whether an event loop has: asyncio's loop says so, trio's token refuses to take work."""
+    if hasattr(loop, "is_closed"):
+        return bool(loop.is_closed())
+    try:
+        loop.run_sync_soon(_do_nothing)
+    except RuntimeError:
+        return True
+    return False
+
+
+def _do_nothing() -> None:
+    """What an event loop is asked to do to find out whether it still does anything."""
+
+
+def load_library() -> None:
+    """Import the OpenAI client, which takes the better part of a second."""
+    import openai
+    import openai.types.responses  # noqa: F401

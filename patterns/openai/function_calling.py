@@ -8,6 +8,7 @@ from runmeter.engine import ConfigurationError, current_execution
 from ..base import OpenAIBasePattern, PatternConfig, PatternResult, PatternType
 from ..messages import Item, to_items
 from ..retry import RetryPolicy
+from ..text import valid
 from ..tools import FunctionRequest, FunctionResult, ToolLike
 from .models import takes_temperature
 from .responses import MeteredResponses
@@ -157,7 +158,8 @@ def _given(**params: Any) -> dict[str, Any]:
 
 def _as_item(item: "ResponseOutputItem") -> Item:
     """An item of the answer as it is sent back: all that the API said, also what the client does not know."""
-    return item.to_dict(mode="json")
+    as_sent: Item = valid(item.to_dict(mode="json"))
+    return as_sent
 
 
 def _as_output(result: FunctionResult) -> Item:

@@ -1,7 +1,7 @@
 """Requests to the Responses API, each attempt of which is a metered model call."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from openai import APIError
@@ -21,7 +21,7 @@ from ..retry import RetryPolicy, was_refused, with_retries
 from .client import Clients
 from .models import check_not_retired
 from .stream import read_stream
-from .usage import record_response
+from .usage import completed, record_response
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -66,6 +66,8 @@ class MeteredResponses:
         exchange = _Exchange(execution, stream=stream)
 
         async def send(attempt: int) -> "Response":
+            # Not the one of before: the pattern may have been closed between two attempts.
+            client = self._clients.get()
             with execution.model_call(request, attempt=attempt) as call:
                 return await self._attempt(client, params, exchange, call)
 
@@ -104,17 +106,24 @@ class _Exchange:
 
     async def ask(self, client: "AsyncOpenAI", params: Mapping[str, Any], call: ModelCall) -> "Response":
         if not self._stream:
-            response = await client.responses.create(**params)
-            if not hasattr(response, "output"):
-                raise ResponseFailed("invalid_response", "the server's answer is no response of the Responses API")
-            return cast("Response", response)
-        stream = await client.responses.create(**params, stream=True)
+            return completed(await _send(client, params, call))
+        stream = await _send(client, {**params, "stream": True}, call)
         return await read_stream(stream, call, self._deliver)
 
     async def _deliver(self, text: str) -> None:
         if self._execution.streaming:
             self.delivered = True
             await self._execution.delta(text)
+
+
+async def _send(client: "AsyncOpenAI", params: Mapping[str, Any], call: ModelCall) -> Any:
+    try:
+        return await client.responses.create(**params)
+    except RuntimeError as error:
+        if not client.is_closed():
+            raise
+        call.record(Usage())  # it did not leave
+        raise ResponseFailed("client_closed", "aclose() was called before the request left") from error
 
 
 def _describe(client: "AsyncOpenAI", params: Mapping[str, Any], *, stream: bool) -> ModelRequest:

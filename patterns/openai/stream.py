@@ -9,7 +9,7 @@ from openai import APIConnectionError, APIError
 from runmeter.engine import ModelCall, Provenance, Usage
 
 from ..errors import ResponseFailed
-from .usage import record_response
+from .usage import completed, record_response
 
 if TYPE_CHECKING:
     from openai import AsyncStream
@@ -79,8 +79,8 @@ class _Reading:
         elif kind == "response.function_call_arguments.delta":
             self._pieces += 1
         elif kind in _FINAL:
-            self.final = event.response
-            record_response(self._call, event.response)  # it is known from here on, whatever comes
+            self.final = completed(event.response)
+            record_response(self._call, self.final)  # it is known from here on, whatever comes
         elif kind == "error":
             raise _failure(event)
 

@@ -1,30 +1,54 @@
-"""What the Responses API says it used, in the engine's words."""
+"""What the Responses API says it answered and used, in the engine's words."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from runmeter.engine import ModelCall, Usage
+
+from ..errors import ResponseFailed
 
 if TYPE_CHECKING:
     from openai.types.responses import Response
 
 
+def completed(answer: Any) -> "Response":
+    """An answer with a list wherever a server has sent null in its place: the client does not check.
+
+    Raises:
+        ResponseFailed: it is no response; the message is the server's, if it has one.
+    """
+    if getattr(answer, "output", None) is None and getattr(answer, "status", None) is None:
+        error = getattr(answer, "error", None)
+        message = error if isinstance(error, str) else getattr(error, "message", None)
+        raise ResponseFailed(
+            getattr(error, "code", None) or "invalid_response",
+            message or "the server's answer is no response of the Responses API",
+        )
+    answer.output = answer.output or []
+    for item in answer.output:
+        if item.type == "message":
+            item.content = item.content or []
+    return cast("Response", answer)
+
+
 def usage_of(response: "Response") -> Usage | None:
-    """The usage of an answer; None if the API reported none.
+    """The usage of an answer; None if the API reported none, or not both of its totals.
 
     Every part may be missing: the client does not check what servers send.
     """
     usage = response.usage
-    if usage is None:
+    input_tokens, output_tokens = getattr(usage, "input_tokens", None), getattr(usage, "output_tokens", None)
+    if not (isinstance(input_tokens, int) and isinstance(output_tokens, int)):
         return None
-    read, written = usage.input_tokens_details, usage.output_tokens_details
+    read, written = getattr(usage, "input_tokens_details", None), getattr(usage, "output_tokens_details", None)
     lifetimes = getattr(read, "cache_write_tokens_details", None)
     return Usage(
-        input_tokens=_count(usage, "input_tokens"),
-        output_tokens=_count(usage, "output_tokens"),
-        cache_read_tokens=_count(read, "cached_tokens"),
-        cache_write_tokens=_count(read, "cache_write_tokens"),
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        # Parts of a total are no more than it.
+        cache_read_tokens=min(_count(read, "cached_tokens"), input_tokens),
+        cache_write_tokens=min(_count(read, "cache_write_tokens"), input_tokens),
         cache_write_12h_tokens=_count(lifetimes, "ttl_12h_tokens"),
-        reasoning_tokens=_count(written, "reasoning_tokens"),
+        reasoning_tokens=min(_count(written, "reasoning_tokens"), output_tokens),
         web_searches=_web_searches(response),
         file_searches=sum(item.type == "file_search_call" for item in response.output),
     )

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from runmeter.engine import ConfigurationError, Engine, Event, ExecutionStarted, Usage
-from runmeter.patterns import BasePattern, OpenAIPatternConfig, PatternRegistry, PatternType
+from runmeter.patterns import BasePattern, OpenAIPatternConfig, PatternError, PatternRegistry, PatternType
 from runmeter.simulator import Simulator
 from runmeter.telemetry import OpenTelemetry, configure
 
@@ -85,18 +85,20 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
     Raises:
         DemoError: something that it needs is missing or wrong, so that no run can succeed.
     """
+    if options.live and not os.environ.get("OPENAI_API_KEY"):
+        raise DemoError("--live needs an API key: set OPENAI_API_KEY")
     try:
         documents = load_documents(options.folder)
         telemetry = _telemetry(options.otlp)
         simulator = None if options.live else Simulator()
-    except (NoDocuments, ConfigurationError, ImportError) as error:
+        registry = PatternRegistry()
+        registry.preload(*PATTERNS)  # before there is a loop to hold up, and while Ctrl-C still ends all at once
+    except (NoDocuments, ConfigurationError, ImportError, PatternError) as error:
         raise DemoError(str(error)) from None
     if options.svg is not None and not os.access(options.svg.absolute().parent, os.W_OK):
         raise DemoError(f"--svg {options.svg}: cannot write to that folder, or there is none")
-    if options.live and not os.environ.get("OPENAI_API_KEY"):
-        raise DemoError("--live needs an API key: set OPENAI_API_KEY")
     console = console or make_console(record=options.svg is not None)
-    code = anyio.run(_demo, options, documents, telemetry, simulator, console)
+    code = anyio.run(_demo, options, documents, registry, telemetry, simulator, console)
     if options.svg is not None:
         console.save_svg(str(options.svg), title="runmeter demo")
     return code
@@ -110,12 +112,12 @@ def make_console(*, record: bool) -> Console:
 async def _demo(
     options: DemoOptions,
     documents: Documents,
+    registry: PatternRegistry,
     telemetry: OpenTelemetry | None,
     simulator: Simulator | None,
     console: Console,
 ) -> int:
     keeper = RunKeeper()
-    registry = PatternRegistry()
     where = "the OpenAI API" if options.live else "a simulated API"
     texts = f"{len(documents.texts)} document{'s' if len(documents.texts) > 1 else ''}"
     console.print(f"{options.runs:,} runs over {texts} on {where}, {options.concurrency} at a time")

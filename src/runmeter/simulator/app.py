@@ -157,5 +157,5 @@ def _streams(body: bytes) -> bool:
     """Whether a request asks for a stream. Whether it is well-formed is seen later."""
     try:
         return bool(msgspec.json.decode(body, type=_Streaming).stream)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return False

@@ -4,6 +4,7 @@ The same schema and text always give the same instance. It has the required prop
 """
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,6 +30,11 @@ _FREE_TEXT = re.compile("query|question|text|prompt|topic|message|content|reason
 """In a property's name: its value is a phrase, not a word."""
 _DEEPEST = 6
 """Schemas may contain themselves."""
+_MOST_VALUES = 1_000
+"""In one instance, as long as lists and what contains itself can be cut short: schemas multiply quickly."""
+_MOST_ITEMS = 100
+_LONGEST = 1_000
+"""Characters of a string, whatever its `minLength`."""
 
 
 def synthesise(schema: Mapping[str, Any], text: str) -> Any:
@@ -42,6 +48,7 @@ class _Synthesis:
     def __init__(self, root: Mapping[str, Any], text: str) -> None:
         self._root = root
         self._text = text
+        self._left = _MOST_VALUES
         self._words = words(text)[:200] or ["example"]
         self._next_word = itertools.cycle(self._words)
         self._numbers = iter(_NUMBER.findall(text[:2_000]))
@@ -64,17 +71,18 @@ class _Synthesis:
         }
         return makers.get(self._type(schema), lambda: self._string(schema, name))()
 
-    def _resolve(self, schema: Any) -> Mapping[str, Any]:
+    def _resolve(self, schema: Any, depth: int = 0) -> Mapping[str, Any]:
         """Follow references, and take the first of several schemas that is not null."""
-        for _ in range(_DEEPEST):
-            if not isinstance(schema, Mapping):  # `true`: anything
+        for _ in range(_DEEPEST - depth):
+            self._left -= 1
+            if not isinstance(schema, Mapping) or self._left < -_MOST_VALUES:  # `true`: anything
                 return {}
             if reference := schema.get("$ref"):
                 schema = self._referred(reference)
             elif either := schema.get("anyOf") or schema.get("oneOf"):
-                schema = next((each for each in either if each.get("type") != "null"), either[0])
+                schema = next((each for each in either if not _is_null(each)), either[0])
             elif "allOf" in schema:
-                every = [self._resolve(each) for each in schema["allOf"]]
+                every = [self._resolve(each, depth + 1) for each in schema["allOf"]]
                 schema = {key: value for each in (schema, *every) for key, value in each.items() if key != "allOf"}
             else:
                 return schema
@@ -84,7 +92,8 @@ class _Synthesis:
         """What `#/$defs/Name` points to."""
         found: Any = self._root
         for key in reference.removeprefix("#").strip("/").split("/"):
-            found = found.get(key, {}) if key else found
+            if key:
+                found = found.get(key, {}) if isinstance(found, Mapping) else {}
         return found
 
     @staticmethod
@@ -103,14 +112,14 @@ class _Synthesis:
     def _object(self, schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
         properties: Mapping[str, Any] = schema.get("properties") or {}
         names = [name for name in schema.get("required") or properties if name in properties]
-        if depth >= _DEEPEST:
+        if depth >= _DEEPEST or self._left < 0:
             names = []
         return {name: self.value(properties[name], name, depth + 1) for name in names}
 
     def _array(self, schema: Mapping[str, Any], name: str, depth: int) -> list[Any]:
-        if depth >= _DEEPEST:
+        if depth >= _DEEPEST or self._left < 0:
             return []
-        count = max(schema.get("minItems", 1), min(1, schema.get("maxItems", 1)))
+        count = min(max(schema.get("minItems", 1), min(1, schema.get("maxItems", 1))), _MOST_ITEMS)
         return [self.value(schema.get("items", {}), name, depth + 1) for _ in range(count)]
 
     def _number(self, schema: Mapping[str, Any], *, whole: bool) -> float:
@@ -124,6 +133,8 @@ class _Synthesis:
         if high is not None and "maximum" not in schema:
             high -= nudge
         number = float(next(self._numbers, 1))
+        if not math.isfinite(number):  # the text has a number of hundreds of digits
+            number = 1.0
         number = max(number, low) if low is not None else number
         number = min(number, high) if high is not None else number
         return _round(number, step, low)
@@ -138,7 +149,11 @@ class _Synthesis:
             chosen = next(self._codes, None) or next(self._next_word)
         else:
             chosen = next(self._next_word)
-        return chosen.ljust(schema.get("minLength", 0), ".")[: schema.get("maxLength")]
+        return chosen.ljust(min(schema.get("minLength", 0), _LONGEST), ".")[: schema.get("maxLength")]
+
+
+def _is_null(schema: Any) -> bool:
+    return isinstance(schema, Mapping) and schema.get("type") == "null"
 
 
 def _round(number: float, step: float, low: float | None) -> float:
@@ -146,4 +161,6 @@ def _round(number: float, step: float, low: float | None) -> float:
     if not step:
         return number
     rounded = number // step * step
+    if not math.isfinite(rounded):
+        return number
     return rounded + step if low is not None and rounded < low else rounded

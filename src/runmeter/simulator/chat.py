@@ -4,7 +4,7 @@ Source of all shapes: openai 3.54.0, `types/chat/` and `types/completion_usage.p
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -14,7 +14,21 @@ from .billing import Block, Generation
 from .errors import ApiError, decode
 from .faults import Fault
 from .models import Model, find_model
-from .prompts import Choice, Effort, Item, Part, Prompt, Tool, check_sampling, choose, served_tier
+from .prompts import (
+    Choice,
+    Effort,
+    Item,
+    Part,
+    Prompt,
+    Temperature,
+    Tool,
+    TopP,
+    allowed_name,
+    check_sampling,
+    choose,
+    served_tier,
+)
+from .schemas import check_schema
 from .service import Answer, Call, Chunk, Service
 
 
@@ -32,7 +46,7 @@ class MessageCall(msgspec.Struct):
     function: Function
 
 
-class Message(msgspec.Struct):
+class Message(msgspec.Struct, forbid_unknown_fields=True):
     """A message of the conversation so far."""
 
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
@@ -40,6 +54,11 @@ class Message(msgspec.Struct):
     name: str | None = None
     tool_calls: list[MessageCall] | None = None
     tool_call_id: str | None = None
+    refusal: str | None = None
+    audio: Any = None
+    function_call: Any = None
+    annotations: Any = None
+    """In the API's own messages, which clients send back as they are."""
 
 
 class FunctionTool(msgspec.Struct):
@@ -55,24 +74,49 @@ class StreamOptions(msgspec.Struct):
     include_usage: bool = False
 
 
-class CreateChatCompletion(msgspec.Struct, kw_only=True):
-    """The body of POST /chat/completions."""
+OutputLimit: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class CreateChatCompletion(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The body of POST /chat/completions. What has no meaning here is taken, as `Any`, and ignored."""
 
     model: str
-    messages: list[Message]
+    messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
     tools: list[FunctionTool] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
+    max_tokens: OutputLimit | None = None
+    max_completion_tokens: OutputLimit | None = None
     reasoning_effort: Effort | None = None
     response_format: dict[str, Any] | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
     n: int | None = None
+    audio: Any = None
+    frequency_penalty: Any = None
+    function_call: Any = None
+    functions: Any = None
+    logit_bias: Any = None
+    logprobs: Any = None
+    metadata: Any = None
+    modalities: Any = None
+    moderation: Any = None
+    prediction: Any = None
+    presence_penalty: Any = None
+    prompt_cache_key: Any = None
+    prompt_cache_options: Any = None
+    prompt_cache_retention: Any = None
+    safety_identifier: Any = None
+    seed: Any = None
+    stop: Any = None
+    store: Any = None
+    top_logprobs: Any = None
+    user: Any = None
+    verbosity: Any = None
+    web_search_options: Any = None
 
 
 def create(service: Service, call: Call) -> Answer:
@@ -217,6 +261,9 @@ def _encode(body: dict[str, Any]) -> bytes:
 def _prompt(request: CreateChatCompletion, model: Model) -> Prompt:
     _check_tool_messages(request.messages)
     tools = [tool.function for tool in request.tools or () if tool.function is not None]
+    for index, tool in enumerate(tools):
+        param = f"tools[{index}].function.parameters"
+        check_schema(tool.parameters, f"function '{tool.name}'", param, "invalid_function_parameters")
     choice, allowed = _choice(tools, request.tool_choice)
     return Prompt(
         model=model,
@@ -247,8 +294,9 @@ def _choice(tools: Sequence[Tool], choice: str | dict[str, Any] | None) -> tuple
     match choice:
         case {"type": "function", "function": {"name": str(name)}}:
             return choose(tools, "required", [name])
-        case {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": list(allowed)}}:
-            return choose(tools, mode, [tool.get("function", {}).get("name", "") for tool in allowed])
+        case {"type": "allowed_tools", "allowed_tools": {"mode": str(mode), "tools": list(allowed)}}:
+            functions = [tool.get("function") if isinstance(tool, dict) else tool for tool in allowed]
+            return choose(tools, mode, [allowed_name(function) for function in functions])
         case str() | None:
             return choose(tools, choice)
         case _:
@@ -258,6 +306,7 @@ def _choice(tools: Sequence[Tool], choice: str | dict[str, Any] | None) -> tuple
 def _json_schema(response_format: dict[str, Any] | None) -> dict[str, Any] | None:
     match response_format:
         case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
+            check_schema(schema, "response_format", "response_format", "invalid_value")
             return schema
         case {"type": "json_object"}:
             return {"type": "object", "properties": {"answer": {"type": "string"}}}

@@ -27,7 +27,7 @@ TOKENS_PER_REQUEST = 300_000
 Tokens: TypeAlias = list[int]
 
 
-class CreateEmbedding(msgspec.Struct, kw_only=True):
+class CreateEmbedding(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The body of POST /embeddings."""
 
     model: str
@@ -35,6 +35,7 @@ class CreateEmbedding(msgspec.Struct, kw_only=True):
     """A text, a list of texts, the tokens of a text, or a list of tokens of texts."""
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    user: Any = None
 
 
 def create(service: Service, call: Call) -> Answer:

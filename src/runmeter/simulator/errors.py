@@ -1,11 +1,14 @@
 """Errors as the API sends them: a status code and `{"error": {"message", "type", "param", "code"}}`."""
 
+import re
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 T = TypeVar("T")
+
+_RANGE = re.compile(r"Expected `(int|float)` (>=|<=) ")
 
 
 class ApiError(Exception):
@@ -39,7 +42,7 @@ class ApiError(Exception):
 
 
 def decode(body: bytes, shape: type[T]) -> T:
-    """Read a request body. Fields that the shape does not have are ignored.
+    """Read a request body. Whether fields that the shape does not have are ignored or refused, the shape says.
 
     Raises:
         ApiError: 400: it is not JSON, or has not this shape.
@@ -49,15 +52,43 @@ def decode(body: bytes, shape: type[T]) -> T:
     except msgspec.ValidationError as error:
         raise _misshapen(str(error)) from error
     except msgspec.DecodeError as error:
-        message = f"We could not parse the JSON body of your request. ({error})"
-        raise ApiError(400, message) from error
+        raise _unreadable(error) from error
+    except RecursionError as error:
+        raise _unreadable(error) from error
 
 
-def _misshapen(complaint: str) -> ApiError:
-    """Turn msgspec's ``Expected `str`, got `int` - at `$.input[0].role` `` into the API's words."""
+def convert(value: Any, shape: type[T], at: str) -> T:
+    """Read a part of a request body, `at` this path.
+
+    Raises:
+        ApiError: 400: it has not this shape.
+    """
+    try:
+        return msgspec.convert(value, shape)
+    except msgspec.ValidationError as error:
+        raise _misshapen(str(error), at) from error
+
+
+def _unreadable(error: Exception) -> ApiError:
+    return ApiError(400, f"We could not parse the JSON body of your request. ({error})")
+
+
+def _misshapen(complaint: str, at: str = "") -> ApiError:
+    """Turn msgspec's ``Expected `str`, got `int` - at `$.input[0].role` `` into the API's words and codes."""
     what, _, where = complaint.partition(" - at ")
-    path = where.strip("`").removeprefix("$").removeprefix(".")
+    path = (at + where.strip("`").removeprefix("$")).removeprefix(".")
     if what.startswith("Object missing required field"):
         name = ".".join(filter(None, (path, what.split("`")[1])))
         return ApiError(400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
-    return ApiError(400, f"Invalid type for '{path}': {what}.", param=path or None, code="invalid_type")
+    if what.startswith("Object contains unknown field"):
+        name = ".".join(filter(None, (path, what.split("`")[1])))
+        return ApiError(400, f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
+    if beyond := _RANGE.match(what):
+        kind = "integer" if beyond[1] == "int" else "decimal"
+        code = f"{kind}_below_min_value" if beyond[2] == ">=" else f"{kind}_above_max_value"
+    elif "of length" in what:
+        code = "empty_array" if what.startswith("Expected `array`") else "invalid_value"
+    else:
+        code = "invalid_value" if what.startswith("Invalid enum value") or "matching" in what else "invalid_type"
+    message = f"Invalid type for '{path}': {what}." if code == "invalid_type" else f"Invalid '{path}': {what}."
+    return ApiError(400, message, param=path or None, code=code)

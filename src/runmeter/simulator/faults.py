@@ -19,6 +19,7 @@ The stream's kinds wait for a request that streams. Chat Completions knows the n
 it for both.
 """
 
+import math
 import threading
 from collections.abc import Iterable
 from typing import Literal, TypeAlias, get_args
@@ -82,8 +83,9 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"unknown fault {self.kind!r}: one of {', '.join(get_args(FaultKind))}")
         if self.endpoint is not None and self.endpoint not in get_args(EndpointPath):
             raise ValueError(f"unknown endpoint {self.endpoint!r}: one of {', '.join(get_args(EndpointPath))}")
-        if min(self.times or 0, self.seconds, self.between_chunks, self.retry_after, self.after_events) < 0:
-            raise ValueError(f"a fault's numbers cannot be negative: {self}")
+        numbers = (self.times or 0, self.seconds, self.between_chunks, self.retry_after, self.after_events)
+        if not all(0 <= number < math.inf for number in numbers):  # so that NaN is refused too
+            raise ValueError(f"a fault's numbers must be finite and cannot be negative: {self}")
 
     def hits(self, endpoint: str, *, stream: bool) -> bool:
         """Whether it makes sense for such a request."""

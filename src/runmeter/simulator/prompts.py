@@ -1,7 +1,7 @@
 """What the model is given, in one form for both APIs: items (in the words of the Responses API), tools and settings."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -13,6 +13,14 @@ Choice: TypeAlias = Literal["auto", "none", "required"]
 
 Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 """How much the model is to reason."""
+
+
+FunctionName: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}\Z")]
+"""A name the API takes for a function (source: openai 3.54.0, `types/shared_params/function_definition.py`; its answer
+to others, `invalid_value`, is quoted in hackers365/xiaozhi-esp32-server-golang#268, 2026-05)."""
+
+Temperature: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=2)]
+TopP: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Part(msgspec.Struct, omit_defaults=True):
@@ -48,7 +56,7 @@ class Item(msgspec.Struct, omit_defaults=True):
 class Tool(msgspec.Struct, frozen=True):
     """A function the model may call."""
 
-    name: str
+    name: FunctionName
     description: str = ""
     parameters: dict[str, Any] = {}
     """JSON schema."""
@@ -100,6 +108,19 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
         """Its index, or -1."""
         positions = (i for i, item in enumerate(self.items) if item.type == "message" and item.role == "user")
         return max(positions, default=-1)
+
+
+def allowed_name(tool: Any) -> str:
+    """The name in an entry of `tool_choice`'s allowed tools: `{"name": "look"}`.
+
+    Raises:
+        ApiError: 400: it is nothing of the kind.
+    """
+    match tool:
+        case {"name": str(name)}:
+            return name
+        case _:
+            raise ApiError(400, "Invalid type for 'tool_choice.tools'.", param="tool_choice", code="invalid_type")
 
 
 def choose(

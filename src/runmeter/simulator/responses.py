@@ -9,12 +9,27 @@ from typing import Any, Literal
 import msgspec
 
 from .billing import Generation, prompt_tokens
-from .errors import ApiError, decode
+from .errors import ApiError, convert, decode
 from .faults import Fault
+from .input_items import read_items
 from .models import find_model
-from .prompts import Choice, Effort, Item, Prompt, Tool, check_calls, check_sampling, choose, served_tier
+from .prompts import (
+    Choice,
+    Effort,
+    Item,
+    Prompt,
+    Temperature,
+    Tool,
+    TopP,
+    allowed_name,
+    check_calls,
+    check_sampling,
+    choose,
+    served_tier,
+)
 from .response_object import ResponseObject, as_input, cancelled, failed, finished, output_items
 from .response_stream import error_event, response_events
+from .schemas import check_schema
 from .service import Answer, Call, Chunk, Service, StoredResponse
 
 LEAST_OUTPUT = 16
@@ -28,11 +43,11 @@ class Reasoning(msgspec.Struct, omit_defaults=True):
     summary: str | None = None
 
 
-class PromptParams(msgspec.Struct, kw_only=True):
-    """The body of POST /responses/input_tokens: all that makes the prompt."""
+class PromptParams(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """All that makes the prompt. What has no meaning here is taken, as `Any`, and ignored."""
 
     model: str
-    input: str | list[Item] | None = None
+    input: str | list[dict[str, Any]] | None = None
     instructions: str | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
@@ -43,6 +58,13 @@ class PromptParams(msgspec.Struct, kw_only=True):
     text: dict[str, Any] | None = None
     max_output_tokens: int | None = None
     prompt_cache_options: dict[str, Any] | None = None
+    truncation: str | None = None
+
+
+class CountInputTokens(PromptParams, kw_only=True):
+    """The body of POST /responses/input_tokens."""
+
+    personality: Any = None
 
 
 class CreateResponse(PromptParams, kw_only=True):
@@ -52,14 +74,23 @@ class CreateResponse(PromptParams, kw_only=True):
     store: bool | None = None
     background: bool | None = None
     max_tool_calls: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
     metadata: dict[str, str] | None = None
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
-    truncation: str | None = None
     user: str | None = None
+    prompt: dict[str, Any] | None = None
+    access_programs: Any = None
+    background_options: Any = None
+    context_management: Any = None
+    image: Any = None
+    include: Any = None
+    moderation: Any = None
+    prompt_cache_retention: Any = None
+    stream_options: Any = None
+    top_logprobs: Any = None
 
 
 def create(service: Service, call: Call) -> Answer:
@@ -94,7 +125,7 @@ def delete(service: Service, call: Call) -> Answer:
 
 def count_input_tokens(service: Service, call: Call) -> Answer:
     """POST /responses/input_tokens: what the same request would be billed for its input."""
-    prompt = _prompt(service, decode(call.body, PromptParams))
+    prompt = _prompt(service, decode(call.body, CountInputTokens))
     tokens = len(prompt_tokens(prompt))
     return msgspec.json.encode({"object": "response.input_tokens", "input_tokens": tokens})
 
@@ -150,9 +181,9 @@ def _prompt(service: Service, request: PromptParams) -> Prompt:
     if request.conversation is not None:
         message = "This simulator has no conversations: use 'previous_response_id'."
         raise ApiError(400, message, param="conversation")
-    items = [*_history(service, request.previous_response_id), *_items(request.input)]
+    items = [*_history(service, request.previous_response_id), *read_items(request.input)]
     check_calls(items)
-    tools = [_tool(tool) for tool in request.tools or () if tool.get("type") == "function"]
+    tools = [_tool(tool, i) for i, tool in enumerate(request.tools or ()) if tool.get("type") == "function"]
     choice, allowed = _choice(tools, request.tool_choice)
     return Prompt(
         model=model,
@@ -180,23 +211,23 @@ def _history(service: Service, response_id: str | None) -> Sequence[Item]:
     return stored.items
 
 
-def _items(given: str | list[Item] | None) -> Sequence[Item]:
-    return [Item(role="user", content=given)] if isinstance(given, str) else given or []
-
-
-def _tool(tool: dict[str, Any]) -> Tool:
-    if not tool.get("name"):
-        message = "Missing required parameter: 'tools[].name'."
-        raise ApiError(400, message, param="tools", code="missing_required_parameter")
-    return Tool(tool["name"], tool.get("description") or "", tool.get("parameters") or {})
+def _tool(given: dict[str, Any], index: int) -> Tool:
+    present = {key: value for key, value in given.items() if value is not None}  # null is as good as nothing
+    tool = convert(present, Tool, f"tools[{index}]")
+    check_schema(
+        tool.parameters, f"function '{tool.name}'", f"tools[{index}].parameters", "invalid_function_parameters"
+    )
+    return tool
 
 
 def _choice(tools: Sequence[Tool], choice: str | dict[str, Any] | None) -> tuple[Choice, Sequence[Tool]]:
     match choice:
         case {"type": "function", "name": str(name)}:
             return choose(tools, "required", [name])
-        case {"type": "allowed_tools", "mode": mode, "tools": list(allowed)}:
-            return choose(tools, mode, [tool.get("name", "") for tool in allowed])
+        case {"type": "allowed_tools", "mode": str(mode), "tools": list(allowed)}:
+            return choose(tools, mode, [allowed_name(tool) for tool in allowed])
+        case {"type": "function" | "allowed_tools"}:
+            raise ApiError(400, "Invalid value for 'tool_choice'.", param="tool_choice", code="invalid_value")
         case str() | None:
             return choose(tools, choice)
         case _:  # a built-in tool, which the simulator does not run
@@ -206,6 +237,7 @@ def _choice(tools: Sequence[Tool], choice: str | dict[str, Any] | None) -> tuple
 def _json_schema(text: dict[str, Any] | None) -> dict[str, Any] | None:
     match text:
         case {"format": {"type": "json_schema", "schema": dict(schema)}}:
+            check_schema(schema, "response_format", "text.format.schema", "invalid_json_schema")
             return schema
         case {"format": {"type": "json_object"}}:
             return {"type": "object", "properties": {"answer": {"type": "string"}}}
@@ -215,6 +247,14 @@ def _json_schema(text: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def _check(request: CreateResponse, prompt: Prompt) -> None:
     """Refuse what the real service refuses, and what this one cannot do."""
+    if request.prompt is not None:
+        raise ApiError(400, "This simulator has no prompt templates.", param="prompt")
+    if not prompt.items:
+        message = (
+            'Missing required parameter: One of "input" or "previous_response_id" or \'prompt\' or '
+            "'conversation_id' must be provided."
+        )
+        raise ApiError(400, message, code="missing_required_parameter")
     if request.background:
         raise ApiError(400, "This simulator does not run responses in the background.", param="background")
     if request.max_output_tokens is not None and request.max_output_tokens < LEAST_OUTPUT:

@@ -1,6 +1,7 @@
 """The simulator's life: a server in a thread of its own, so that callers on asyncio and on trio can both talk to it."""
 
 import importlib.util
+import threading
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -66,6 +67,8 @@ class Simulator:
         self._port = port
         self._service = Service(script, faults, clock)
         self._thread: ServerThread | None = None
+        self._entered = threading.Lock()
+        """Held from entering to leaving, so that of two that enter at once one is refused."""
 
     async def __aenter__(self) -> str:
         """Start, and give the base URL once requests are answered.
@@ -74,20 +77,31 @@ class Simulator:
             OSError: The port is in use, or may not be used.
             RuntimeError: It is running already.
         """
-        if self._thread is not None:
+        if not self._entered.acquire(blocking=False):
             raise RuntimeError("this simulator is running already: make another one")
-        with anyio.CancelScope(shield=True):  # half a start cannot be undone, and it takes less than a second
-            self._thread = await anyio.to_thread.run_sync(_start, self._service, self._port)
+        try:
+            with anyio.CancelScope(shield=True):  # half a start cannot be undone, and it takes less than a second
+                self._thread = await anyio.to_thread.run_sync(_start, self._service, self._port)
+        except BaseException:
+            self._entered.release()
+            raise
         return self.url
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop. Open connections are broken, and nothing is left behind."""
+        """Stop. Open connections are broken, and nothing is left behind.
+
+        A script that is busy is waited for a second at most: its thread, and the port, end when it returns.
+        """
         thread, self._thread = self._thread, None
-        if thread is not None:
+        if thread is None:
+            return
+        try:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(thread.stop)
+        finally:
+            self._entered.release()
 
     @property
     def url(self) -> str:

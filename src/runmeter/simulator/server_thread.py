@@ -16,6 +16,10 @@ KEEP_ALIVE = 3600
 """Seconds. A server that closes idle connections races with the client that is about to use one."""
 
 
+PATIENCE = 1.0
+"""Seconds to wait for the thread's end: a script that is busy in it cannot be interrupted."""
+
+
 class Protocol(HttpToolsProtocol):
     """uvicorn's HTTP, except that it logs no requests and lets the app break the connection."""
 
@@ -51,10 +55,10 @@ class ServerThread:
             raise self._error
 
     def stop(self) -> None:
-        """Break all connections, and return once the thread has ended."""
+        """Break all connections, and return once the thread has ended, or after `PATIENCE`."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+        self._thread.join(PATIENCE)
 
     def _run(self) -> None:
         try:

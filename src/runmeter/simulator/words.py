@@ -9,9 +9,10 @@ READ = 20_000
 
 _WORD = re.compile(r"[^\W_]+(?:[-'\u2019][^\W_]+)*")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"\u201d\u2019)]?\s+(?=[\"\u201c(]?[A-Z0-9])|\n\s*\n")
-_FENCED = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
+# No pattern may look far ahead in vain at each of many places: time would grow with the square of the text.
+_FENCED = re.compile(r"^(```|~~~).*?(?:^\1\s*$|\Z)", re.MULTILINE | re.DOTALL)
 _NOT_PROSE = re.compile(r"^[ \t]*(?:#|\||<|=+\s*$|-+\s*$).*$", re.MULTILINE)
-_LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
+_LINK = re.compile(r"!?\[([^\[\]]*)\]\([^()]*\)")
 _BULLET = re.compile(r"^[ \t]*(?:[-*+>]|\d+[.)])\s+", re.MULTILINE)
 _EMPHASIS = re.compile(r"[*`]{1,3}([^*`]+)[*`]{1,3}")
 _REQUEST = re.compile(
