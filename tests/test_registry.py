@@ -362,3 +362,19 @@ def test_the_registry_imports_no_framework() -> None:
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()  # noqa: S603 - our own code
     assert not {"openai", "langgraph", "langchain_core", "pydantic"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("pattern_type", "library"), [("openai_function_calling", "openai"), ("augmented_llm", "langgraph")]
+)
+def test_preloading_imports_what_a_pattern_is_built_on(pattern_type: str, library: str) -> None:
+    code = (
+        "import sys; from runmeter.patterns import PatternRegistry; registry = PatternRegistry();"
+        f"assert {library!r} not in sys.modules; registry.preload({pattern_type!r}); assert {library!r} in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)  # noqa: S603 - our own code
+
+
+def test_preloading_an_unknown_pattern_says_so() -> None:
+    with pytest.raises(UnknownPattern):
+        PatternRegistry().preload("no_such_pattern")
