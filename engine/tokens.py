@@ -11,13 +11,11 @@ are. Images, audio and files are not counted.
 import functools
 import gzip
 import hashlib
-import importlib.resources
 import re
 import threading
 import zlib
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import anyio.to_thread
@@ -26,6 +24,8 @@ import msgspec
 from .errors import TokenizerError
 
 if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
     import tiktoken
 
 T = TypeVar("T")
@@ -296,14 +296,16 @@ def _load_once(name: str) -> "tiktoken.Encoding":
     import tiktoken
 
     vocabulary = _VOCABULARIES[name]
-    folder = importlib.resources.files(__package__) / "vocab"
+    from importlib.resources import files  # here, with all that it imports, because few programs count tokens
+
+    folder = files(__package__) / "vocab"
     ranks = _read_ranks(folder / f"{name}.tiktoken.gz", vocabulary.sha256)
     return tiktoken.Encoding(
         name, pat_str=vocabulary.pattern, mergeable_ranks=ranks, special_tokens=vocabulary.special_tokens
     )
 
 
-def _read_ranks(file: Traversable, sha256: str) -> dict[bytes, int]:
+def _read_ranks(file: "Traversable", sha256: str) -> dict[bytes, int]:
     """Read lines of a token in base64 and its rank."""
     try:
         data = gzip.decompress(file.read_bytes())

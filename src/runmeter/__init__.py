@@ -4,11 +4,18 @@ This package re-exports `runmeter.engine`. Beside it: `runmeter.patterns`, `runm
 Importing it loads asyncio, anyio and msgspec; everything heavier is loaded when it is first used.
 """
 
-from importlib.metadata import version as _version
-
 from runmeter import engine as _engine
 from runmeter.engine import *  # noqa: F403 - the facade is the engine: one table of contents, kept there
 
-__version__ = _version("runmeter")
+__version__: str
 __all__ = ["__version__"]
 __all__ += _engine.__all__
+
+
+def __getattr__(name: str) -> str:
+    """The version, looked up when asked for: `importlib.metadata` takes as long to import as the engine itself."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version
+
+    return version("runmeter")
