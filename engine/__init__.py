@@ -26,6 +26,7 @@ from .events import (
     KnownEvent,
     ModelCallStarted,
     Provenance,
+    Retrieval,
     Status,
     TokenUsage,
     TraceContext,
@@ -35,8 +36,8 @@ from .events import (
 from .execution import Execution, RunInfo, Runtime, current_execution
 from .histogram import Histogram, HistogramSnapshot
 from .loop import is_own_failure
-from .operations import AssistantCall, ModelCall, ModelRequest, ToolCall, error_message
-from .pattern import Pattern
+from .operations import AssistantCall, ModelCall, ModelRequest, RetrievalCall, ToolCall, error_message
+from .pattern import Pattern, run_child
 from .pricing import CostEstimate, PriceBook
 from .result import RunResult
 from .stream import Delta, RunStream
@@ -78,6 +79,8 @@ __all__ = [
     "Pattern",
     "PriceBook",
     "Provenance",
+    "Retrieval",
+    "RetrievalCall",
     "RunAborted",
     "RunInfo",
     "RunResult",
@@ -108,4 +111,5 @@ __all__ = [
     "current_execution",
     "error_message",
     "is_own_failure",
+    "run_child",
 ]

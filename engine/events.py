@@ -208,6 +208,23 @@ class AssistantRun(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=Tr
     error_message: str | None = None
 
 
+class Retrieval(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="retrieval"):
+    """A source was searched for passages, well or not. What was asked for and what they say is content: not kept."""
+
+    source: str
+    """What was searched, such as a vector store's id, or `local`."""
+    start_ns: int
+    duration_ns: int
+    documents: int
+    """Passages found."""
+    top_score: float | None = None
+    """The best passage's score, on the source's own scale."""
+    requested: int | None = None
+    """How many passages at most were asked for."""
+    error_type: str | None = None
+    error_message: str | None = None
+
+
 class ExecutionFinished(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="execution_finished"):
     """A run ended. Exactly one for each `ExecutionStarted`."""
 
@@ -226,6 +243,6 @@ class UnknownEvent(_Event, frozen=True, gc=False, kw_only=True, tag="unknown"):
 
 
 KnownEvent: TypeAlias = (
-    ExecutionStarted | ModelCallStarted | TokenUsage | FunctionCall | AssistantRun | ExecutionFinished
+    ExecutionStarted | ModelCallStarted | TokenUsage | FunctionCall | AssistantRun | Retrieval | ExecutionFinished
 )
 Event: TypeAlias = KnownEvent | UnknownEvent

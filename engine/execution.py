@@ -26,6 +26,7 @@ from .operations import (
     AssistantCall,
     ModelCall,
     ModelRequest,
+    RetrievalCall,
     ToolCall,
     error_message,
     error_type,
@@ -122,6 +123,15 @@ class Execution:
             thread: Whether the run makes the thread or goes on with it.
         """
         return AssistantCall(self, assistant, thread_id, thread)
+
+    def retrieval(self, source: str, *, requested: int | None = None) -> RetrievalCall:
+        """A search for passages. A context manager, around the model call that embeds the query if it makes one.
+
+        Args:
+            source: What is searched, such as a vector store's id, or `local`. Few different names, no query.
+            requested: How many passages at most are asked for.
+        """
+        return RetrievalCall(self, source, requested)
 
     def child(self, info: RunInfo, runtime: Runtime | None = None) -> "Execution":
         """A run within this one, with its own statistics and span. A context manager.
@@ -222,6 +232,10 @@ class _NoAssistantCall(_Idle, AssistantCall):
     __slots__ = ()
 
 
+class _NoRetrievalCall(_Idle, RetrievalCall):
+    __slots__ = ()
+
+
 class _NoExecution(_Idle, Execution):
     """The handle outside an engine: the same methods, and nothing comes of them."""
 
@@ -231,6 +245,7 @@ class _NoExecution(_Idle, Execution):
         self._model_call = _NoModelCall(self, ModelRequest(provider="none", model="none"), 1)
         self._function_call = _NoToolCall(self, "none", None)
         self._assistant_run = _NoAssistantCall(self, "none", None, None)
+        self._retrieval = _NoRetrievalCall(self, "none", None)
 
     def model_call(self, request: ModelRequest, *, attempt: int = 1) -> ModelCall:
         return self._model_call
@@ -242,6 +257,9 @@ class _NoExecution(_Idle, Execution):
         self, assistant: str, thread_id: str | None = None, thread: Literal["created", "resumed"] | None = None
     ) -> AssistantCall:
         return self._assistant_run
+
+    def retrieval(self, source: str, *, requested: int | None = None) -> RetrievalCall:
+        return self._retrieval
 
     def child(self, info: RunInfo, runtime: Runtime | None = None) -> Execution:
         return self

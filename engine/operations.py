@@ -1,4 +1,4 @@
-"""What happens inside a run: a request to a model, a tool's work, an assistant's work on a thread.
+"""What happens inside a run: a request to a model, a tool's work, an assistant's work on a thread, a retrieval.
 
 Each is a context manager made by `Execution`; each emits its events, whatever way it is left.
 """
@@ -14,6 +14,7 @@ from .events import (
     FunctionCall,
     ModelCallStarted,
     Provenance,
+    Retrieval,
     Status,
     TokenUsage,
     TraceContext,
@@ -277,6 +278,49 @@ class AssistantCall(Operation):
                 status=status_of(error) if error or not self.error_type else Status.ERROR,
                 start_ns=self.start_ns,
                 duration_ns=duration_ns,
+                error_type=self.error_type,
+                error_message=self.error_message,
+            )
+        )
+
+
+class RetrievalCall(Operation):
+    """A search for passages. Record what it found; if nothing was recorded, it found nothing."""
+
+    __slots__ = ("_requested", "_source", "documents", "top_score")
+
+    def __init__(self, execution: "Execution", source: str, requested: int | None) -> None:
+        super().__init__(execution)
+        self._source = source
+        self._requested = requested
+        self.documents = 0
+        self.top_score: float | None = None
+
+    def record(self, documents: int, top_score: float | None = None) -> None:
+        """Say what it found. The last call counts.
+
+        Args:
+            documents: How many passages.
+            top_score: The best passage's score, on the source's own scale; None if there is none.
+        """
+        # Local indexes answer in numpy's numbers, which no codec takes.
+        self.documents = int(documents)
+        self.top_score = None if top_score is None else float(top_score)
+
+    def _ended(self, error: BaseException | None, duration_ns: int) -> None:
+        execution = self._execution
+        execution.runtime.publish(
+            Retrieval(
+                run_id=execution.run_id,
+                seq=execution.next_seq(),
+                time_ns=execution.runtime.clock.time_ns(),
+                trace=self.trace,
+                source=self._source,
+                start_ns=self.start_ns,
+                duration_ns=duration_ns,
+                documents=self.documents,
+                top_score=self.top_score,
+                requested=self._requested,
                 error_type=self.error_type,
                 error_message=self.error_message,
             )

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from .errors import ConfigurationError, StrayCancellation
-from .execution import RunInfo
+from .execution import RunInfo, current_execution
 from .loop import is_own_failure
 
 Messages: TypeAlias = Any
@@ -73,3 +73,30 @@ async def do_work(pattern: str, work: Work) -> Any:
         if is_own_failure(error):
             raise StrayCancellation(pattern) from error
         raise
+
+
+async def run_child(
+    pattern: Pattern | PatternFunction,
+    messages: Messages,
+    context: Context = None,
+    *,
+    conversation_id: str | None = None,
+) -> Any:
+    """Run a pattern as part of the current run: a child, with events, statistics and a span of its own.
+
+    Args:
+        pattern: An object with `async execute(messages, context)`, or an async function.
+        messages: Whatever it takes.
+        context: What it is told beyond its messages.
+        conversation_id: The conversation the child belongs to.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        ConfigurationError: it is no pattern.
+        Exception: whatever it raises.
+    """
+    info, execute = describe(pattern, None, conversation_id)
+    with current_execution().child(info):
+        return await do_work(info.pattern, lambda: execute(messages, context))

@@ -1,8 +1,9 @@
 """What runs used: every event is folded into one cell, and whatever is asked for is a sum of cells.
 
 There is one cell for each pattern, framework, set of tags and model. What belongs to a run as a whole (its status, its
-tools) goes to its cell without a model, what belongs to a request to the cell with the model. Because an event counts
-in just one cell, all the sums agree: per pattern, per tag and in total each token counts once, however runs nest.
+tools, its retrievals) goes to its cell without a model, what belongs to a request to the cell with the model. Because
+an event counts in just one cell, all the sums agree: per pattern, per tag and in total each token counts once, however
+runs nest.
 """
 
 import logging
@@ -20,6 +21,7 @@ from .events import (
     ExecutionStarted,
     FunctionCall,
     Provenance,
+    Retrieval,
     Status,
     TokenUsage,
     Usage,
@@ -34,7 +36,7 @@ logger = logging.getLogger("runmeter")
 UNKNOWN = "unknown"
 """Pattern and framework of runs whose start was never seen."""
 MAX_NAMES = 100
-"""Different functions, and different types of error, that a cell tells apart."""
+"""Different functions, sources of retrievals, and types of error that a cell tells apart."""
 RECENT_RUNS = 4_096
 """Finished runs of which stragglers and duplicates are still recognized."""
 MAX_AHEAD = 1_024
@@ -47,6 +49,8 @@ class _Cell:
     __slots__ = (
         "assistant_runs",
         "cost",
+        "documents_found",
+        "empty_retrievals",
         "errors",
         "executions",
         "first_chunk_latency",
@@ -58,6 +62,9 @@ class _Cell:
         "models",
         "request_errors",
         "requests",
+        "retrieval_errors",
+        "retrieval_latency",
+        "retrievals",
         "run_latency",
         "statuses",
         "threads_created",
@@ -74,12 +81,16 @@ class _Cell:
         self.errors: dict[str, int] = {}
         self.function_calls: dict[str, int] = {}
         self.function_errors: dict[str, int] = {}
+        self.retrievals: dict[str, int] = {}
+        self.retrieval_errors: dict[str, int] = {}
+        self.documents_found = self.empty_retrievals = 0
         self.requests: defaultdict[Provenance, int] = defaultdict(int)
         self.request_errors: dict[str, int] = {}
         self.usage: dict[Provenance, Usage] = {}
         self.cost = CostEstimate()
         self.run_latency = Histogram()
         self.function_latency = Histogram()
+        self.retrieval_latency = Histogram()
         self.model_latency = Histogram()
         self.first_chunk_latency = Histogram()
 
@@ -95,6 +106,11 @@ class _Cell:
             assistant_runs=self.assistant_runs,
             threads_created=self.threads_created,
             threads_resumed=self.threads_resumed,
+            retrievals_by_source=dict(self.retrievals),
+            retrieval_errors_by_type=dict(self.retrieval_errors),
+            retrieval_latency=self.retrieval_latency.snapshot(),
+            documents_found=self.documents_found,
+            empty_retrievals=self.empty_retrievals,
             requests_by_provenance=dict(self.requests),
             usage_by_provenance=dict(self.usage),
             cost=self.cost,
@@ -173,6 +189,7 @@ class UsageAggregator:
             TokenUsage: self._token_usage,
             FunctionCall: self._function_call,
             AssistantRun: self._assistant_run,
+            Retrieval: self._retrieval,
             ExecutionFinished: self._execution_finished,
         }
 
@@ -283,6 +300,16 @@ class UsageAggregator:
         cell.assistant_runs += 1
         cell.threads_created += event.thread == "created"
         cell.threads_resumed += event.thread == "resumed"
+
+    def _retrieval(self, run: _Run, event: Retrieval) -> None:
+        cell = run.cell
+        _count(cell.retrievals, event.source)
+        cell.retrieval_latency.add(event.duration_ns)
+        cell.documents_found += event.documents
+        if event.error_type:
+            _count(cell.retrieval_errors, event.error_type)
+        elif not event.documents:
+            cell.empty_retrievals += 1
 
     def _model_cell(self, runs: _Cell, model: str) -> _Cell:
         """The cell for requests to a model by runs of another cell."""

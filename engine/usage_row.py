@@ -32,6 +32,13 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     assistant_runs: int = 0
     threads_created: int = 0
     threads_resumed: int = 0
+    retrievals_by_source: Mapping[str, int] = {}
+    retrieval_errors_by_type: Mapping[str, int] = {}
+    retrieval_latency: HistogramSnapshot = HistogramSnapshot()
+    documents_found: int = 0
+    """Passages that retrievals found."""
+    empty_retrievals: int = 0
+    """Retrievals that found nothing; those that failed are not among them."""
     requests_by_provenance: Mapping[Provenance, int] = {}
     """Requests to models that have ended, by how their usage is known."""
     usage_by_provenance: Mapping[Provenance, Usage] = {}
@@ -63,6 +70,11 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def function_calls(self) -> int:
         """Calls of functions, failed ones included."""
         return sum(self.function_calls_by_name.values())
+
+    @property
+    def retrievals(self) -> int:
+        """Searches for passages, failed ones included."""
+        return sum(self.retrievals_by_source.values())
 
     @property
     def requests(self) -> int:

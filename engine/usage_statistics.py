@@ -77,6 +77,10 @@ class UsageStatistics(msgspec.Struct, frozen=True):
         if len(lines) != 1:
             lines.append(_summary("total", total))
         text = format_table(_HEADER, lines)
+        if total.retrievals:
+            failed = sum(total.retrieval_errors_by_type.values())
+            text += f"\nretrievals: {total.retrievals:,} ({total.empty_retrievals:,} found nothing, {failed:,} failed)"
+            text += f"; documents found: {total.documents_found:,}"
         unreported = {kind: n for kind, n in total.requests_by_provenance.items() if kind is not Provenance.REPORTED}
         if unreported:
             kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(unreported.items()))

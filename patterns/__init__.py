@@ -7,14 +7,8 @@ is loaded before.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .base import (
-    BasePattern,
-    OpenAIBasePattern,
-    OpenAIPatternConfig,
-    PatternConfig,
-    PatternResult,
-    PatternType,
-)
+from .base import BasePattern, OpenAIBasePattern, PatternResult
+from .config import OpenAIPatternConfig, PatternConfig, PatternType
 from .errors import (
     AsyncioRequired,
     MissingFramework,

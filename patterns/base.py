@@ -1,153 +1,16 @@
-"""What patterns have in common: their types, configurations and results, and the classes they derive from."""
+"""What patterns have in common: their results, and the classes they derive from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
-from enum import StrEnum
-from functools import cache
+from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, get_type_hints
+from typing import Any, ClassVar, Literal, Self
 
 import msgspec
-from msgspec import Meta
 
-from runmeter.engine import ConfigurationError
-
-from .openai.client import Clients, check_key, load_library
+from .config import OpenAIPatternConfig, PatternConfig, check_config, specialise
+from .delivery import Delivery
+from .openai.client import Clients, load_library
 from .tools import FunctionResult, Toolbox, ToolLike
-
-DEFAULT_MODEL = "gpt-6-luna"
-"""The cheapest current model (OpenAI price list, 2026-11)."""
-
-Framework: TypeAlias = Literal["openai", "langgraph"]
-ApiKey: TypeAlias = str | Callable[[], Awaitable[str]]
-"""An API key, or an async function that gets one: from a secrets manager, for example."""
-
-Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
-Count: TypeAlias = Annotated[int, Meta(ge=0)]
-AtLeastOne: TypeAlias = Annotated[int, Meta(ge=1)]
-Name: TypeAlias = Annotated[str, Meta(min_length=1)]
-
-
-class PatternType(StrEnum):
-    """The twelve patterns."""
-
-    AUGMENTED_LLM = "augmented_llm"
-    PROMPT_CHAINING = "prompt_chaining"
-    ROUTING = "routing"
-    PARALLELIZATION = "parallelization"
-    ORCHESTRATOR_WORKERS = "orchestrator_workers"
-    EVALUATOR_OPTIMIZER = "evaluator_optimizer"
-    OPENAI_ASSISTANT = "openai_assistant"
-    OPENAI_FUNCTION_CALLING = "openai_function_calling"
-    OPENAI_CONVERSATION = "openai_conversation"
-    OPENAI_STREAMING = "openai_streaming"
-    OPENAI_MULTI_AGENT = "openai_multi_agent"
-    OPENAI_RAG = "openai_rag"
-
-    @property
-    def framework(self) -> Framework:
-        """What the pattern is built on."""
-        return "openai" if self.startswith("openai_") else "langgraph"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PatternConfig:
-    """What any pattern can be told. Checked when it is made.
-
-    Raises:
-        ConfigurationError: a value has the wrong type or lies outside its range.
-    """
-
-    name: Name | None = None
-    """What the pattern is called in statistics and traces; by default its type."""
-    system_prompt: str | None = None
-    """Instructions before all messages."""
-    max_iterations: AtLeastOne = 10
-    """Requests to the model in one run. In the last one tools are switched off, so that an answer must come."""
-    max_function_calls: Count = 50
-    """Function calls in one run. Further ones are refused, and the model is asked for an answer without tools."""
-    tool_timeout: Seconds | None = None
-    """Seconds a function call may take where the tool itself does not say."""
-    request_timeout: Seconds = 600.0
-    """Seconds one request to the model may take, its answer included."""
-    max_retries: Count = 2
-    """How often a request is tried again after an error that may pass."""
-
-    def __post_init__(self) -> None:
-        kind_of_config: Any = type(self)
-        for name, kind in _checked_fields(kind_of_config):
-            value = getattr(self, name)
-            try:
-                converted = msgspec.convert(value, kind)
-            except msgspec.ValidationError as error:
-                raise ConfigurationError(f"{type(self).__name__}.{name}: {error}, is {value!r}") from error
-            if converted is not value:  # a list that becomes a tuple, an int a float
-                object.__setattr__(self, name, converted)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpenAIPatternConfig(PatternConfig):
-    """What a pattern on the OpenAI API can be told. Checked when it is made.
-
-    Raises:
-        ConfigurationError: a value has the wrong type or lies outside its range, or an id is one of the Assistants API.
-    """
-
-    openai_model: Name = DEFAULT_MODEL
-    openai_temperature: Annotated[float, Meta(ge=0, le=2)] | None = 0.1
-    """Sent only to models that take it: current reasoning models refuse it."""
-    openai_max_tokens: Annotated[int, Meta(ge=16)] | None = None
-    """Output tokens of one answer, reasoning included. The API takes no less than 16 (Responses API reference,
-    `max_output_tokens`, 2026-11)."""
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
-    service_tier: str | None = None
-    """`default`, `flex`, `priority` …; what was served, not what was asked for, is what is billed and reported."""
-    store: bool = False
-    """Whether OpenAI keeps the answers, so that `previous_response_id` can refer to them."""
-
-    assistant_id: str | None = None
-    """The assistant's name in statistics. Not an id of the Assistants API, which is gone. This and the next field,
-    `thread_id` and `persistent_thread` are for the assistant and conversation patterns; others do not read them."""
-    assistant_instructions: str | None = None
-    """The assistant's instructions. Other patterns read `system_prompt`."""
-    assistant_tools: tuple[Mapping[str, Any], ...] = ()
-    """Definitions of tools that OpenAI itself runs, such as `{"type": "web_search"}`."""
-    thread_id: str | None = None
-    """The conversation to go on with."""
-    persistent_thread: bool = False
-    """Whether the conversation is kept when the pattern is closed."""
-
-    function_calling_mode: Literal["auto", "none", "required"] = "auto"
-    """Whether the model may call functions, must not, or must in its first answer."""
-    parallel_tool_calls: bool = True
-    """Whether the model may call several functions at once, and whether these then run at once."""
-    stream_responses: bool = False
-    """Stream answers even where nobody listens: then the time to the first chunk is known. Read by the `openai_*`
-    patterns; the others stream where somebody listens."""
-    enable_token_counting: bool = True
-    """Count locally where the API reports no usage; it is then marked as an estimate. False leaves it unknown.
-    Read by the `openai_*` patterns; the others never estimate."""
-    cost_tracking_enabled: bool = True
-    """False leaves `estimated_cost_usd` empty in the registry's statistics of this name, as long as instances of that
-    name are in use and all of them say so."""
-
-    base_url: str | None = None
-    """By default `OPENAI_BASE_URL` or OpenAI's own."""
-    api_key: ApiKey | None = field(default=None, repr=False)
-    """By default `OPENAI_API_KEY`."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.api_key is not None and not callable(self.api_key):
-            check_key(f"{type(self).__name__}.api_key", self.api_key)
-        for name, prefix in (("assistant_id", "asst_"), ("thread_id", "thread_")):
-            value = getattr(self, name)
-            if value is not None and value.startswith(prefix):
-                raise ConfigurationError(
-                    f"{name} {value!r} belongs to the Assistants API, which ended on 2026-08-26: "
-                    "threads are conversations now (ids begin with 'conv_'), and assistants are configured in code"
-                )
 
 
 class PatternResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,7 +37,8 @@ class BasePattern(ABC):
     Args:
         config: What to do and how.
         tools: Functions, LangChain tools, dicts with a schema and a `handler`, or `Tool`s.
-        ws_streaming: A WebSocket that deltas are for. Kept as `ws_streaming`; deltas go to `execution.delta` as yet.
+        ws_streaming: A WebSocket that the pieces of answers are sent to, as they come: anything with an async
+            `send_json` or `send_text`. See `Delivery`.
 
     Raises:
         ConfigurationError: the config is not of the kind the pattern needs, or a tool is none.
@@ -183,16 +47,20 @@ class BasePattern(ABC):
     pattern_type: ClassVar[str]
     framework: ClassVar[str]
     operation: ClassVar[Literal["invoke_agent", "invoke_workflow"]] = "invoke_agent"
+    accepted_config: ClassVar[type[PatternConfig]] = PatternConfig
+    """What a config must be at the least."""
     config_type: ClassVar[type[PatternConfig]] = PatternConfig
+    """The pattern's own kind of config. A more general one is made into it, with defaults for the rest."""
 
     def __init__(
         self, config: PatternConfig, tools: Iterable[ToolLike] | None = None, ws_streaming: Any = None
     ) -> None:
-        check_config(self.pattern_type, self.config_type, config)
-        self.config = config
+        check_config(self.pattern_type, self.accepted_config, config)
+        self.config = config = specialise(self.pattern_type, self.config_type, config)
         parallel = not isinstance(config, OpenAIPatternConfig) or config.parallel_tool_calls
         self.toolbox = Toolbox(tools, timeout=config.tool_timeout, parallel=parallel)
         self.ws_streaming = ws_streaming
+        self.delivery = Delivery(ws_streaming)
 
     @property
     def name(self) -> str:
@@ -232,7 +100,8 @@ class OpenAIBasePattern(BasePattern):
     """A pattern on the OpenAI API. It has one client for each event loop it is used in, made on first use."""
 
     framework = "openai"
-    config_type = OpenAIPatternConfig
+    accepted_config = OpenAIPatternConfig
+    config_type: ClassVar[type[PatternConfig]] = OpenAIPatternConfig
     config: OpenAIPatternConfig
 
     def __init__(
@@ -249,20 +118,3 @@ class OpenAIBasePattern(BasePattern):
     async def aclose(self) -> None:
         """Close the clients. The pattern makes new ones if it is used again."""
         await self.clients.aclose()
-
-
-def check_config(pattern: str, needed: type[PatternConfig], config: object) -> None:
-    """Check that a pattern is given the kind of config it needs.
-
-    Raises:
-        ConfigurationError: it is not; the message names both kinds.
-    """
-    if not isinstance(config, needed):
-        given = f"the class {config.__name__}" if isinstance(config, type) else type(config).__name__
-        raise ConfigurationError(f"pattern {str(pattern)!r} needs a config of type {needed.__name__}, not {given}")
-
-
-@cache
-def _checked_fields(config: Any) -> tuple[tuple[str, Any], ...]:
-    hints = get_type_hints(config, include_extras=True)
-    return tuple((each.name, hints[each.name]) for each in fields(config) if each.name != "api_key")

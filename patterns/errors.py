@@ -7,6 +7,7 @@ RunmeterError
     ├── AsyncioRequired     a LangGraph pattern was run on another event loop than asyncio
     ├── RetiredModel        the model has been shut down (also a ValueError)
     ├── ResponseFailed      the model's answer ended in an error, or never ended
+    ├── MalformedAnswer     the model's answer has not the shape that was asked for (also a ValueError)
     └── ToolError           a function call that failed: the model is told, the run goes on
         ├── UnknownTool         there is no tool of that name
         ├── InvalidArguments    the arguments are not what the tool takes
@@ -67,6 +68,15 @@ class ResponseFailed(PatternError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class MalformedAnswer(PatternError, ValueError):
+    """The model's answer has not the shape that was asked for. `answer` is what it said."""
+
+    def __init__(self, shape: str, why: str, answer: str) -> None:
+        super().__init__(f"the answer is no {shape!r}: {why}")
+        self.shape = shape
+        self.answer = answer
 
 
 class ToolError(PatternError):

@@ -11,14 +11,25 @@ from weakref import WeakValueDictionary
 
 from runmeter.engine import Clock, ConfigurationError, Status, SystemClock, UsageAggregator
 
-from .base import DEFAULT_MODEL, BasePattern, OpenAIPatternConfig, PatternConfig, PatternType, check_config
+from .base import BasePattern
+from .config import DEFAULT_MODEL, OpenAIPatternConfig, PatternConfig, PatternType, check_config
 from .errors import MissingFramework, UnknownPattern
 from .statistics import UsageStats, report_events, stats_of
 from .tools import ToolLike, as_tools
 
 DEFAULTS = {
     PatternType.AUGMENTED_LLM: "runmeter.patterns.langgraph.augmented_llm:AugmentedLLMPattern",
+    PatternType.PROMPT_CHAINING: "runmeter.patterns.langgraph.prompt_chaining:PromptChainingPattern",
+    PatternType.ROUTING: "runmeter.patterns.langgraph.routing:RoutingPattern",
+    PatternType.PARALLELIZATION: "runmeter.patterns.langgraph.parallelization:ParallelizationPattern",
+    PatternType.ORCHESTRATOR_WORKERS: "runmeter.patterns.langgraph.orchestrator_workers:OrchestratorWorkersPattern",
+    PatternType.EVALUATOR_OPTIMIZER: "runmeter.patterns.langgraph.evaluator_optimizer:EvaluatorOptimizerPattern",
+    PatternType.OPENAI_ASSISTANT: "runmeter.patterns.openai.assistant:OpenAIAssistantPattern",
     PatternType.OPENAI_FUNCTION_CALLING: "runmeter.patterns.openai.function_calling:OpenAIFunctionCallingPattern",
+    PatternType.OPENAI_CONVERSATION: "runmeter.patterns.openai.conversation:OpenAIConversationPattern",
+    PatternType.OPENAI_STREAMING: "runmeter.patterns.openai.streaming:OpenAIStreamingPattern",
+    PatternType.OPENAI_MULTI_AGENT: "runmeter.patterns.openai.multi_agent:OpenAIMultiAgentPattern",
+    PatternType.OPENAI_RAG: "runmeter.patterns.openai.rag:OpenAIRAGPattern",
 }
 """The patterns every registry has. Their modules are imported when the first of a kind is created."""
 

@@ -220,6 +220,25 @@ def as_tools(tools: Any) -> tuple[ToolLike, ...]:
     return tuple(tools)
 
 
+@dataclass
+class CallAllowance:
+    """The function calls that a run may make, in all its steps together."""
+
+    limit: int
+    made: int = 0
+
+    @property
+    def left(self) -> int:
+        """How many may still be made."""
+        return self.limit - self.made
+
+    def take(self, calls: int) -> int:
+        """Take so many of them, or as many as there are: at once, so that steps at work together share one limit."""
+        granted = min(calls, self.left)
+        self.made += granted
+        return granted
+
+
 class Toolbox:
     """The tools of a pattern, by name.
 
@@ -250,14 +269,13 @@ class Toolbox:
         return iter(self._tools.values())
 
     async def answer(
-        self, requests: Sequence[FunctionRequest], *, made: int, limit: int, complete: bool = True
+        self, requests: Sequence[FunctionRequest], allowance: CallAllowance, *, complete: bool = True
     ) -> list[FunctionResult]:
         """Answer function calls, every one of them. What a tool raises becomes the answer.
 
         Args:
             requests: What the model asked for in one answer.
-            made: How many calls the run has made before.
-            limit: How many it may make in all: what goes beyond is refused.
+            allowance: How many calls may still be made: what goes beyond is refused.
             complete: False if the answer was cut off, so that no call can be relied on: none is made.
 
         Returns:
@@ -268,7 +286,7 @@ class Toolbox:
         async def put(number: int, request: FunctionRequest) -> None:
             results[number] = await self._call(request)
 
-        allowed = max(limit - made, 0) if complete else 0
+        allowed = allowance.take(len(requests)) if complete else 0
         if self._parallel and len(requests[:allowed]) > 1:
             async with anyio.create_task_group() as tasks:
                 for number, request in enumerate(requests[:allowed]):
@@ -276,7 +294,7 @@ class Toolbox:
         else:
             for number, request in enumerate(requests[:allowed]):
                 await put(number, request)
-        refusal = CallLimitReached(limit) if complete else AnswerCutOff()
+        refusal = CallLimitReached(allowance.limit) if complete else AnswerCutOff()
         return [
             results[number] if number < allowed else _failure(request, refusal)
             for number, request in enumerate(requests)

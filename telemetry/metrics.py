@@ -14,6 +14,7 @@ from runmeter.engine import (
     ExecutionFinished,
     FunctionCall,
     Provenance,
+    Retrieval,
     TokenUsage,
     Usage,
 )
@@ -48,6 +49,7 @@ class Metrics:
         self._usage_reasoning = _counter(meter, semconv.INFERENCE_USAGE_REASONING)
         self._embeddings_duration = _histogram(meter, semconv.EMBEDDINGS_DURATION)
         self._embeddings_tokens = _histogram(meter, semconv.EMBEDDINGS_INPUT_TOKENS)
+        self._operation_duration = _histogram(meter, semconv.OPERATION_DURATION)
         self._tool_duration = _histogram(meter, semconv.EXECUTE_TOOL_DURATION)
         self._agent_duration = _histogram(meter, semconv.INVOKE_AGENT_DURATION)
         self._agent_inference_calls = _histogram(meter, semconv.INVOKE_AGENT_INFERENCE_CALLS)
@@ -66,6 +68,8 @@ class Metrics:
             self._assistant_run(event, run)
         elif isinstance(event, ExecutionFinished):
             self._run(event, run)
+        elif isinstance(event, Retrieval):
+            self._retrieval(event, run)
 
     def _model_call(self, event: TokenUsage, run: OpenRun) -> None:
         attributes = _of_request(event, run)
@@ -123,6 +127,12 @@ class Metrics:
         attributes = _of_pattern(run)
         attributes[semconv.AGENT_NAME] = event.assistant
         self._agent_duration.record(event.duration_ns / 1e9, _with_error(attributes, failure(event)))
+
+    def _retrieval(self, event: Retrieval, run: OpenRun) -> None:
+        """Without its source: the conventions have no place for one on this metric."""
+        attributes = _of_pattern(run)
+        attributes[semconv.OPERATION_NAME] = semconv.RETRIEVAL
+        self._operation_duration.record(event.duration_ns / 1e9, _with_error(attributes, event.error_type))
 
     def _run(self, event: ExecutionFinished, run: OpenRun) -> None:
         started = run.started

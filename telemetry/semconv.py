@@ -23,6 +23,7 @@ INVOKE_AGENT = "invoke_agent"
 INVOKE_WORKFLOW = "invoke_workflow"
 EXECUTE_TOOL = "execute_tool"
 EMBEDDINGS = "embeddings"
+RETRIEVAL = "retrieval"
 
 # Attributes of the conventions
 
@@ -64,6 +65,10 @@ TOOL_TYPE_FUNCTION = "function"
 """A tool that this process executes."""
 TOOL_CALL_ID = "gen_ai.tool.call.id"
 
+DATA_SOURCE_ID = "gen_ai.data_source.id"
+RETRIEVAL_TOP_K = "gen_ai.retrieval.top_k"
+"""How many passages at most were asked for."""
+
 OPENAI = "openai"
 """The provider that the `openai.*` attributes belong to."""
 OPENAI_API_TYPE = "openai.api.type"
@@ -99,6 +104,9 @@ USAGE_PROVENANCE = "runmeter.usage.provenance"
 """How the token counts are known; on a run's span, of the request whose are known least."""
 USAGE_WEB_SEARCHES = "runmeter.usage.web_searches"
 USAGE_FILE_SEARCHES = "runmeter.usage.file_searches"
+RETRIEVAL_DOCUMENTS = "runmeter.retrieval.documents"
+"""How many passages were found. The conventions' `gen_ai.retrieval.documents` is the passages themselves: content."""
+RETRIEVAL_TOP_SCORE = "runmeter.retrieval.top_score"
 ASSISTANT_STATUS = "runmeter.assistant.status"
 ASSISTANT_STEPS = "runmeter.assistant.steps"
 ASSISTANT_THREAD = "runmeter.assistant.thread"
@@ -159,6 +167,8 @@ EMBEDDINGS_DURATION = Metric(
 EMBEDDINGS_INPUT_TOKENS = Metric(
     "gen_ai.client.embeddings.operation.input_tokens", "{token}", "Input tokens of one request for embeddings.", _TOKENS
 )
+OPERATION_DURATION = Metric("gen_ai.client.operation.duration", "s", "How long a retrieval took.", _OPERATION_SECONDS)
+"""By the conventions of every operation that has no metric of its own; of those we have retrievals alone."""
 EXECUTE_TOOL_DURATION = Metric("gen_ai.execute_tool.duration", "s", "How long a tool took.", _OPERATION_SECONDS)
 INVOKE_AGENT_DURATION = Metric(
     "gen_ai.invoke_agent.duration", "s", "How long an agent's invocation took.", _AGENT_SECONDS

@@ -18,6 +18,7 @@ from runmeter.engine import (
     ExecutionFinished,
     FunctionCall,
     Provenance,
+    Retrieval,
     TokenUsage,
     TraceContext,
     Usage,
@@ -73,6 +74,8 @@ class SpanBuilder:
             return self._assistant_run(event, trace, run)
         if isinstance(event, ExecutionFinished):
             return self._run(event, trace, run)
+        if isinstance(event, Retrieval):
+            return self._retrieval(event, trace, run)
         return None
 
     def _model_call(self, event: TokenUsage, trace: TraceContext, run: OpenRun) -> ReadableSpan:
@@ -123,6 +126,17 @@ class SpanBuilder:
         name = f"{semconv.INVOKE_AGENT} {event.assistant}"
         return self._span(event, trace, name, SpanKind.INTERNAL, event.start_ns, attributes, failure(event))
 
+    def _retrieval(self, event: Retrieval, trace: TraceContext, run: OpenRun) -> ReadableSpan:
+        attributes = _common(semconv.RETRIEVAL, event.run_id, run)
+        attributes[semconv.DATA_SOURCE_ID] = event.source
+        if event.requested is not None:
+            attributes[semconv.RETRIEVAL_TOP_K] = event.requested
+        attributes[semconv.RETRIEVAL_DOCUMENTS] = event.documents
+        if event.top_score is not None:
+            attributes[semconv.RETRIEVAL_TOP_SCORE] = event.top_score
+        name = f"{semconv.RETRIEVAL} {event.source}"
+        return self._span(event, trace, name, SpanKind.CLIENT, event.start_ns, attributes, event.error_type)
+
     def _run(self, event: ExecutionFinished, trace: TraceContext, run: OpenRun) -> ReadableSpan:
         started = run.started
         operation = started.operation if started is not None else semconv.INVOKE_AGENT
@@ -146,7 +160,7 @@ class SpanBuilder:
 
     def _span(
         self,
-        event: TokenUsage | FunctionCall | AssistantRun | ExecutionFinished,
+        event: TokenUsage | FunctionCall | AssistantRun | Retrieval | ExecutionFinished,
         trace: TraceContext,
         name: str,
         kind: SpanKind,

@@ -15,6 +15,7 @@ from runmeter.engine.events import (
     FunctionCall,
     ModelCallStarted,
     Provenance,
+    Retrieval,
     Status,
     TokenUsage,
     UnknownEvent,
@@ -171,6 +172,23 @@ def assistant_runs(draw: st.DrawFn, *, run_id: str = "1" * 32, seq: int = 1) -> 
 
 
 @st.composite
+def retrievals(draw: st.DrawFn, *, run_id: str = "1" * 32, seq: int = 1) -> Retrieval:
+    """A search for passages."""
+    return Retrieval(
+        run_id=run_id,
+        seq=seq,
+        time_ns=NOW,
+        source=draw(st.sampled_from(["local", "vs_1"])),
+        start_ns=NOW,
+        duration_ns=draw(durations),
+        documents=draw(st.integers(0, 50)),
+        top_score=draw(st.none() | st.floats(allow_nan=False, allow_infinity=False)),
+        requested=draw(st.none() | st.integers(0, 50)),
+        error_type=draw(st.sampled_from(ERRORS)),
+    )
+
+
+@st.composite
 def runs(
     draw: st.DrawFn,
     *,
@@ -193,7 +211,7 @@ def runs(
             tags=draw(tags),
         )
     ]
-    for kind in draw(st.lists(st.sampled_from(["model", "function", "assistant", "unknown"]), max_size=4)):
+    for kind in draw(st.lists(st.sampled_from(["model", "function", "assistant", "retrieval", "unknown"]), max_size=4)):
         seq = len(events)
         if kind == "model":
             usage = draw(token_usages(run_id=run_id, seq=seq + 1))
@@ -211,6 +229,8 @@ def runs(
             events.append(draw(function_calls(run_id=run_id, seq=seq)))
         elif kind == "assistant":
             events.append(draw(assistant_runs(run_id=run_id, seq=seq)))
+        elif kind == "retrieval":
+            events.append(draw(retrievals(run_id=run_id, seq=seq)))
         else:
             fields = {"type": "handoff", "run_id": run_id, "seq": seq, "time_ns": NOW, "target": "billing"}
             events.append(UnknownEvent(run_id=run_id, seq=seq, time_ns=NOW, kind="handoff", fields=fields))

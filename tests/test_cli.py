@@ -45,7 +45,7 @@ def test_patterns_lists_all_twelve() -> None:
     done = run("patterns")
     assert done.returncode == 0
     assert done.stdout.count("langgraph") == done.stdout.count(" openai ") == 6
-    assert done.stdout.count(" available") == 2
+    assert done.stdout.count(" available") == 12
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from runmeter.engine import (
     Event,
     ExecutionStarted,
     Provenance,
+    Retrieval,
     TokenUsage,
     UnknownEvent,
     Usage,
@@ -67,12 +68,22 @@ def test_an_event_of_an_older_version_gets_the_defaults(codec: Codec, encode: An
 
 
 @FORMATS
+def test_the_least_that_a_retrieval_says(codec: Codec, encode: Any, decode: Any) -> None:
+    least = {"type": "retrieval", "run_id": RUN, "seq": 1, "time_ns": 5, "source": "local"}
+    least |= {"start_ns": 3, "duration_ns": 2, "documents": 0}
+    event = Retrieval(run_id=RUN, seq=1, time_ns=5, source="local", start_ns=3, duration_ns=2, documents=0)
+    assert codec.decode(encode(least)) == event
+    assert decode(codec.encode(event)) == least
+
+
+@FORMATS
 @pytest.mark.parametrize(
     "broken",
     [
         {"type": "execution_finished", "run_id": RUN},
         {"type": "execution_finished", "run_id": RUN, "seq": "x", "time_ns": 1, "status": "ok", "duration_ns": 1},
         {"type": "execution_finished", "run_id": RUN, "seq": 1, "time_ns": 1, "status": "fine", "duration_ns": 1},
+        {"type": "retrieval", "run_id": RUN, "seq": 1, "time_ns": 1, "start_ns": 1, "duration_ns": 1, "documents": 1},
         {"type": "handoff", "run_id": RUN},
         {"type": "handoff", "run_id": 3, "seq": 1, "time_ns": 1},
         {"type": 7, "run_id": RUN, "seq": 1, "time_ns": 1},

@@ -3,10 +3,12 @@
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import anyio
 import pytest
 
+from runmeter.engine.codec import MSGPACK
 from runmeter.engine.errors import RunTimeout
 from runmeter.engine.events import (
     AssistantRun,
@@ -16,6 +18,7 @@ from runmeter.engine.events import (
     FunctionCall,
     ModelCallStarted,
     Provenance,
+    Retrieval,
     Status,
     TokenUsage,
     TraceContext,
@@ -173,6 +176,51 @@ def test_an_assistant_run_that_fails_without_raising_is_an_error(stage: Stage) -
     assert (event.status, event.error_type) == (Status.ERROR, "incomplete")
 
 
+class _Numpys:
+    """Stands for numpy's numbers, which no codec takes."""
+
+    def __int__(self) -> int:
+        return 3
+
+    def __float__(self) -> float:
+        return 0.875
+
+
+def test_a_retrieval_emits_one_event(stage: Stage) -> None:
+    number: Any = _Numpys()
+    with stage.execution() as execution:
+        with execution.retrieval("vs_1", requested=5) as search:
+            stage.clock.advance(2)
+            search.record(1)
+            search.record(number, number)
+        with execution.retrieval("local"):
+            pass
+        with suppress(OSError), execution.retrieval("local") as search:
+            search.record(1, 0.5)
+            raise OSError("gone")
+        with execution.retrieval("local") as search:
+            search.fail("not_ready", "no index yet")
+    started, found, nothing, raised, failed, _ = stage.events
+    assert found == Retrieval(
+        run_id=execution.run_id,
+        seq=1,
+        time_ns=started.time_ns + 2 * 10**9,
+        source="vs_1",
+        start_ns=started.time_ns,
+        duration_ns=2 * 10**9,
+        documents=3,
+        top_score=0.875,
+        requested=5,
+    )
+    assert MSGPACK.decode(MSGPACK.encode(found)) == found
+    assert isinstance(nothing, Retrieval)
+    assert (nothing.documents, nothing.top_score, nothing.requested, nothing.error_type) == (0, None, None, None)
+    assert isinstance(raised, Retrieval)
+    assert (raised.documents, raised.error_type, raised.error_message) == (1, "OSError", "gone")
+    assert isinstance(failed, Retrieval)
+    assert (failed.error_type, failed.error_message) == ("not_ready", "no index yet")
+
+
 def test_a_child_is_a_run_of_its_own(stage: Stage) -> None:
     with (
         stage.execution() as parent,
@@ -234,6 +282,8 @@ def test_outside_an_engine_nothing_happens() -> None:
         call.record(Usage(input_tokens=1))
     with execution.function_call("tool") as tool:
         tool.fail("error")
+    with execution.retrieval("local", requested=3) as search:
+        search.record(2, 0.5)
     with execution.assistant_run("assistant"), execution.child(RunInfo("child")) as child:
         assert child is execution
     assert not execution.requests
@@ -241,13 +291,14 @@ def test_outside_an_engine_nothing_happens() -> None:
     assert not execution.streaming
 
 
-@pytest.mark.parametrize("operation", ["model_call", "function_call", "assistant_run"])
+@pytest.mark.parametrize("operation", ["model_call", "function_call", "assistant_run", "retrieval"])
 def test_outside_an_engine_errors_pass_through(operation: str) -> None:
     execution = current_execution()
     opened: dict[str, Callable[[], object]] = {
         "model_call": lambda: execution.model_call(LUNA),
         "function_call": lambda: execution.function_call("tool"),
         "assistant_run": lambda: execution.assistant_run("assistant"),
+        "retrieval": lambda: execution.retrieval("local"),
     }
     with pytest.raises(ZeroDivisionError), opened[operation]():  # type: ignore[attr-defined] # each is a context manager
         raise ZeroDivisionError
@@ -278,6 +329,7 @@ def test_every_operation_gets_a_span_below_the_one_around_it() -> None:
         Execution(runtime, RunInfo("parent")) as parent,
         parent.assistant_run("a") as assistant,
         parent.child(RunInfo("child")) as child,
+        child.retrieval("local") as search,
         child.model_call(LUNA),
     ):
         pass
@@ -288,7 +340,9 @@ def test_every_operation_gets_a_span_below_the_one_around_it() -> None:
     assert parent.trace is not None
     assert assistant.trace is not None
     assert child.trace is not None
+    assert search.trace is not None
     assert parents["ExecutionStarted", parent.run_id] == "0"
     assert parents["AssistantRun", parent.run_id] == parent.trace.span_id
     assert parents["ExecutionStarted", child.run_id] == assistant.trace.span_id
-    assert parents["ModelCallStarted", child.run_id] == parents["TokenUsage", child.run_id] == child.trace.span_id
+    assert parents["Retrieval", child.run_id] == child.trace.span_id
+    assert parents["ModelCallStarted", child.run_id] == parents["TokenUsage", child.run_id] == search.trace.span_id

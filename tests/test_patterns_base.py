@@ -30,6 +30,13 @@ class Echo(BasePattern):
         return PatternResult(content=f"{messages} {context}")
 
 
+class Socket:
+    """What deltas can be sent to."""
+
+    async def send_text(self, text: str) -> None:
+        """Send."""
+
+
 class Speaker(OpenAIBasePattern):
     pattern_type = PatternType.OPENAI_STREAMING
 
@@ -133,7 +140,7 @@ def test_a_pattern_wants_its_kind_of_config() -> None:
 
 
 async def test_a_pattern_runs_with_or_without_an_engine() -> None:
-    socket = object()
+    socket = Socket()
     async with Echo(PatternConfig(name="echo"), [print_], socket) as pattern:
         assert pattern.ws_streaming is socket
         assert [tool.name for tool in pattern.toolbox] == ["print_"]

@@ -220,6 +220,24 @@ def test_agents_workflows_and_tools_are_measured(captured: Captured) -> None:
         assert dict(calls.attributes) == {"gen_ai.agent.name": "support", "runmeter.pattern": "support"}
 
 
+def test_a_retrieval_is_measured(captured: Captured) -> None:
+    clock = ManualClock()
+    with Execution(captured.runtime(clock), RunInfo("support")) as run:
+        with run.retrieval("vs_1") as search:
+            clock.advance(0.5)
+            search.record(3)
+        with suppress(TimeoutError), run.retrieval("local"):
+            clock.advance(2)
+            raise TimeoutError
+    captured.receive()
+    of_retrievals = {"gen_ai.operation.name": "retrieval", "runmeter.pattern": "support"}
+    points = captured.measured()["gen_ai.client.operation.duration"]
+    assert [(point.sum, dict(point.attributes)) for point in points] == [
+        (0.5, of_retrievals),
+        (2, {**of_retrievals, "error.type": "TimeoutError"}),
+    ]
+
+
 async def test_the_metrics_of_an_engine_are_the_engines_statistics(captured: Captured) -> None:
     from runmeter.engine import current_execution
 

@@ -25,6 +25,7 @@ from runmeter.engine import (
     FunctionCall,
     ModelRequest,
     Provenance,
+    Retrieval,
     RunInfo,
     RunTimeout,
     Status,
@@ -261,6 +262,41 @@ def test_an_assistant_is_an_agent_on_a_conversation(captured: Captured) -> None:
     assert span.kind is SpanKind.INTERNAL
 
 
+def test_a_retrieval_says_where_and_how_much_and_never_what(captured: Captured) -> None:
+    clock = ManualClock()
+    with Execution(captured.runtime(clock), RunInfo("support", conversation_id="conv_1")) as run:
+        clock.advance(1)
+        with run.retrieval("vs_1", requested=5) as search:
+            clock.advance(0.5)
+            search.record(3, 0.75)
+        with suppress(ProviderError), run.retrieval("local"):
+            raise ProviderError("slow down")
+    captured.receive()
+    found, failed = captured.span("retrieval vs_1"), captured.span("retrieval local")
+    assert dict(found.attributes or {}) == {
+        "gen_ai.operation.name": "retrieval",
+        "gen_ai.data_source.id": "vs_1",
+        "gen_ai.retrieval.top_k": 5,
+        "runmeter.retrieval.documents": 3,
+        "runmeter.retrieval.top_score": 0.75,
+        "runmeter.run.id": run.run_id,
+        "runmeter.pattern": "support",
+    }
+    assert found.kind is SpanKind.CLIENT
+    assert found.status.status_code is StatusCode.UNSET
+    assert (found.start_time, found.end_time) == (START_NS + SECOND, START_NS + round(1.5 * SECOND))
+    assert ids(found)[2] == ids(captured.span("invoke_agent support"))[1]
+    assert dict(failed.attributes or {}) == {
+        "gen_ai.operation.name": "retrieval",
+        "gen_ai.data_source.id": "local",
+        "runmeter.retrieval.documents": 0,
+        "runmeter.run.id": run.run_id,
+        "runmeter.pattern": "support",
+        "error.type": "rate_limit_exceeded",
+    }
+    assert (failed.status.status_code, failed.status.description) == (StatusCode.ERROR, "slow down")
+
+
 def priced(event: TokenUsage) -> CostEstimate:
     """A tenth of a dollar for each token that is reported."""
     if event.usage is None or event.provenance is not Provenance.REPORTED:
@@ -465,7 +501,7 @@ def test_a_span_says_where_it_comes_from(captured: Captured) -> None:
 @st.composite
 def programs(draw: st.DrawFn, depth: int = 3) -> list[tuple[str, bool, Any]]:
     """What a run does: kind, whether it fails, and what it does inside."""
-    kinds = ["model", "tool", "assistant", "child"]
+    kinds = ["model", "tool", "assistant", "retrieval", "child"]
     inner = programs(depth - 1) if depth else st.just([])
     return draw(st.lists(st.tuples(st.sampled_from(kinds), st.booleans(), inner), max_size=3))
 
@@ -488,12 +524,13 @@ def opened(run: Execution, kind: str) -> Iterator[Execution]:
         "model": run.model_call(LUNA),
         "tool": run.function_call("tool"),
         "assistant": run.assistant_run("clerk"),
+        "retrieval": run.retrieval("vs_1", requested=5),
     }
     with operations[kind]:
         yield run
 
 
-ENDS = (TokenUsage, FunctionCall, AssistantRun, ExecutionFinished)
+ENDS = (TokenUsage, FunctionCall, AssistantRun, Retrieval, ExecutionFinished)
 
 
 @given(st.lists(programs(), min_size=1, max_size=3))

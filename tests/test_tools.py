@@ -20,7 +20,7 @@ from pattern_support import Run
 from runmeter.engine import ConfigurationError, current_execution
 from runmeter.patterns import Tool
 from runmeter.patterns.errors import InvalidArguments, ToolFailed, ToolTimeout
-from runmeter.patterns.tools import FunctionRequest, Toolbox, as_tool, render
+from runmeter.patterns.tools import CallAllowance, FunctionRequest, Toolbox, as_tool, render
 
 
 def find(number: int, unit: str = "kg") -> dict[str, Any]:
@@ -179,7 +179,7 @@ async def test_every_call_is_answered_and_recorded() -> None:
         ("find", '{"number": 2}'),
     )
     with run():
-        results = await box.answer(asked, made=0, limit=10)
+        results = await box.answer(asked, CallAllowance(10))
     assert [result.call_id for result in results] == [request.call_id for request in asked]
     assert [result.error_type for result in results] == [
         None,
@@ -210,7 +210,7 @@ async def test_the_calls_of_one_answer_run_at_once() -> None:
 
     asked = requests(*[("meet", "{}")] * 3)
     with anyio.fail_after(5), Run()():
-        results = await Toolbox([meet]).answer(asked, made=0, limit=10)
+        results = await Toolbox([meet]).answer(asked, CallAllowance(10))
     assert [result.output for result in results] == ["met"] * 3
 
 
@@ -225,16 +225,16 @@ async def test_one_after_the_other_if_they_must_not() -> None:
         running -= 1
 
     with Run()():
-        results = await Toolbox([alone], parallel=False).answer(requests(*[("alone", "")] * 3), made=0, limit=9)
+        results = await Toolbox([alone], parallel=False).answer(requests(*[("alone", "")] * 3), CallAllowance(9))
     assert [result.error_type for result in results] == [None] * 3
 
 
 async def test_calls_beyond_the_limit_are_refused_and_not_made() -> None:
     run = Run()
     with run():
-        results = await Toolbox([afind]).answer(requests(*[("afind", '{"number": 1}')] * 4), made=3, limit=5)
-        over = await Toolbox([afind]).answer(requests(("afind", '{"number": 1}')), made=7, limit=5)
-        cut = await Toolbox([afind]).answer(requests(("afind", '{"num')), made=0, limit=5, complete=False)
+        results = await Toolbox([afind]).answer(requests(*[("afind", '{"number": 1}')] * 4), CallAllowance(5, 3))
+        over = await Toolbox([afind]).answer(requests(("afind", '{"number": 1}')), CallAllowance(5, 7))
+        cut = await Toolbox([afind]).answer(requests(("afind", '{"num')), CallAllowance(5), complete=False)
     assert [result.error_type for result in results + over + cut] == [
         None,
         None,
@@ -258,7 +258,7 @@ async def test_a_cancelled_call_leaves_nothing_open() -> None:
 
             async def call() -> None:
                 with run():
-                    await Toolbox([forever, afind]).answer(requests(("forever", ""), ("forever", "")), made=0, limit=9)
+                    await Toolbox([forever, afind]).answer(requests(("forever", ""), ("forever", "")), CallAllowance(9))
 
             tasks.start_soon(call)
             await started.wait()
@@ -297,12 +297,12 @@ async def test_no_error_of_a_tool_ends_the_run(anyio_backend: str) -> None:
     for parallel in (True, False):
         run = Run()
         with run():
-            results = await Toolbox(box, parallel=parallel).answer(asked, made=0, limit=10)
+            results = await Toolbox(box, parallel=parallel).answer(asked, CallAllowance(10))
         assert [result.error_type for result in results] == expected
         assert results[2].output == "Error: OSError: a?"
         assert sorted(str(call.error_type) for call in run.calls) == sorted(expected)
     with Run()():
-        [alone] = await Toolbox([stray]).answer(requests(("stray", "")), made=0, limit=10)
+        [alone] = await Toolbox([stray]).answer(requests(("stray", "")), CallAllowance(10))
     assert alone.error_type == expected[0]
 
 
@@ -364,7 +364,7 @@ async def test_a_tool_knows_the_run_it_is_part_of() -> None:
         return current_execution().run_id
 
     with Run()() as execution:
-        results = await Toolbox([who, awho]).answer(requests(("who", ""), ("awho", "")), made=0, limit=9)
+        results = await Toolbox([who, awho]).answer(requests(("who", ""), ("awho", "")), CallAllowance(9))
     assert [result.output for result in results] == [execution.run_id] * 2
 
 

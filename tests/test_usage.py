@@ -1,6 +1,7 @@
 import random
 import threading
 import tracemalloc
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from runmeter.engine.events import (
     ExecutionStarted,
     FunctionCall,
     Provenance,
+    Retrieval,
     Status,
     TokenUsage,
     UnknownEvent,
@@ -69,6 +71,11 @@ def called(run_id: str, seq: int = 1, **fields: Any) -> Event:
     return cast("Event", event(FunctionCall, run_id, seq, fields, name="refund", start_ns=NOW, duration_ns=10**6))
 
 
+def searched(run_id: str, seq: int = 1, **fields: Any) -> Event:
+    usual = {"source": "local", "start_ns": NOW, "duration_ns": 10**7, "documents": 3}
+    return cast("Event", event(Retrieval, run_id, seq, fields, **usual))
+
+
 # The law: every run, request and token counts once, whatever it is grouped by and however runs nest.
 
 
@@ -94,6 +101,12 @@ def expected(events: list[Event], group: Group) -> dict[Any, dict[str, Any]]:
         elif isinstance(event, AssistantRun):
             place["assistant_runs"] += 1
             place["threads"] += event.thread is not None
+        elif isinstance(event, Retrieval):
+            place["retrievals"] += Counter([event.source])
+            place["retrieval_errors"] += event.error_type is not None
+            place["empty_retrievals"] += event.error_type is None and event.documents == 0
+            place["documents"] += event.documents
+            place["retrieval_ns"] += event.duration_ns
         elif isinstance(event, TokenUsage):
             place["requests"] += 1
             place["request_errors"] += event.error_type is not None
@@ -115,6 +128,11 @@ def told(row: UsageRow) -> dict[str, Any]:
         "function_errors": sum(row.function_errors_by_type.values()),
         "assistant_runs": row.assistant_runs,
         "threads": row.threads_created + row.threads_resumed,
+        "retrievals": Counter(row.retrievals_by_source),
+        "retrieval_errors": sum(row.retrieval_errors_by_type.values()),
+        "empty_retrievals": row.empty_retrievals,
+        "documents": row.documents_found,
+        "retrieval_ns": row.retrieval_latency.sum,
         "requests": row.requests,
         "request_errors": sum(row.request_errors_by_type.values()),
         "usage": row.usage,
@@ -334,7 +352,7 @@ def test_there_are_never_more_rows_than_allowed_and_nothing_is_lost(names: list[
     for number, (pattern, framework, model, tenant) in enumerate(names):
         tags = {} if tenant == "a" else {"tenant": tenant}
         events += [start(f"{number}", pattern, framework=framework, tags=tags), spent(f"{number}", model=model)]
-        events += [called(f"{number}", 2), finish(f"{number}", 3)]
+        events += [called(f"{number}", 2), searched(f"{number}", 3), finish(f"{number}", 4)]
     statistics = folded(events, max_keys=keys)
     assert len(statistics.cells) <= keys
     assert told(statistics.total) == told(folded(events).total)
@@ -347,16 +365,21 @@ def test_too_few_rows_are_an_error(max_keys: int) -> None:
         UsageAggregator(max_keys=max_keys)
 
 
-def test_further_function_names_and_error_types_are_counted_together() -> None:
+def test_further_names_and_error_types_are_counted_together() -> None:
     events: list[Event] = [start("run")]
-    for number in range(2 * MAX_NAMES):
-        seq = 2 * number + 1
-        events += [called("run", seq, name=f"f{number}", error_type=f"E{number}")]
-        events += [spent("run", seq + 1, error_type=f"E{number}")]
-    events += [called("run", 4 * MAX_NAMES + 1, name="f0", error_type="E0")]
-    events += [spent("run", 4 * MAX_NAMES + 2, error_type="E0")]
+    for turn, number in enumerate([*range(2 * MAX_NAMES), 0]):
+        seq, error = 3 * turn + 1, f"E{number}"
+        events += [called("run", seq, name=f"f{number}", error_type=error)]
+        events += [spent("run", seq + 1, error_type=error)]
+        events += [searched("run", seq + 2, source=f"vs_{number}", error_type=error)]
     row = folded(events).total
-    for counts in (row.function_calls_by_name, row.function_errors_by_type, row.request_errors_by_type):
+    for counts in (
+        row.function_calls_by_name,
+        row.function_errors_by_type,
+        row.request_errors_by_type,
+        row.retrievals_by_source,
+        row.retrieval_errors_by_type,
+    ):
         assert len(counts) == MAX_NAMES + 1
         assert counts[OTHER] == MAX_NAMES
         assert sum(counts.values()) == 2 * MAX_NAMES + 1
@@ -480,6 +503,18 @@ def test_what_a_row_says() -> None:
     assert row.p99 == 3 * 10**9
     assert row.first_chunk_latency.count == 1
     assert row.model_latency.count == 3
+
+
+def test_what_a_row_says_of_retrievals() -> None:
+    events = [start("run"), searched("run", 1), searched("run", 2, source="vs_1", documents=0, duration_ns=10**9)]
+    events += [searched("run", 3, source="vs_1", documents=0, error_type="TimeoutError"), finish("run", 4)]
+    statistics = folded(events)
+    row = statistics.total
+    assert row.retrievals_by_source == {"local": 1, "vs_1": 2}
+    assert row.retrieval_errors_by_type == {"TimeoutError": 1}
+    assert (row.retrievals, row.documents_found, row.empty_retrievals) == (3, 3, 1), "to fail is not to find nothing"
+    assert (row.retrieval_latency.count, row.retrieval_latency.max) == (3, 10**9)
+    assert str(statistics).endswith("\nretrievals: 3 (1 found nothing, 1 failed); documents found: 3")
 
 
 def test_a_model_is_named_as_requested() -> None:

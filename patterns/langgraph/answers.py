@@ -8,11 +8,10 @@ from uuid import UUID, uuid4
 import anyio
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
 
-from runmeter.engine import current_execution
-
+from ..delivery import Delivery
 from ..errors import ResponseFailed
 from ..retry import RetryPolicy, with_retries
-from .callbacks import MeteringHandler
+from .callbacks import MeteringHandler, answer_is_streamed
 from .usage import STREAM_CUT, was_cut
 
 if TYPE_CHECKING:
@@ -24,9 +23,14 @@ if TYPE_CHECKING:
 
 
 async def ask(
-    model: "Model", messages: Sequence[BaseMessage], meter: MeteringHandler, policy: RetryPolicy, timeout: float
+    model: "Model",
+    messages: Sequence[BaseMessage],
+    meter: MeteringHandler,
+    policy: RetryPolicy,
+    timeout: float,
+    delivery: Delivery | None = None,
 ) -> AIMessage:
-    """Have a model answer. What it says goes to whoever streams the run, as it comes.
+    """Have a model answer. The answer is streamed if somebody listens.
 
     Args:
         model: A chat model, perhaps bound to tools.
@@ -34,12 +38,13 @@ async def ask(
         meter: The handler that the surrounding graph runs with.
         policy: When to try again.
         timeout: Seconds an attempt may take.
+        delivery: Where the answer's pieces go; None if it is but a step on the way.
 
     Raises:
         ResponseFailed: the answer was not complete in time, or its stream was cut.
         Exception: whatever the model raises, for the last time.
     """
-    asking = _Asking(model, messages)
+    asking = _Asking(model, messages, delivery)
 
     async def send(attempt: int) -> AIMessage:  # noqa: ARG001 - the handler reads it where LangChain calls it
         run_id = uuid4()
@@ -57,31 +62,38 @@ async def ask(
 class _Asking:
     """One question to a model, over all attempts."""
 
-    def __init__(self, model: "Model", messages: Sequence[BaseMessage]) -> None:
+    def __init__(self, model: "Model", messages: Sequence[BaseMessage], delivery: Delivery | None) -> None:
         self._model = model
         self._messages = messages
-        self._execution = current_execution()
+        self._delivery = delivery
         self.delivered = False
         """Whether a piece of the answer was handed out: then another attempt would repeat it."""
 
     async def answer(self, run_id: UUID) -> AIMessage:
         config: Any = {"run_id": run_id}
-        if self._execution.streaming:
-            answer = await self._stream(config)
+        if self._delivery is not None and self._delivery.wanted:
+            answer = await self._stream(config, self._delivery)
         else:
             answer = cast("AIMessage", await self._model.ainvoke(self._messages, config))
         if was_cut(answer):
             raise ResponseFailed(*STREAM_CUT)
         return answer
 
-    async def _stream(self, config: Any) -> AIMessage:
+    async def _stream(self, config: Any, delivery: Delivery) -> AIMessage:
+        token = answer_is_streamed.set(True)
+        try:
+            return await self._read_chunks(config, delivery)
+        finally:
+            answer_is_streamed.reset(token)
+
+    async def _read_chunks(self, config: Any, delivery: Delivery) -> AIMessage:
         chunks: list[AIMessageChunk] = []
         answer = cast("AsyncGenerator[BaseMessage]", self._model.astream(self._messages, config))
         async with aclosing(answer):
             async for chunk in answer:
                 if text := str(chunk.text):
                     self.delivered = True
-                    await self._execution.delta(text)
+                    await delivery.delta(text)
                 if not isinstance(chunk, AIMessageChunk):  # a model that cannot stream: this is all of it
                     return cast("AIMessage", chunk)
                 chunks.append(chunk)

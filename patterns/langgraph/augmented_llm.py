@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 import anyio
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
+from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph, add_messages
@@ -18,15 +18,14 @@ from langgraph.runtime import Runtime
 
 from runmeter.engine import current_execution
 
-from ..base import PatternConfig, PatternResult, PatternType
+from ..base import PatternResult
+from ..config import PatternConfig, PatternType
 from ..errors import PatternError
 from ..retry import RetryPolicy
-from ..text import valid_text
-from ..tools import FunctionRequest, FunctionResult, ToolLike
-from .answers import ask
-from .base import LangGraphBasePattern, ToolChoice
+from ..tools import CallAllowance, ToolLike
+from .base import LangGraphBasePattern, Run, ToolChoice, is_complete
 from .callbacks import MeteringHandler
-from .messages import answer_open_calls, calls_of, to_langchain, valid_message
+from .messages import answer_open_calls, calls_of, to_langchain
 from .usage import finish_reason_of
 
 _turns_held: ContextVar[tuple[anyio.Lock, ...]] = ContextVar("runmeter_turns_held", default=())
@@ -40,17 +39,12 @@ class _State(TypedDict):
 
 
 @dataclass
-class _Run:
-    """What one run knows, and forgets."""
-
-    meter: MeteringHandler
-    instructions: str | None
+class _Run(Run):
+    instructions: str | None = None
     choice: ToolChoice = "auto"
     """What the last answer could do with tools."""
     over: bool = False
-    answers: list[AIMessage] = field(default_factory=list)
     new: list[BaseMessage] = field(default_factory=list)
-    results: list[FunctionResult] = field(default_factory=list)
 
 
 class AugmentedLLMPattern(LangGraphBasePattern):
@@ -97,8 +91,8 @@ class AugmentedLLMPattern(LangGraphBasePattern):
         self._durability = durability
         self._turns: WeakValueDictionary[tuple[int, str], anyio.Lock] = WeakValueDictionary()
         graph = StateGraph(_State, context_schema=_Run)
-        graph.add_node("model", self._ask_model)
-        graph.add_node("tools", self._make_calls)
+        graph.add_node("model", self._model_node)
+        graph.add_node("tools", self._tools_node)
         graph.add_edge(START, "model")
         graph.add_conditional_edges("model", _after_model, ["tools", END])
         graph.add_conditional_edges("tools", _after_tools, ["model", END])
@@ -138,8 +132,9 @@ class AugmentedLLMPattern(LangGraphBasePattern):
         )
 
     async def _run_graph(self, state: _State, context: Mapping[str, Any], conversation: str | None) -> _Run:
-        with MeteringHandler(stream=current_execution().streaming) as meter:
-            run = _Run(meter, context.get("instructions", self.config.system_prompt))
+        with MeteringHandler() as meter:
+            instructions = context.get("instructions", self.config.system_prompt)
+            run = _Run(meter, CallAllowance(self.config.max_function_calls), instructions=instructions)
             # Each turn is two steps; the limits of this pattern come first.
             config: Any = {"callbacks": [meter], "recursion_limit": 2 * self.config.max_iterations + 1}
             if conversation is None:
@@ -163,46 +158,21 @@ class AugmentedLLMPattern(LangGraphBasePattern):
             finally:
                 _turns_held.reset(token)
 
-    async def _ask_model(self, state: _State, runtime: Runtime[_Run]) -> _State:
+    async def _model_node(self, state: _State, runtime: Runtime[_Run]) -> _State:
         run = runtime.context
+        run.choice = self._tool_choice(len(run.answers) + 1, run.allowance)
         messages = list(answer_open_calls(state["messages"]))
-        if run.instructions:
-            messages.insert(0, SystemMessage(valid_text(run.instructions)))
-        run.choice = self._tool_choice(run)
-        model = self._model_with_tools(run.choice)
-        answer = valid_message(await ask(model, messages, run.meter, self._retry, self.config.request_timeout))
-        run.answers.append(answer)
+        answer = await self._ask(run, messages, choice=run.choice, instructions=run.instructions, deliver=True)
         run.new.append(answer)
         return {"messages": [answer]}
 
-    async def _make_calls(self, state: _State, runtime: Runtime[_Run]) -> _State:
+    async def _tools_node(self, state: _State, runtime: Runtime[_Run]) -> _State:
         run = runtime.context
         answer = run.answers[-1]
-        requests = [FunctionRequest(name, arguments, call_id) for call_id, name, arguments in calls_of(answer)]
-        complete = finish_reason_of(answer) not in ("length", "content_filter")
-        limit = self.config.max_function_calls
-        results = await self.toolbox.answer(requests, made=len(run.results), limit=limit, complete=complete)
-        run.results += results
-        run.over = run.choice == "none" or not complete
-        told = [
-            ToolMessage(
-                result.output,
-                tool_call_id=result.call_id,
-                name=result.name,
-                status="error" if result.error_type else "success",
-            )
-            for result in results
-        ]
+        told = await self._make_calls(run, answer)
+        run.over = run.choice == "none" or not is_complete(answer)
         run.new += told
         return {"messages": [*told]}
-
-    def _tool_choice(self, run: _Run) -> ToolChoice:
-        turn, mode = len(run.answers) + 1, self._openai.function_calling_mode
-        out_of_calls = len(run.results) >= self.config.max_function_calls
-        if mode == "none" or turn == self.config.max_iterations or out_of_calls:
-            return "none"
-        # If every answer had to call a tool, there would never be a last one.
-        return "any" if mode == "required" and turn == 1 else "auto"
 
 
 def _after_model(state: _State, runtime: Runtime[_Run]) -> Literal["tools", "__end__"]:  # noqa: ARG001 - LangGraph gives both

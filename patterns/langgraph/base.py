@@ -1,26 +1,62 @@
-"""What the LangGraph patterns share: the event loop they need, and the model they ask."""
+"""What the LangGraph patterns share: the event loop they need, and how they ask their model."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from itertools import count
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.runnables import Runnable
 
-from ..base import BasePattern, OpenAIPatternConfig, PatternConfig
-from ..errors import AsyncioRequired
+from ..base import BasePattern
+from ..config import OpenAIPatternConfig, PatternConfig
+from ..errors import AsyncioRequired, MalformedAnswer
 from ..openai.client import Clients, load_library
 from ..openai.models import check_not_retired, takes_temperature
 from ..retry import RetryPolicy
-from ..tools import Tool, ToolLike
+from ..text import valid_text
+from ..tools import CallAllowance, FunctionRequest, FunctionResult, Tool, ToolLike
+from .answers import ask
+from .callbacks import MeteringHandler
+from .messages import calls_of, valid_message
+from .structured import Shape, bind_shape, read_shape, request_for
+from .usage import finish_reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ToolChoice: TypeAlias = Literal["auto", "any", "none"]
 """Whether the model may call tools, must, or has none."""
+T = TypeVar("T")
+
+
+@dataclass
+class Run:
+    """What one run of a graph knows, and forgets: the graph's runtime context."""
+
+    meter: MeteringHandler
+    """The handler that the graph runs with."""
+    allowance: CallAllowance
+    answers: list[AIMessage] = field(default_factory=list)
+    """All answers of the model, in the order they came."""
+    results: list[FunctionResult] = field(default_factory=list)
+    """All function calls, in the order they were answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What came of a question: the last answer, and all that was said on the way, the answer included."""
+
+    answer: AIMessage
+    new: list[BaseMessage]
+
+    @property
+    def text(self) -> str:
+        """The answer's text."""
+        return str(self.answer.text)
 
 
 class LangGraphBasePattern(BasePattern):
@@ -38,6 +74,8 @@ class LangGraphBasePattern(BasePattern):
     """
 
     framework = "langgraph"
+    config_type: ClassVar[type[PatternConfig]] = OpenAIPatternConfig
+    config: OpenAIPatternConfig
 
     def __init__(
         self,
@@ -53,14 +91,13 @@ class LangGraphBasePattern(BasePattern):
             import_module("langchain_openai")  # takes its second here, and not in the first run
         self._given_model = model
         self._retry = retry or RetryPolicy(max_retries=config.max_retries)
-        self._openai = config if isinstance(config, OpenAIPatternConfig) else OpenAIPatternConfig()
-        self._clients = Clients(self._openai.api_key, self._openai.base_url, config.request_timeout)
+        self._clients = Clients(self.config.api_key, self.config.base_url, config.request_timeout)
         self._definitions: list[dict[str, Any]] = [
             *map(_definition, self.toolbox),
-            *map(dict, self._openai.assistant_tools),
+            *map(dict, self.config.assistant_tools),
         ]
         self._default_model: tuple[Any, BaseChatModel] | None = None
-        self._bound: dict[ToolChoice, tuple[BaseChatModel, Runnable[Any, BaseMessage]]] = {}
+        self._bound: dict[Any, tuple[BaseChatModel, Runnable[Any, BaseMessage]]] = {}
 
     @property
     def model(self) -> BaseChatModel:
@@ -75,8 +112,8 @@ class LangGraphBasePattern(BasePattern):
         client = self._clients.get()
         default = self._default_model  # once: another thread, with a loop of its own, may replace it meanwhile
         if default is None or default[0] is not client:
-            check_not_retired(self._openai.openai_model, client.base_url.host)
-            default = self._default_model = client, _make_model(self._openai, client)
+            check_not_retired(self.config.openai_model, client.base_url.host)
+            default = self._default_model = client, _make_model(self.config, client)
         return default[1]
 
     @classmethod
@@ -90,6 +127,124 @@ class LangGraphBasePattern(BasePattern):
         """Close the default model's client. A model that was given stays open: it is its owner's."""
         await self._clients.aclose()
 
+    async def _ask(
+        self,
+        run: Run,
+        messages: Sequence[BaseMessage],
+        *,
+        choice: ToolChoice = "none",
+        instructions: str | None = None,
+        deliver: bool = False,
+    ) -> AIMessage:
+        """Have the model answer once.
+
+        Args:
+            run: The run this is part of.
+            messages: The conversation.
+            choice: Whether it may call tools, must, or has none.
+            instructions: What it is told before all messages.
+            deliver: Whether this is the run's answer, whose pieces are handed out to whoever listens.
+
+        Raises:
+            ConfigurationError: there is no API key.
+            RetiredModel: the default model has been shut down.
+            ResponseFailed: the answer was not complete in time, or its stream was cut.
+            Exception: whatever the model raises, for the last time.
+        """
+        return await self._ask_model(run, self._model_with_tools(choice), messages, instructions, deliver=deliver)
+
+    async def _ask_for(
+        self, run: Run, shape: Shape[T], messages: Sequence[BaseMessage], *, instructions: str | None = None
+    ) -> T:
+        """Have the model answer in a given shape. If that cannot be read it is told so, and has one more try.
+
+        Raises:
+            MalformedAnswer: it cannot be read again.
+            Exception: as `_ask`.
+        """
+        try:
+            model = self._model_in_shape(shape)
+        except NotImplementedError:
+            model, request = self.model, request_for(shape)
+            instructions = f"{instructions}\n\n{request}" if instructions else request
+        answer = await self._ask_model(run, model, messages, instructions, deliver=False)
+        try:
+            return read_shape(answer, shape)
+        except MalformedAnswer as error:
+            # Not the answer itself: it may be a call, which would want a tool's output.
+            said = HumanMessage(
+                f"Your answer could not be read: {error}. Answer again, in the form that was asked for."
+            )
+        return read_shape(await self._ask_model(run, model, [*messages, said], instructions, deliver=False), shape)
+
+    async def _answer(
+        self,
+        run: Run,
+        messages: Sequence[BaseMessage],
+        *,
+        instructions: str | None = None,
+        deliver: bool = False,
+    ) -> Answered:
+        """Have the model answer with the help of tools: ask, make the calls, tell their results, and so on.
+
+        Raises:
+            Exception: as `_ask`.
+        """
+        new: list[BaseMessage] = []
+        for turn in count(1):
+            choice = self._tool_choice(turn, run.allowance)
+            answer = await self._ask(run, [*messages, *new], choice=choice, instructions=instructions, deliver=deliver)
+            outputs = await self._make_calls(run, answer)
+            new += [answer, *outputs]
+            if not outputs or choice == "none" or not is_complete(answer):
+                break
+        return Answered(answer, new)
+
+    async def _make_calls(self, run: Run, answer: AIMessage) -> list[ToolMessage]:
+        """Make the calls an answer asks for: each of them is answered, also those that cannot be made."""
+        requests = [FunctionRequest(name, arguments, call_id) for call_id, name, arguments in calls_of(answer)]
+        results = await self.toolbox.answer(requests, run.allowance, complete=is_complete(answer))
+        run.results += results
+        return [
+            ToolMessage(
+                result.output,
+                tool_call_id=result.call_id,
+                name=result.name,
+                status="error" if result.error_type else "success",
+            )
+            for result in results
+        ]
+
+    def _tool_choice(self, turn: int, allowance: CallAllowance) -> ToolChoice:
+        mode = self.config.function_calling_mode
+        if mode == "none" or turn == self.config.max_iterations or allowance.left <= 0:
+            return "none"
+        # If every answer had to call a tool, there would never be a last one.
+        return "any" if mode == "required" and turn == 1 else "auto"
+
+    async def _ask_model(
+        self,
+        run: Run,
+        model: Runnable[Any, BaseMessage],
+        messages: Sequence[BaseMessage],
+        instructions: str | None,
+        *,
+        deliver: bool,
+    ) -> AIMessage:
+        told = [SystemMessage(valid_text(instructions)), *messages] if instructions else messages
+        delivery = self.delivery if deliver else None
+        timeout = self.config.request_timeout
+        answer = valid_message(await ask(model, told, run.meter, self._retry, timeout, delivery))
+        run.answers.append(answer)
+        return answer
+
+    def _model_in_shape(self, shape: Shape[Any]) -> Runnable[Any, BaseMessage]:
+        model = self.model
+        bound = self._bound.get(shape)
+        if bound is None or bound[0] is not model:
+            bound = self._bound[shape] = model, bind_shape(model, shape)
+        return bound[1]
+
     def _model_with_tools(self, choice: ToolChoice) -> Runnable[Any, BaseMessage]:
         model = self.model
         if choice == "none" or not self._definitions:
@@ -97,7 +252,7 @@ class LangGraphBasePattern(BasePattern):
         bound = self._bound.get(choice)
         if bound is None or bound[0] is not model:
             settings: dict[str, Any] = {"tool_choice": "any"} if choice == "any" else {}
-            if not self._openai.parallel_tool_calls:
+            if not self.config.parallel_tool_calls:
                 settings["parallel_tool_calls"] = False
             bound = self._bound[choice] = model, model.bind_tools(self._definitions, **settings)
         return bound[1]
@@ -107,6 +262,11 @@ class LangGraphBasePattern(BasePattern):
             asyncio.get_running_loop()
         except RuntimeError:
             raise AsyncioRequired(self.name) from None
+
+
+def is_complete(answer: AIMessage) -> bool:
+    """Whether an answer came to its end, so that the calls in it can be relied on."""
+    return finish_reason_of(answer) not in ("length", "content_filter")
 
 
 def _make_model(config: OpenAIPatternConfig, client: Any) -> BaseChatModel:

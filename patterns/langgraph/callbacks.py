@@ -11,7 +11,7 @@ ends it.
 """
 
 from collections.abc import Callable
-from contextvars import Context, copy_context
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -28,6 +28,9 @@ from ..retry import current_attempt, is_connection_loss, was_refused
 from ..tools import metered_tool_run
 from .requests import describe_request
 from .usage import STREAM_CUT, read_answer
+
+answer_is_streamed: ContextVar[bool] = ContextVar("runmeter_answer_is_streamed", default=False)
+"""Whether the answer that is being asked for is streamed: LangChain does not say so of every model."""
 
 _OUTSIDE = Context().run(current_execution)
 """The handle there is where there is no run."""
@@ -147,7 +150,9 @@ class MeteringHandler(BaseCallbackHandler):
     ) -> None:
         """A request to a model is about to leave."""
         params = kwargs.get("invocation_params") or {}
-        request = describe_request(serialized, params, metadata or {}, operation=operation, stream=self._stream)
+        request = describe_request(
+            serialized, params, metadata or {}, operation=operation, stream=self._stream or answer_is_streamed.get()
+        )
         attempt = current_attempt.get()
         self._start(run_id, parent_run_id, lambda execution: execution.model_call(request, attempt=attempt))
 

@@ -7,7 +7,7 @@ developers.openai.com/api/docs/guides/reasoning (temperature); both 2026-11.
 import re
 from datetime import UTC, date, datetime
 
-from ..base import DEFAULT_MODEL
+from ..config import DEFAULT_MODEL
 from ..errors import RetiredModel
 
 OPENAI_HOST = "api.openai.com"

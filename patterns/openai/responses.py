@@ -6,16 +6,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from openai import APIError
 
-from runmeter.engine import (
-    Execution,
-    ModelCall,
-    ModelRequest,
-    Provenance,
-    TokenCounter,
-    Usage,
-    current_execution,
-)
+from runmeter.engine import ModelCall, ModelRequest, Provenance, TokenCounter, Usage, current_execution
 
+from ..delivery import Delivery
 from ..errors import ResponseFailed
 from ..retry import RetryPolicy, was_refused, with_retries
 from .client import Clients
@@ -39,20 +32,31 @@ class MeteredResponses:
         policy: When to try again.
         timeout: Seconds an attempt may take, its answer included.
         estimate: Whether to count locally where the API reports no usage.
+        delivery: Where the pieces of streamed answers go.
     """
 
-    def __init__(self, clients: Clients, policy: RetryPolicy, *, timeout: float, estimate: bool) -> None:
+    def __init__(
+        self,
+        clients: Clients,
+        policy: RetryPolicy,
+        *,
+        timeout: float,
+        estimate: bool,
+        delivery: Delivery | None = None,
+    ) -> None:
         self._clients = clients
         self._policy = policy
         self._timeout = timeout
         self._estimate = estimate
+        self._delivery = delivery or Delivery()
 
-    async def create(self, params: Mapping[str, Any], *, stream: bool = False) -> "Response":
+    async def create(self, params: Mapping[str, Any], *, stream: bool = False, deliver: bool = True) -> "Response":
         """Ask for an answer, complete or cut off by a limit.
 
         Args:
             params: What `client.responses.create` takes.
-            stream: Whether to stream. The text's pieces go to whoever streams the run.
+            stream: Whether to stream.
+            deliver: Whether the pieces of a streamed answer are handed out: not if it is but a step on the way.
 
         Raises:
             RetiredModel: the model has been shut down.
@@ -63,7 +67,7 @@ class MeteredResponses:
         check_not_retired(params["model"], client.base_url.host)
         execution = current_execution()
         request = _describe(client, params, stream=stream)
-        exchange = _Exchange(execution, stream=stream)
+        exchange = _Exchange(self._delivery if deliver else None, stream=stream)
 
         async def send(attempt: int) -> "Response":
             # Not the one of before: the pattern may have been closed between two attempts.
@@ -98,8 +102,8 @@ class MeteredResponses:
 class _Exchange:
     """One request and its answer, over all attempts."""
 
-    def __init__(self, execution: Execution, *, stream: bool) -> None:
-        self._execution = execution
+    def __init__(self, delivery: Delivery | None, *, stream: bool) -> None:
+        self._delivery = delivery
         self._stream = stream
         self.delivered = False
         """Whether a piece of the answer was handed out: then another attempt would repeat it."""
@@ -111,9 +115,9 @@ class _Exchange:
         return await read_stream(stream, call, self._deliver)
 
     async def _deliver(self, text: str) -> None:
-        if self._execution.streaming:
+        if self._delivery is not None and self._delivery.wanted:
             self.delivered = True
-            await self._execution.delta(text)
+            await self._delivery.delta(text)
 
 
 async def _send(client: "AsyncOpenAI", params: Mapping[str, Any], call: ModelCall) -> Any:

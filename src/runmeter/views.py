@@ -17,6 +17,7 @@ from runmeter.engine import (
     ExecutionStarted,
     FunctionCall,
     Provenance,
+    Retrieval,
     Status,
     TokenUsage,
     UsageRow,
@@ -133,7 +134,7 @@ class _Timeline:
 
 
 def trace_tree(events: Sequence[Event], run_id: str, width: int) -> Tree:
-    """A run with its model calls, tool calls and child runs, in order of time, each with its share of the run's time.
+    """A run with all that happened in it and its child runs, in order of time, each with its share of the run's time.
 
     Args:
         events: All events of the run and of the runs within it, in any order; others are left out.
@@ -152,7 +153,7 @@ def _run_tree(tree: Tree, events: Sequence[Event], run: ExecutionStarted, timeli
             case ExecutionStarted(parent_run_id=parent) if parent == run.run_id:
                 branch = tree.add(_run_line(timeline, event, _finished(events, event.run_id), depth))
                 _run_tree(branch, events, event, timeline, depth + 1)
-            case TokenUsage() | FunctionCall() | AssistantRun() if event.run_id == run.run_id:
+            case TokenUsage() | FunctionCall() | AssistantRun() | Retrieval() if event.run_id == run.run_id:
                 name, style, note = _describe(event)
                 tree.add(timeline.line(name, style, event.start_ns, event.duration_ns, note, depth))
             case _:
@@ -165,13 +166,16 @@ def _run_line(timeline: _Timeline, run: ExecutionStarted, finished: ExecutionFin
     return timeline.line(run.pattern, "bold", run.time_ns, length_ns, _outcome(finished), depth)
 
 
-def _describe(event: TokenUsage | FunctionCall | AssistantRun) -> tuple[str, str, str]:
+def _describe(event: TokenUsage | FunctionCall | AssistantRun | Retrieval) -> tuple[str, str, str]:
     """An event's name, style and note."""
     failed = f"[red]{escape(event.error_type)}[/]" if event.error_type else ""
     if isinstance(event, FunctionCall):
         return f"tool {event.name}", "yellow", failed
     if isinstance(event, AssistantRun):
         return f"assistant {event.assistant}", "magenta", failed
+    if isinstance(event, Retrieval):
+        score = f", top score {event.top_score:.2f}" if event.top_score is not None else ""
+        return f"retrieval {event.source}", "blue", failed or f"{event.documents:,} found{score}"
     if event.usage is None:
         return f"{event.operation} {event.model}", "cyan", f"usage unknown {failed}"
     cached = f" ({event.usage.cache_read_tokens:,} cached)" if event.usage.cache_read_tokens else ""

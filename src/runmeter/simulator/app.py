@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Callable
-from typing import TypeAlias
+from contextlib import ExitStack
+from typing import Any, TypeAlias
 
 import msgspec
 from starlette.applications import Starlette
@@ -12,11 +13,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from . import catalogue, chat, embeddings, responses
+from . import catalogue, chat, conversations, embeddings, files, responses, vector_stores
 from .errors import ApiError
 from .exchange import Exchange
 from .faults import HEADER, EndpointPath, Fault
-from .service import Answer, Call, Service, Stream
+from .service import Answer, Call, Plain, Service, Stream
 
 logger = logging.getLogger("runmeter")
 
@@ -27,13 +28,35 @@ ENDPOINTS: list[tuple[str, EndpointPath, Handler]] = [
     ("POST", "/responses/input_tokens", responses.count_input_tokens),
     ("GET", "/responses/{id}", responses.retrieve),
     ("DELETE", "/responses/{id}", responses.delete),
+    ("POST", "/conversations", conversations.create),
+    ("GET", "/conversations/{id}", conversations.retrieve),
+    ("POST", "/conversations/{id}", conversations.update),
+    ("DELETE", "/conversations/{id}", conversations.delete),
+    ("POST", "/conversations/{id}/items", conversations.create_items),
+    ("GET", "/conversations/{id}/items", conversations.list_items),
+    ("GET", "/conversations/{id}/items/{item_id}", conversations.retrieve_item),
+    ("DELETE", "/conversations/{id}/items/{item_id}", conversations.delete_item),
     ("POST", "/chat/completions", chat.create),
     ("POST", "/embeddings", embeddings.create),
+    ("POST", "/files", files.create),
+    ("GET", "/files/{id}", files.retrieve),
+    ("DELETE", "/files/{id}", files.delete),
+    ("GET", "/files/{id}/content", files.content),
+    ("POST", "/vector_stores", vector_stores.create),
+    ("GET", "/vector_stores/{id}", vector_stores.retrieve),
+    ("DELETE", "/vector_stores/{id}", vector_stores.delete),
+    ("POST", "/vector_stores/{id}/search", vector_stores.search),
+    ("POST", "/vector_stores/{id}/files", vector_stores.add_file),
+    ("GET", "/vector_stores/{id}/files", vector_stores.list_files),
+    ("GET", "/vector_stores/{id}/files/{file_id}", vector_stores.retrieve_file),
+    ("DELETE", "/vector_stores/{id}/files/{file_id}", vector_stores.delete_file),
     ("GET", "/models", catalogue.list_models),
     ("GET", "/models/{id}", catalogue.retrieve),
 ]
 
-_BREAKS_STREAM = frozenset({"stream_end", "stream_cut", "stream_error", "stream_error_nested", "failed"})
+_BREAKS_STREAM = frozenset(
+    {"stream_end", "stream_cut", "orphaned_calls", "stream_error", "stream_error_nested", "failed"}
+)
 
 
 def make_app(service: Service) -> Starlette:
@@ -86,20 +109,35 @@ class Endpoint:
         if fault is not None and fault.kind == "drop":
             await exchange.cut()
             return
-        answer = self._handler(self._service, Call(body, exchange.path_id, fault))
-        # The answer is made by now, and billed: it is billed all the same if the client does not wait for it.
-        await exchange.pause(latency.seconds if latency else 0)
-        if isinstance(answer, bytes):
-            await exchange.send(answer)
-        else:
-            await _send_stream(exchange, answer, fault, latency.between_chunks if latency else 0)
+        with ExitStack() as ending:
+            answer = self._handler(self._service, _call(exchange, body, fault, ending))
+            # The answer is made by now, and billed: it is billed all the same if the client does not wait for it.
+            await exchange.pause(latency.seconds if latency else 0)
+            if isinstance(answer, files.Content):
+                await exchange.send(answer, headers={"content-type": "application/octet-stream"})
+            elif isinstance(answer, bytes):
+                await exchange.send(answer)
+            elif isinstance(answer, Plain):
+                if not exchange.gone:
+                    answer.delivered()
+                await exchange.send(answer.body)
+            else:
+                await _send_stream(exchange, answer, fault, latency.between_chunks if latency else 0)
 
     def _take_faults(self, exchange: Exchange, body: bytes) -> tuple[Fault | None, Fault | None]:
         header = exchange.header(HEADER)
-        latency, fault = self._service.faults.take(self._path, stream=_streams(body), header=header)
+        traits = _traits(body)
+        latency, fault = self._service.faults.take(
+            self._path, stream=bool(traits.stream), conversation=traits.conversation is not None, header=header
+        )
         if latency or fault:
             self._service.account.fault()
         return latency, fault
+
+
+def _call(exchange: Exchange, body: bytes, fault: Fault | None, ending: ExitStack) -> Call:
+    first, second = exchange.path_ids
+    return Call(body, first, fault, second, exchange.query, exchange.header("content-type") or "", ending)
 
 
 async def _send_stream(exchange: Exchange, stream: Stream, fault: Fault | None, between_chunks: float) -> None:
@@ -126,7 +164,7 @@ async def _send_stream(exchange: Exchange, stream: Stream, fault: Fault | None, 
 
 async def _break_off(exchange: Exchange, stream: Stream, fault: Fault, position: int, sent: int) -> None:
     match fault.kind:
-        case "stream_cut":
+        case "stream_cut" | "orphaned_calls":
             stream.abandoned(sent)
             await exchange.cut()
         case "stream_end":
@@ -149,13 +187,16 @@ def _authorise(exchange: Exchange) -> None:
         raise ApiError(401, message, code="invalid_api_key")
 
 
-class _Streaming(msgspec.Struct):
+class _Traits(msgspec.Struct):
+    """What decides which faults make sense for a request."""
+
     stream: bool | None = None
+    conversation: Any = None
 
 
-def _streams(body: bytes) -> bool:
-    """Whether a request asks for a stream. Whether it is well-formed is seen later."""
+def _traits(body: bytes) -> _Traits:
+    """Whether it asks for a stream, and names a conversation. Whether it is well-formed is seen later."""
     try:
-        return bool(msgspec.json.decode(body, type=_Streaming).stream)
+        return msgspec.json.decode(body, type=_Traits)
     except (msgspec.DecodeError, RecursionError):
-        return False
+        return _Traits()

@@ -37,17 +37,18 @@ _LONGEST = 1_000
 """Characters of a string, whatever its `minLength`."""
 
 
-def synthesise(schema: Mapping[str, Any], text: str) -> Any:
-    """Make up an instance of a schema."""
-    return _Synthesis(schema, text).value(schema, "", 0)
+def synthesise(schema: Mapping[str, Any], text: str, chance: int = 0) -> Any:
+    """Make up an instance of a schema. `chance` decides with the text on what is true."""
+    return _Synthesis(schema, text, chance).value(schema, "", 0)
 
 
 class _Synthesis:
     """One instance in the making: every string takes the text's next word, every number its next number."""
 
-    def __init__(self, root: Mapping[str, Any], text: str) -> None:
+    def __init__(self, root: Mapping[str, Any], text: str, chance: int) -> None:
         self._root = root
         self._text = text
+        self._chance = crc32(text.encode(errors="replace"), chance)
         self._left = _MOST_VALUES
         self._words = words(text)[:200] or ["example"]
         self._next_word = itertools.cycle(self._words)
@@ -66,7 +67,7 @@ class _Synthesis:
             "array": lambda: self._array(schema, name, depth),
             "integer": lambda: int(self._number(schema, whole=True)),
             "number": lambda: self._number(schema, whole=False),
-            "boolean": lambda: crc32(f"{name} {self._text[:500]}".encode(errors="replace")) % 2 == 0,
+            "boolean": lambda: self._draw(name) % 2 == 0,
             "null": lambda: None,
         }
         return makers.get(self._type(schema), lambda: self._string(schema, name))()
@@ -105,9 +106,17 @@ class _Synthesis:
 
     def _one_of(self, values: list[Any]) -> Any:
         """The value the text mentions, or any."""
+        mentioned = self._mentioned(values)
         lower = self._text[:2_000].lower()
-        mentioned = (value for value in values if isinstance(value, str) and value and value.lower() in lower)
-        return next(mentioned, values[crc32(lower.encode(errors="replace")) % len(values)])
+        return mentioned[0] if mentioned else values[crc32(lower.encode(errors="replace")) % len(values)]
+
+    def _mentioned(self, values: list[Any]) -> list[Any]:
+        lower = self._text[:2_000].lower()
+        return [value for value in values if isinstance(value, str) and value and value.lower() in lower]
+
+    def _draw(self, name: str) -> int:
+        """As good as random, but always the same for the same prompt and name."""
+        return crc32(name.encode(errors="replace"), self._chance)
 
     def _object(self, schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
         properties: Mapping[str, Any] = schema.get("properties") or {}
@@ -119,8 +128,28 @@ class _Synthesis:
     def _array(self, schema: Mapping[str, Any], name: str, depth: int) -> list[Any]:
         if depth >= _DEEPEST or self._left < 0:
             return []
-        count = min(max(schema.get("minItems", 1), min(1, schema.get("maxItems", 1))), _MOST_ITEMS)
-        return [self.value(schema.get("items", {}), name, depth + 1) for _ in range(count)]
+        items = schema.get("items", {})
+        if "minItems" not in schema:
+            return self._several(items, name, depth, min(2 + self._draw(name) % 2, schema.get("maxItems", 3)))
+        count = min(max(schema["minItems"], min(1, schema.get("maxItems", 1))), _MOST_ITEMS)
+        return [self.value(items, name, depth + 1) for _ in range(count)]
+
+    def _several(self, schema: Any, name: str, depth: int, count: int) -> list[Any]:
+        """Items that all differ, or fewer of them where the text or the schema has no more to give."""
+        resolved = self._resolve(schema)
+        if "const" not in resolved and (values := resolved.get("enum")):
+            mentioned = self._mentioned(values)
+            return [*mentioned, *(value for value in values if value not in mentioned)][:count]
+        items: list[Any] = []
+        for _ in range(2 * count):
+            if len(items) == count:
+                break
+            value = self.value(schema, name, depth + 1)
+            if value in items:
+                next(self._next_word)  # a phrase may be all the words: let the next one begin elsewhere
+            else:
+                items.append(value)
+        return items
 
     def _number(self, schema: Mapping[str, Any], *, whole: bool) -> float:
         """The text's next number if it is in range, else the nearest that is."""

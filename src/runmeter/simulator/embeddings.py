@@ -18,7 +18,7 @@ from runmeter.engine import Tokenizer, Usage
 from .errors import ApiError, decode
 from .models import find_model
 from .service import Answer, Call, Service
-from .words import words
+from .words import stems
 
 TOKENS_PER_INPUT = 8192
 INPUTS = 2048
@@ -61,14 +61,16 @@ def create(service: Service, call: Call) -> Answer:
 
 
 def embed(text: str, dimensions: int) -> "array[float]":
-    """A text's vector, of length 1: each word adds to a few places that its hash chooses."""
+    """A text's vector, of length 1: the stem of each word adds to a few places that its hash chooses."""
     vector = array("f", bytes(4 * dimensions))
-    for word in words(text) or [text]:
-        digest = blake2b(word.lower().encode(errors="replace"), digest_size=32).digest()
+    for stem in stems(text) or [text]:
+        digest = blake2b(stem.encode(errors="replace"), digest_size=32).digest()
         for place in range(0, 32, 4):
             number = int.from_bytes(digest[place : place + 4])
             vector[(number >> 1) % dimensions] += 1 if number & 1 else -1
-    length = sqrt(sum(value * value for value in vector)) or 1
+    if not any(vector):  # all that was added was taken away again
+        vector[0] = 1
+    length = sqrt(sum(value * value for value in vector))
     return array("f", (value / length for value in vector))
 
 

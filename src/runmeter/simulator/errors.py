@@ -57,14 +57,14 @@ def decode(body: bytes, shape: type[T]) -> T:
         raise _unreadable(error) from error
 
 
-def convert(value: Any, shape: type[T], at: str) -> T:
-    """Read a part of a request body, `at` this path.
+def convert(value: Any, shape: type[T], at: str, *, strict: bool = True) -> T:
+    """Read a part of a request body, `at` this path. Unless `strict`, numbers may come as text.
 
     Raises:
         ApiError: 400: it has not this shape.
     """
     try:
-        return msgspec.convert(value, shape)
+        return msgspec.convert(value, shape, strict=strict)
     except msgspec.ValidationError as error:
         raise _misshapen(str(error), at) from error
 

@@ -27,9 +27,15 @@ class Exchange:
         return self._gone.is_set()
 
     @property
-    def path_id(self) -> str:
-        """The id in the path, or an empty string."""
-        return str(self._request.path_params.get("id", ""))
+    def path_ids(self) -> tuple[str, str]:
+        """The ids in the path, in order; empty strings where it has fewer."""
+        first, second, *_ = (*map(str, self._request.path_params.values()), "", "")
+        return first, second
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The URL's parameters, the last where there are several of a name."""
+        return self._request.query_params
 
     def header(self, name: str) -> str | None:
         """A request header."""

@@ -7,14 +7,17 @@
 | `insufficient_quota` | 429 `insufficient_quota`, which no retry will mend | no |
 | `server_error` | 500 | no |
 | `unavailable` | 503 | no |
+| `conversation_locked` | 400 `conversation_locked`, as if another response were under way | no |
 | `drop` | the connection closes without an answer | no |
 | `stream_end` | the stream ends in good order after `after_events` events, without the last one | what was sent |
 | `stream_cut` | the connection breaks after `after_events` events | what was sent |
+| `orphaned_calls` | the same, but the conversation keeps the answer, its calls without outputs | what was sent |
 | `stream_error` | an `error` event after `after_events` events, its details in the event itself | no |
 | `stream_error_nested` | the same with the details under `error`, as real servers are seen to send it | no |
 | `failed` | a response that says it failed; in a stream after `after_events` events. Responses API only | no |
 | `incomplete` | an answer cut in the middle, as by the output limit | what was sent |
 
+`conversation_locked` and `orphaned_calls` wait for a request to `/responses` that names a conversation.
 The stream's kinds wait for a request that streams. Chat Completions knows the nested error only, and sends
 it for both.
 """
@@ -34,9 +37,11 @@ FaultKind: TypeAlias = Literal[
     "insufficient_quota",
     "server_error",
     "unavailable",
+    "conversation_locked",
     "drop",
     "stream_end",
     "stream_cut",
+    "orphaned_calls",
     "stream_error",
     "stream_error_nested",
     "failed",
@@ -46,8 +51,20 @@ EndpointPath: TypeAlias = Literal[
     "/responses",
     "/responses/{id}",
     "/responses/input_tokens",
+    "/conversations",
+    "/conversations/{id}",
+    "/conversations/{id}/items",
+    "/conversations/{id}/items/{item_id}",
     "/chat/completions",
     "/embeddings",
+    "/files",
+    "/files/{id}",
+    "/files/{id}/content",
+    "/vector_stores",
+    "/vector_stores/{id}",
+    "/vector_stores/{id}/search",
+    "/vector_stores/{id}/files",
+    "/vector_stores/{id}/files/{file_id}",
     "/models",
     "/models/{id}",
 ]
@@ -87,8 +104,8 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not all(0 <= number < math.inf for number in numbers):  # so that NaN is refused too
             raise ValueError(f"a fault's numbers must be finite and cannot be negative: {self}")
 
-    def hits(self, endpoint: str, *, stream: bool) -> bool:
-        """Whether it makes sense for such a request."""
+    def hits(self, endpoint: str, *, stream: bool, conversation: bool) -> bool:
+        """Whether it makes sense for such a request: does it stream, does it name a conversation."""
         if self.endpoint is not None and self.endpoint != endpoint:
             return False
         match self.kind:
@@ -96,6 +113,9 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 return stream
             case "failed":
                 return endpoint == "/responses"
+            case "conversation_locked" | "orphaned_calls":
+                fits = stream or self.kind == "conversation_locked"
+                return endpoint == "/responses" and conversation and fits
             case "incomplete":
                 return endpoint in _GENERATES
             case _:
@@ -118,8 +138,16 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             case "unavailable":
                 message = "The engine is currently overloaded, please try again later."
                 return ApiError(503, message, kind="server_error")
+            case "conversation_locked":
+                return conversation_locked()
             case _:
                 return None
+
+
+def conversation_locked() -> ApiError:
+    """What a request gets while another response is under way (as reported: paulgmiller/careme#379, 2026)."""
+    message = "Another process is currently operating on this conversation. Please retry in a few seconds."
+    return ApiError(400, message, param="conversation", code="conversation_locked")
 
 
 def _rate_limited(retry_after: float) -> ApiError:
@@ -154,7 +182,9 @@ class Faults:
         with self._lock:
             self._waiting = []
 
-    def take(self, endpoint: str, *, stream: bool, header: str | None) -> tuple[Fault | None, Fault | None]:
+    def take(
+        self, endpoint: str, *, stream: bool, conversation: bool, header: str | None
+    ) -> tuple[Fault | None, Fault | None]:
         """The latency and the other fault that hit a request: the first waiting of each, or the header's.
 
         Raises:
@@ -162,24 +192,25 @@ class Faults:
         """
         if header:
             fault = parse_header(header)
-            if not fault.hits(endpoint, stream=stream):
+            if not fault.hits(endpoint, stream=stream, conversation=conversation):
                 message = f"X-Simulate: '{fault.kind}' makes no sense for this request to {endpoint}."
                 raise ApiError(400, message, param=HEADER)
             return (fault, None) if fault.kind == "latency" else (None, fault)
         with self._lock:
-            return (
-                self._first(endpoint, stream=stream, latency=True),
-                self._first(endpoint, stream=stream, latency=False),
-            )
+            hitting = [
+                waiting
+                for waiting in self._waiting
+                if waiting.fault.hits(endpoint, stream=stream, conversation=conversation)
+            ]
+            return self._first(hitting, latency=True), self._first(hitting, latency=False)
 
-    def _first(self, endpoint: str, *, stream: bool, latency: bool) -> Fault | None:
-        for waiting in self._waiting:
-            fault = waiting.fault
-            if (fault.kind == "latency") is latency and waiting.left != 0 and fault.hits(endpoint, stream=stream):
+    def _first(self, hitting: Iterable["_Waiting"], *, latency: bool) -> Fault | None:
+        for waiting in hitting:
+            if (waiting.fault.kind == "latency") is latency and waiting.left != 0:
                 if waiting.left is not None:
                     waiting.left -= 1
                 self._waiting = [each for each in self._waiting if each.left != 0]
-                return fault
+                return waiting.fault
         return None
 
 

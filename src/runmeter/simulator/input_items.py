@@ -1,14 +1,15 @@
-"""The items of a Responses request's `input`: which keys each kind has, and which it must have.
+"""The items of a request's `input`: which keys each kind has, which it must have, and how a conversation shows it.
 
 Source: openai 3.54.0, `types/responses/response_input_param.py` (2026-11).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
-from .errors import convert
+from .conversation_object import StoredItem
+from .errors import ApiError, convert
 from .prompts import Item, Part
 
 
@@ -64,15 +65,38 @@ _SHAPES: dict[str, type[_InputItem]] = {
 """The kinds that are understood. Others, such as calls of built-in tools, pass unread."""
 
 
+_PREFIXES = {"message": "msg_", "function_call": "fc_", "function_call_output": "fco_", "reasoning": "rs_"}
+"""What the ids of items begin with."""
+
+_PART_DEFAULTS: dict[str, dict[str, Any]] = {
+    "output_text": {"annotations": [], "logprobs": []},
+    "input_image": {"detail": "auto"},
+}
+"""What a piece of content has in an answer even if the request left it out."""
+
+
 def read_items(given: str | Sequence[dict[str, Any]] | None) -> Sequence[Item]:
     """The items of an `input`.
 
     Raises:
         ApiError: 400: a key that an item does not have, or lacks, or a value that does not fit.
     """
-    if isinstance(given, str):
-        return [Item(role="user", content=given)]
-    return [_read(item, f"input[{index}]") for index, item in enumerate(given or ())]
+    return [_read(item, f"input[{index}]") for index, item in enumerate(_as_list(given))]
+
+
+def store_items(
+    given: str | Sequence[dict[str, Any]] | None, at: str, new_id: Callable[[str], str]
+) -> Sequence[StoredItem]:
+    """The items `at` this parameter, as a conversation keeps them: with an id and a status, and content in pieces.
+
+    Raises:
+        ApiError: 400: a key that an item does not have, or lacks, or a value that does not fit.
+    """
+    return [_store(item, f"{at}[{index}]", new_id) for index, item in enumerate(_as_list(given))]
+
+
+def _as_list(given: str | Sequence[dict[str, Any]] | None) -> Sequence[dict[str, Any]]:
+    return [{"role": "user", "content": given}] if isinstance(given, str) else given or []
 
 
 def _read(given: dict[str, Any], at: str) -> Item:
@@ -80,3 +104,26 @@ def _read(given: dict[str, Any], at: str) -> Item:
     if shape := _SHAPES.get(item.type):
         convert(given, shape, at)
     return item
+
+
+def _store(given: dict[str, Any], at: str, new_id: Callable[[str], str]) -> StoredItem:
+    item = _read(given, at)
+    if item.type == "item_reference":
+        message = "This simulator does not look items up for a conversation: send the item itself."
+        raise ApiError(400, message, param=at)
+    present = {key: value for key, value in given.items() if value is not None}
+    item_id = str(present.get("id") or new_id(_PREFIXES.get(item.type, "item_")))
+    wire = {"type": item.type, "status": "completed", **present, "id": item_id}
+    if item.type == "message":
+        kind = "output_text" if item.role == "assistant" else "input_text"
+        wire["content"] = _pieces(given["content"], kind)
+    elif item.type == "function_call_output" and not isinstance(given["output"], str):
+        wire["output"] = _pieces(given["output"], "input_text")
+    return StoredItem(item_id, item, msgspec.Raw(msgspec.json.encode(wire)))
+
+
+def _pieces(content: str | Sequence[Mapping[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """Content as a list of pieces. Text, and pieces that do not say what they are, are of this kind."""
+    parts = [{"text": content}] if isinstance(content, str) else content
+    present = [{"type": kind} | {key: value for key, value in part.items() if value is not None} for part in parts]
+    return [_PART_DEFAULTS.get(part["type"], {}) | part for part in present]

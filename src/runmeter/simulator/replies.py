@@ -10,6 +10,7 @@ from zlib import crc32
 import msgspec
 
 from .arguments import synthesise
+from .passages import answer_from_passages
 from .prompts import Output, Prompt, Tool
 from .words import keywords, summary, words
 
@@ -65,9 +66,10 @@ def improvise(prompt: Prompt) -> Reply:
     if calls:
         return Reply(tool_calls=_calls(prompt), reasoning_tokens=_reasoning_tokens(prompt))
     if prompt.json_schema is not None:
-        text = json.dumps(synthesise(prompt.json_schema, prompt.user_text), ensure_ascii=False)
+        made = synthesise(prompt.json_schema, prompt.user_text, _chance_of_all(prompt))
+        text = json.dumps(made, ensure_ascii=False)
     else:
-        text = _answer(prompt.user_text, prompt.outputs)
+        text = answer_from_passages(prompt) or _answer(prompt.user_text, prompt.outputs)
     return Reply(text, reasoning_tokens=_reasoning_tokens(prompt))
 
 
@@ -100,6 +102,14 @@ def _reasoning_tokens(prompt: Prompt) -> int:
 def _chance(prompt: Prompt) -> int:
     """As good as random, but always the same for the same text."""
     return crc32(prompt.user_text.encode(errors="replace"))
+
+
+def _chance_of_all(prompt: Prompt) -> int:
+    """The same for all the prompt says: a new attempt at the same task is judged anew."""
+    chance = crc32((prompt.instructions or "").encode(errors="replace"))
+    for item in prompt.items:
+        chance = crc32((item.text or item.arguments or "").encode(errors="replace"), chance)
+    return chance
 
 
 def _answer(question: str, outputs: list[Output]) -> str:

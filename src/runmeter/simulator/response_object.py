@@ -13,6 +13,7 @@ import msgspec
 from runmeter.engine import Usage
 
 from .billing import Block, Generation
+from .conversation_object import StoredItem
 from .models import Model
 from .prompts import Item, Part
 
@@ -74,6 +75,7 @@ class ResponseObject(msgspec.Struct, kw_only=True):
     status: ResponseStatus
     completed_at: int | None = None
     background: bool = False
+    conversation: dict[str, str] | None = None
     error: dict[str, Any] | None = None
     incomplete_details: dict[str, str] | None = None
     instructions: str | None = None
@@ -177,3 +179,8 @@ def as_input(item: OutputItem) -> Item:
             return Item("function_call", name=item.name, call_id=item.call_id, arguments=item.arguments)
         case ReasoningItem():
             return Item("reasoning", summary=[Part("summary_text", part.text) for part in item.summary])
+
+
+def store_output(output: list[OutputItem]) -> list[StoredItem]:
+    """Output items, as a conversation keeps them."""
+    return [StoredItem(item.id, as_input(item), msgspec.Raw(msgspec.json.encode(item))) for item in output]

@@ -9,14 +9,17 @@ from typing import Any, Literal
 import msgspec
 
 from .billing import Generation, prompt_tokens
+from .conversation_object import Conversation, Turn
+from .conversations import find_conversation
 from .errors import ApiError, convert, decode
 from .faults import Fault
-from .input_items import read_items
+from .input_items import read_items, store_items
 from .models import find_model
 from .prompts import (
     Choice,
     Effort,
     Item,
+    Metadata,
     Prompt,
     Temperature,
     Tool,
@@ -27,10 +30,10 @@ from .prompts import (
     choose,
     served_tier,
 )
-from .response_object import ResponseObject, as_input, cancelled, failed, finished, output_items
+from .response_object import ResponseObject, as_input, cancelled, failed, finished, output_items, store_output
 from .response_stream import error_event, response_events
 from .schemas import check_schema
-from .service import Answer, Call, Chunk, Service, StoredResponse
+from .service import Answer, Call, Chunk, Plain, Service, StoredResponse
 
 LEAST_OUTPUT = 16
 """`max_output_tokens` cannot be less."""
@@ -43,6 +46,12 @@ class Reasoning(msgspec.Struct, omit_defaults=True):
     summary: str | None = None
 
 
+class ConversationReference(msgspec.Struct, forbid_unknown_fields=True):
+    """Names a conversation."""
+
+    id: str
+
+
 class PromptParams(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """All that makes the prompt. What has no meaning here is taken, as `Any`, and ignored."""
 
@@ -53,12 +62,17 @@ class PromptParams(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     previous_response_id: str | None = None
-    conversation: str | dict[str, Any] | None = None
+    conversation: str | ConversationReference | None = None
     reasoning: Reasoning | None = None
     text: dict[str, Any] | None = None
     max_output_tokens: int | None = None
     prompt_cache_options: dict[str, Any] | None = None
     truncation: str | None = None
+
+    @property
+    def conversation_id(self) -> str | None:
+        """The conversation it belongs to, whichever way it names it."""
+        return self.conversation.id if isinstance(self.conversation, ConversationReference) else self.conversation
 
 
 class CountInputTokens(PromptParams, kw_only=True):
@@ -77,7 +91,7 @@ class CreateResponse(PromptParams, kw_only=True):
     temperature: Temperature | None = None
     top_p: TopP | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Metadata | None = None
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
     user: str | None = None
@@ -96,16 +110,11 @@ class CreateResponse(PromptParams, kw_only=True):
 def create(service: Service, call: Call) -> Answer:
     """POST /responses."""
     request = decode(call.body, CreateResponse)
+    turn = _begin_turn(service, request, call)
     prompt = _prompt(service, request)
     _check(request, prompt)
-    pending = PendingResponse(service, request, prompt, call.fault)
-    if request.stream:
-        return pending
-    if call.fault and call.fault.kind == "failed":
-        pending.failed()
-        return msgspec.json.encode(failed(pending.draft))
-    pending.completed()
-    return msgspec.json.encode(pending.final)
+    pending = PendingResponse(service, request, prompt, turn, call.fault)
+    return pending if request.stream else pending.plain()
 
 
 def retrieve(service: Service, call: Call) -> Answer:
@@ -133,9 +142,13 @@ def count_input_tokens(service: Service, call: Call) -> Answer:
 class PendingResponse:
     """A response from its draft to its end, which decides what is billed and what is kept."""
 
-    def __init__(self, service: Service, request: CreateResponse, prompt: Prompt, fault: Fault | None) -> None:
+    def __init__(
+        self, service: Service, request: CreateResponse, prompt: Prompt, turn: Turn | None, fault: Fault | None
+    ) -> None:
         self._service = service
         self._prompt = prompt
+        self._turn = turn
+        self._fault = fault.kind if fault is not None else None
         self._store = request.store is not False
         self.draft = _draft(service, request, prompt)
         self._generation: Generation = service.generate(prompt, fault)
@@ -143,6 +156,14 @@ class PendingResponse:
         output = output_items(self._generation, prompt.model, service.new_id, summarise=summarise)
         self.final = finished(self.draft, output, self._generation)
         self._keep(self.draft)
+
+    def plain(self) -> Plain:
+        """All of it at once, settled now. Its conversation has it, and is free again, when it is sent."""
+        if self._fault == "failed":
+            self._keep(failed(self.draft))
+            return Plain(msgspec.json.encode(failed(self.draft)), self._release_turn)
+        self._settle()
+        return Plain(msgspec.json.encode(self.final), self._complete_turn)
 
     @property
     def chunks(self) -> Sequence[Chunk]:
@@ -155,19 +176,36 @@ class PendingResponse:
 
     def completed(self) -> None:
         """Bill and keep all of it."""
-        usage, calls = self._generation.usage, self._generation.tool_calls
-        self._service.account.bill(self._prompt.model.id, usage, tool_calls=calls)
-        self._keep(self.final, [*self._prompt.items, *map(as_input, self.final.output)])
+        self._settle()
+        self._complete_turn()
 
     def abandoned(self, tokens: int) -> None:
         """Bill what was generated."""
         usage = self._generation.usage_after(tokens)
         self._service.account.bill(self._prompt.model.id, usage)
         self._keep(cancelled(self.draft, usage))
+        if self._fault == "orphaned_calls":
+            self._complete_turn()
+        else:
+            self._release_turn()
 
     def failed(self) -> None:
         """Bill nothing."""
         self._keep(failed(self.draft))
+        self._release_turn()
+
+    def _settle(self) -> None:
+        usage, calls = self._generation.usage, self._generation.tool_calls
+        self._service.account.bill(self._prompt.model.id, usage, tool_calls=calls)
+        self._keep(self.final, [*self._prompt.items, *map(as_input, self.final.output)])
+
+    def _complete_turn(self) -> None:
+        if self._turn is not None:
+            self._turn.complete(store_output(self.final.output))
+
+    def _release_turn(self) -> None:
+        if self._turn is not None:
+            self._turn.release()
 
     def _keep(self, response: ResponseObject, items: Sequence[Item] | None = None) -> None:
         if self._store:
@@ -175,13 +213,32 @@ class PendingResponse:
             self._service.responses.put(response.id, stored)
 
 
+def _begin_turn(service: Service, request: CreateResponse, call: Call) -> Turn | None:
+    """Take the conversation, if the request names one, until its response has ended."""
+    conversation = _conversation(service, request)
+    if conversation is None:
+        return None
+    turn = conversation.begin(store_items(request.input, "input", service.new_id))
+    call.ending.callback(turn.release)  # its usual end is the response's: this is for whatever else happens
+    return turn
+
+
+def _conversation(service: Service, request: PromptParams) -> Conversation | None:
+    if request.conversation_id is None:
+        return None
+    if request.previous_response_id is not None:
+        message = (
+            "Mutually exclusive parameters. Ensure you are only providing one of: "
+            "'previous_response_id' or 'conversation'."
+        )
+        raise ApiError(400, message, code="mutually_exclusive_parameters")
+    return find_conversation(service, request.conversation_id)
+
+
 def _prompt(service: Service, request: PromptParams) -> Prompt:
     """What the model is given: earlier items first, then the new ones."""
     model = find_model(request.model)
-    if request.conversation is not None:
-        message = "This simulator has no conversations: use 'previous_response_id'."
-        raise ApiError(400, message, param="conversation")
-    items = [*_history(service, request.previous_response_id), *read_items(request.input)]
+    items = [*_history(service, request), *read_items(request.input)]
     check_calls(items)
     tools = [_tool(tool, i) for i, tool in enumerate(request.tools or ()) if tool.get("type") == "function"]
     choice, allowed = _choice(tools, request.tool_choice)
@@ -200,8 +257,12 @@ def _prompt(service: Service, request: PromptParams) -> Prompt:
     )
 
 
-def _history(service: Service, response_id: str | None) -> Sequence[Item]:
-    """All items of an earlier response: its input and its output."""
+def _history(service: Service, request: PromptParams) -> Sequence[Item]:
+    """What was said before: all items of a conversation, or of an earlier response, its input and its output."""
+    conversation = _conversation(service, request)
+    if conversation is not None:
+        return conversation.history
+    response_id = request.previous_response_id
     if response_id is None:
         return ()
     stored = service.responses.get(response_id)
@@ -275,6 +336,7 @@ def _draft(service: Service, request: CreateResponse, prompt: Prompt) -> Respons
         id=service.new_id("resp_"),
         created_at=int(service.clock()),
         status="in_progress",
+        conversation={"id": request.conversation_id} if request.conversation_id is not None else None,
         instructions=request.instructions,
         max_output_tokens=request.max_output_tokens,
         max_tool_calls=request.max_tool_calls,

@@ -1,20 +1,31 @@
-"""What the endpoints share: ids, the clock, replies, the meter, faults, the account and the stored responses."""
+"""What the endpoints share: ids, the clock, replies, the meter, faults, the account and what is stored."""
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
 from .billing import Generation, Meter
+from .conversation_object import Conversation
 from .faults import Fault, Faults
 from .prompts import Item, Prompt
 from .replies import Replies, Reply, Script
 from .statistics import Account
+from .uploads import Upload
+from .vector_store import VectorStore
+
+T = TypeVar("T")
 
 STORED_RESPONSES = 10_000
 """How many responses are kept; the oldest are forgotten, as the real ones are after 30 days."""
+STORED_CONVERSATIONS = 10_000
+"""How many conversations are kept; the oldest are forgotten, which the real ones are not."""
+STORED_FILES = 1_000
+STORED_VECTOR_STORES = 100
+"""The same for files and vector stores."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -25,6 +36,14 @@ class Call(msgspec.Struct, frozen=True):
     """The id in the path, if the path has one."""
     fault: Fault | None
     """The fault that hits it, unless that is an error or a drop: then the endpoint is not asked at all."""
+    part_id: str = ""
+    """The second id in the path, if it has one: of a part of what `id` names."""
+    query: Mapping[str, str] = {}
+    """The URL's parameters."""
+    content_type: str = "application/json"
+    """What the body is."""
+    ending: ExitStack = msgspec.field(default_factory=ExitStack)
+    """What is to be done when the request has ended, however it ended."""
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False):
@@ -59,7 +78,15 @@ class Stream(Protocol):
         ...
 
 
-Answer: TypeAlias = bytes | Stream
+class Plain(msgspec.Struct, frozen=True):
+    """JSON, and what it brings about."""
+
+    body: bytes
+    delivered: Callable[[], None]
+    """Called when it is about to be sent, unless the client has left by then."""
+
+
+Answer: TypeAlias = bytes | Plain | Stream
 """JSON, or events."""
 
 
@@ -72,26 +99,30 @@ class StoredResponse(msgspec.Struct):
     """The whole conversation: all input and the output. None as long as it is not complete."""
 
 
-class ResponseStore:
-    """The newest responses, by id."""
+class Store(Generic[T]):
+    """The newest of a kind, by id."""
 
-    def __init__(self, capacity: int = STORED_RESPONSES) -> None:
-        self._responses: OrderedDict[str, StoredResponse] = OrderedDict()
+    def __init__(self, capacity: int) -> None:
+        self._kept: OrderedDict[str, T] = OrderedDict()
         self._capacity = capacity
 
-    def put(self, response_id: str, response: StoredResponse) -> None:
-        """Keep a response, or replace it."""
-        self._responses[response_id] = response
-        if len(self._responses) > self._capacity:
-            self._responses.popitem(last=False)
+    def put(self, each_id: str, each: T) -> None:
+        """Keep one, or replace it."""
+        self._kept[each_id] = each
+        if len(self._kept) > self._capacity:
+            self._kept.popitem(last=False)
 
-    def get(self, response_id: str) -> StoredResponse | None:
-        """A response, unless it was never kept, deleted, or forgotten."""
-        return self._responses.get(response_id)
+    def get(self, each_id: str) -> T | None:
+        """The one of this id, unless it was never kept, deleted, or forgotten."""
+        return self._kept.get(each_id)
 
-    def delete(self, response_id: str) -> bool:
+    def delete(self, each_id: str) -> bool:
         """Whether there was one."""
-        return self._responses.pop(response_id, None) is not None
+        return self._kept.pop(each_id, None) is not None
+
+    def values(self) -> Iterable[T]:
+        """All of them, the oldest first."""
+        return self._kept.values()
 
 
 class Service:
@@ -104,7 +135,10 @@ class Service:
         self.replies = Replies(script)
         self.faults = Faults(faults)
         self.account = Account()
-        self.responses = ResponseStore()
+        self.responses = Store[StoredResponse](STORED_RESPONSES)
+        self.conversations = Store[Conversation](STORED_CONVERSATIONS)
+        self.uploads = Store[Upload](STORED_FILES)
+        self.vector_stores = Store[VectorStore](STORED_VECTOR_STORES)
         self._meter = Meter()
         self._ids = itertools.count(1)
 

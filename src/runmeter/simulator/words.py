@@ -15,10 +15,11 @@ _NOT_PROSE = re.compile(r"^[ \t]*(?:#|\||<|=+\s*$|-+\s*$).*$", re.MULTILINE)
 _LINK = re.compile(r"!?\[([^\[\]]*)\]\([^()]*\)")
 _BULLET = re.compile(r"^[ \t]*(?:[-*+>]|\d+[.)])\s+", re.MULTILINE)
 _EMPHASIS = re.compile(r"[*`]{1,3}([^*`]+)[*`]{1,3}")
-_REQUEST = re.compile(
+REQUEST = re.compile(
     r"(please|tell|explain|summari[sz]e|describe|list|give|write|answer|find|show|use|call|compare|translate)\b",
     re.IGNORECASE,
 )
+"""How a sentence begins that asks for something."""
 _STOP_WORDS = """
     a about above after again all also am an and any are as at be because been before being below between both but by
     can could did do does doing down during each every few for from further get give had has have having he her here
@@ -28,6 +29,9 @@ _STOP_WORDS = """
     which while who whom why will with would you your
 """
 _NO_MEANING = frozenset(_STOP_WORDS.split())
+_POSSESSIVE = re.compile(r"['\u2019]s?$")
+_ENDINGS = ("ing", "ion", "ied", "ed", "ie", "ly", "e", "y")
+_SHORTEST_STEM = 3
 
 
 def words(text: str) -> list[str]:
@@ -35,10 +39,27 @@ def words(text: str) -> list[str]:
     return [word for word in _WORD.findall(text[:READ]) if word.lower() not in _NO_MEANING]
 
 
+def stems(text: str) -> list[str]:
+    """The same without their endings, in lower case: `bee` and `bees`, `pollinate` and `pollination` are one."""
+    return [_stem(word.lower()) for word in words(text)]
+
+
 def keywords(text: str) -> set[str]:
-    """The same as a set in lower case, `snake_case` and `camelCase` taken apart, plurals made singular."""
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text[:READ].replace("_", " "))
-    return {word.lower().removesuffix("s") for word in words(apart)}
+    """The same as a set, `snake_case` and `camelCase` taken apart."""
+    return set(stems(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text[:READ].replace("_", " "))))
+
+
+def _stem(word: str) -> str:
+    """A word without plural, then without one more ending, then without a double letter at its end."""
+    word = _POSSESSIVE.sub("", word)
+    if len(word) > _SHORTEST_STEM:
+        word = word.removesuffix("s")
+    for ending in _ENDINGS:
+        if word.endswith(ending) and len(word) - len(ending) >= _SHORTEST_STEM:
+            word = word.removesuffix(ending)
+            break
+    double = len(word) > _SHORTEST_STEM and word[-1] == word[-2] and word[-1].isalpha()
+    return word[:-1] if double else word
 
 
 def summary(text: str, *, most: int = 3) -> str:
@@ -59,11 +80,16 @@ def summary(text: str, *, most: int = 3) -> str:
     return " ".join(found[index] for index in sorted(best))
 
 
-def _sentences(text: str) -> Iterator[str]:
-    """Sentences of prose that say something, rather than ask for it; Markdown's marks are taken away."""
+def plain_sentences(text: str) -> list[str]:
+    """All sentences of prose; Markdown's marks are taken away."""
     prose = _NOT_PROSE.sub("", _FENCED.sub("", text[:READ]))
     prose = _BULLET.sub("", _EMPHASIS.sub(r"\1", _LINK.sub(r"\1", prose)))
-    for sentence in _SENTENCE_END.split(prose):
-        line = " ".join(sentence.split())
-        if 15 <= len(line) <= 240 and line[-1] in ".!" and not _REQUEST.match(line):
+    lines = (" ".join(sentence.split()) for sentence in _SENTENCE_END.split(prose))
+    return [line for line in lines if line]
+
+
+def _sentences(text: str) -> Iterator[str]:
+    """Those that say something, rather than ask for it."""
+    for line in plain_sentences(text):
+        if 15 <= len(line) <= 240 and line[-1] in ".!" and not REQUEST.match(line):
             yield line

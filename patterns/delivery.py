@@ -1,0 +1,61 @@
+"""Where the pieces of an answer go: to whoever streams the run, and to a WebSocket."""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+import anyio
+
+from runmeter.engine import ConfigurationError, current_execution
+
+Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[Any]]
+
+
+class Delivery:
+    """Hands out the pieces of a pattern's answers, in order, as fast as they are taken.
+
+    A WebSocket gets one JSON message for each: `{"type": "delta", "run_id": …, "text": …}`. An error it raises, as it
+    does when its client has gone, ends the run.
+
+    Args:
+        socket: Anything with an async `send_json`, or else `send_text`; None if there is none.
+
+    Raises:
+        ConfigurationError: it has neither.
+    """
+
+    def __init__(self, socket: Any = None) -> None:
+        self._send = None if socket is None else _sender(socket)
+        self._turn = anyio.Lock()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody listens: then a pattern streams its answer if it can."""
+        return self._send is not None or current_execution().streaming
+
+    async def delta(self, text: str) -> None:
+        """Hand out a piece of the current run's answer; waits while those who take it are behind."""
+        execution = current_execution()
+        await self.tell({"type": "delta", "run_id": execution.run_id, "text": text})
+        await execution.delta(text)
+
+    async def tell(self, message: dict[str, Any]) -> None:
+        """Send the WebSocket a message, if there is one."""
+        if self._send is not None:
+            async with self._turn:  # one socket may serve several runs, and takes one message at a time
+                await self._send(message)
+
+
+def _sender(socket: Any) -> Send:
+    send: Any = getattr(socket, "send_json", None)
+    if callable(send):
+        as_json: Send = send
+        return as_json
+    send_text: Any = getattr(socket, "send_text", None)
+    if not callable(send_text):
+        raise ConfigurationError(f"ws_streaming needs send_json or send_text, which {type(socket).__name__!r} has not")
+
+    async def send_as_text(message: dict[str, Any]) -> None:
+        await send_text(json.dumps(message, ensure_ascii=False))
+
+    return send_as_text

@@ -1,0 +1,92 @@
+"""Answers in a given shape, of any LangChain model: how they are asked for, and how they are read."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import Runnable
+
+from ..errors import MalformedAnswer
+from ..schema import strict
+
+T = TypeVar("T")
+
+_OBJECT = re.compile(r"\{.*\}", re.DOTALL)
+
+
+@dataclass(frozen=True, eq=False)
+class Shape(Generic[T]):
+    """What an answer is to look like."""
+
+    name: str
+    """1 to 64 letters, digits, `_` and `-`."""
+    description: str
+    kind: type[T]
+    """A msgspec struct: what the answer is read into."""
+    schema: Mapping[str, Any]
+    """The JSON schema the model is held to."""
+
+
+def shape_of(kind: type[T], name: str, *, schema: Mapping[str, Any] | None = None) -> Shape[T]:
+    """The shape of a msgspec struct; its docstring says what it is for.
+
+    Args:
+        kind: The struct.
+        name: What the model is told that it is called.
+        schema: In place of the struct's own, where that cannot say all: which labels there are, for example.
+    """
+    if schema is None:
+        schemas, definitions = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
+        root = definitions.pop(kind.__name__, schemas[0])
+        schema = {**root, "$defs": definitions} if definitions else root
+    return Shape(name, (kind.__doc__ or name).strip(), kind, strict(schema))
+
+
+def bind_shape(model: BaseChatModel, shape: Shape[Any]) -> Runnable[Any, BaseMessage]:
+    """The model, held to a shape by OpenAI's structured outputs, or else by a function that it must call.
+
+    Raises:
+        NotImplementedError: it can do neither; `request_for` is what is left.
+    """
+    if getattr(model, "_llm_type", "") in ("openai-chat", "azure-chat"):
+        form = {"name": shape.name, "description": shape.description, "schema": shape.schema, "strict": True}
+        return model.bind(response_format={"type": "json_schema", "json_schema": form})
+    function = {"name": shape.name, "description": shape.description, "parameters": shape.schema}
+    return model.bind_tools([{"type": "function", "function": function}], tool_choice=shape.name)
+
+
+def request_for(shape: Shape[Any]) -> str:
+    """What a model is told that cannot be held to a shape."""
+    return f"{shape.description}\n\nAnswer with one JSON object only, of this schema: {json.dumps(shape.schema)}"
+
+
+def read_shape(answer: AIMessage, shape: Shape[T]) -> T:
+    """Read an answer: a call of the function that stands for the shape, or JSON, alone or within text.
+
+    Raises:
+        MalformedAnswer: it is neither, or does not have the shape.
+    """
+    for call in answer.tool_calls:
+        if call["name"] == shape.name:
+            return _convert(call["args"], shape)
+    text = str(answer.text)
+    found = _OBJECT.search(text)
+    if found is None:
+        raise MalformedAnswer(shape.name, "there is no JSON object in it", text)
+    try:
+        value = msgspec.json.decode(found[0].encode(errors="replace"))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise MalformedAnswer(shape.name, f"it is not JSON: {error}", text) from error
+    return _convert(value, shape)
+
+
+def _convert(value: Any, shape: Shape[T]) -> T:
+    try:
+        return msgspec.convert(value, shape.kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise MalformedAnswer(shape.name, str(error), json.dumps(value, default=str)) from error

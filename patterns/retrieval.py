@@ -1,0 +1,139 @@
+"""Retrieval: passages that a question can be answered from, found in whatever the user searches."""
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import anyio.to_thread
+import msgspec
+
+from runmeter.engine import ConfigurationError, current_execution
+
+from .text import valid_text
+
+
+class Passage(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of a source."""
+
+    text: str
+    source: str = ""
+    """Where it is from: a file's name or a URL."""
+    start: int | None = None
+    """Where in the source's text it begins, in characters; None if that is not known."""
+    end: int | None = None
+    """The character after its last one."""
+    score: float | None = None
+    """How well it fits the query: more is better. Scores of different retrievers cannot be compared."""
+
+
+class Retriever(Protocol):
+    """Finds passages. `name` says what is searched, in events and statistics."""
+
+    @property
+    def name(self) -> str:
+        """What is searched, such as a vector store's id."""
+        ...
+
+    async def retrieve(self, query: str, limit: int) -> Sequence[Passage]:
+        """The passages that fit a query best, the best first, at most `limit` of them."""
+        ...
+
+
+RetrieverLike: TypeAlias = Any
+"""A `Retriever`, a LangChain retriever, or a function, sync or async, from a query to passages or strings."""
+
+
+def as_retriever(retriever: RetrieverLike) -> Retriever:
+    """Make a `Retriever` of whatever stands for one.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if callable(getattr(retriever, "retrieve", None)) and hasattr(retriever, "name"):
+        as_is: Retriever = retriever
+        return as_is
+    if hasattr(retriever, "ainvoke") and hasattr(retriever, "invoke"):
+        return _FunctionRetriever(_name_of(retriever), _langchain_search(retriever))
+    if callable(retriever) and not isinstance(retriever, type):
+        return _FunctionRetriever(_name_of(retriever), _search_with(retriever))
+    raise ConfigurationError(
+        f"{retriever!r} is no retriever: give an object with `name` and `async retrieve(query, limit)`, a LangChain "
+        "retriever, or a function from a query to passages"
+    )
+
+
+async def search(retriever: Retriever, query: str, limit: int) -> tuple[Passage, ...]:
+    """Find passages, as an event of the current run.
+
+    Args:
+        retriever: Finds them.
+        query: What is asked.
+        limit: How many at most.
+
+    Raises:
+        Exception: whatever the retriever raises.
+    """
+    with current_execution().retrieval(retriever.name, requested=limit) as call:
+        passages = tuple(await retriever.retrieve(query, limit))[:limit]
+        scores = [passage.score for passage in passages if passage.score is not None]
+        call.record(len(passages), max(scores, default=None))
+    return passages
+
+
+@dataclass(frozen=True)
+class _FunctionRetriever:
+    name: str
+    search: Callable[[str], Awaitable[Any]]
+
+    async def retrieve(self, query: str, limit: int) -> Sequence[Passage]:
+        """What the function finds, as passages."""
+        return [_as_passage(found) for found in list(await self.search(query))[:limit]]
+
+
+def _name_of(retriever: Any) -> str:
+    return str(getattr(retriever, "name", None) or getattr(retriever, "__name__", None) or type(retriever).__name__)
+
+
+def _search_with(function: Callable[[str], Any]) -> Callable[[str], Awaitable[Any]]:
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+    async def find(query: str) -> Any:
+        if is_async:
+            return await function(query)
+        # In a tuple: what the thread returns may be awaitable, and trio would take that for a mistake.
+        (found,) = await anyio.to_thread.run_sync(lambda: (function(query),), abandon_on_cancel=True)
+        return await found if inspect.isawaitable(found) else found
+
+    return find
+
+
+def _langchain_search(retriever: Any) -> Callable[[str], Awaitable[Any]]:
+    # LangChain gives sync retrievers to asyncio's thread pool, which trio has not: they go to anyio's.
+    method = getattr(type(retriever), "_aget_relevant_documents", None)
+    if getattr(method, "__qualname__", "").startswith("BaseRetriever."):
+        return _search_with(functools.partial(retriever.invoke))
+    find: Callable[[str], Awaitable[Any]] = retriever.ainvoke
+    return find
+
+
+def _as_passage(found: Any) -> Passage:
+    """A passage of what a function found: one itself, a string, a dict, or LangChain's `Document`.
+
+    Raises:
+        ConfigurationError: it is none of these.
+    """
+    if isinstance(found, Passage):
+        return found
+    if isinstance(found, str):
+        return Passage(text=valid_text(found))
+    if isinstance(found, Mapping):
+        try:
+            return msgspec.convert(dict(found), Passage)
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(f"a retriever's dict is no passage: {error}") from error
+    if hasattr(found, "page_content"):
+        metadata = getattr(found, "metadata", None) or {}
+        return Passage(text=valid_text(found.page_content), source=str(metadata.get("source") or ""))
+    raise ConfigurationError(f"a retriever gave a {type(found).__name__!r}: give passages, strings, dicts or documents")
