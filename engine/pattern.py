@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from .errors import ConfigurationError, StrayCancellation
-from .execution import RunInfo, current_execution
+from .execution import RunInfo, Runtime, current_execution
 from .loop import is_own_failure
 
 Messages: TypeAlias = Any
@@ -81,6 +81,7 @@ async def run_child(
     context: Context = None,
     *,
     conversation_id: str | None = None,
+    runtime: Runtime | None = None,
 ) -> Any:
     """Run a pattern as part of the current run: a child, with events, statistics and a span of its own.
 
@@ -89,6 +90,7 @@ async def run_child(
         messages: Whatever it takes.
         context: What it is told beyond its messages.
         conversation_id: The conversation the child belongs to.
+        runtime: Where its events and deltas go, if not where this run's go.
 
     Returns:
         What it returns.
@@ -98,5 +100,5 @@ async def run_child(
         Exception: whatever it raises.
     """
     info, execute = describe(pattern, None, conversation_id)
-    with current_execution().child(info):
+    with current_execution().child(info, runtime):
         return await do_work(info.pattern, lambda: execute(messages, context))

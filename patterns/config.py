@@ -2,9 +2,10 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -56,15 +57,32 @@ class Checked:
         ConfigurationError: a value has the wrong type or lies outside its range.
     """
 
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Self:
+        """Make one of plain data, such as a table of a TOML file.
+
+        Raises:
+            ConfigurationError: a name in it is unknown, a needed one is missing, or a value does not fit.
+        """
+        names = [each.name for each in fields(cls)]
+        for unknown in data.keys() - set(names):
+            like = get_close_matches(unknown, names, n=1)
+            advice = f"did you mean {like[0]!r}?" if like else f"there are {', '.join(sorted(names))}"
+            raise ConfigurationError(f"{cls.__name__} has no {unknown!r}: {advice}")
+        try:
+            return cls(**data)
+        except TypeError as error:
+            raise ConfigurationError(str(error).replace(".__init__()", "")) from None
+
     def __post_init__(self) -> None:
         kind_of_config: Any = type(self)
         for name, kind in _checked_fields(kind_of_config):
-            value = getattr(self, name)
+            value = _with_parts(getattr(self, name), kind)
             try:
                 converted = msgspec.convert(value, kind)
             except msgspec.ValidationError as error:
                 raise ConfigurationError(f"{type(self).__name__}.{name}: {error}, is {value!r}") from error
-            if converted is not value:  # a list that becomes a tuple, an int a float
+            if converted is not getattr(self, name):  # a list that becomes a tuple, an int a float
                 object.__setattr__(self, name, converted)
 
 
@@ -188,6 +206,35 @@ def specialise(pattern: str, needed: type[Config], config: PatternConfig) -> Con
             f"it has no {', '.join(sorted(foreign))}"
         )
     return needed(**given)
+
+
+def _with_parts(value: Any, kind: Any) -> Any:
+    """A value whose parts of plain data are made into what they are, so that an unknown name in them is an error."""
+    part, by_name = _part_of(kind)
+    if part is None:
+        return value
+    match value:
+        case Mapping() if by_name:
+            return {name: _as_part(each, part) for name, each in value.items()}
+        case list() | tuple():
+            return tuple(_as_part(each, part) for each in value)
+        case _:
+            return _as_part(value, part)
+
+
+def _as_part(value: Any, part: type[Checked]) -> Any:
+    return part.from_data(value) if isinstance(value, Mapping) else value
+
+
+@cache
+def _part_of(kind: Any) -> tuple[type[Checked] | None, bool]:
+    """The kind of part that a field holds, itself or several of them; and whether by name."""
+    if isinstance(kind, type) and issubclass(kind, Checked):
+        return kind, False
+    for part, by_name in map(_part_of, get_args(kind)):
+        if part is not None:
+            return part, by_name or get_origin(kind) is Mapping
+    return None, False
 
 
 @cache

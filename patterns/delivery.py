@@ -8,6 +8,8 @@ import anyio
 
 from runmeter.engine import ConfigurationError, current_execution
 
+from .text import valid_text
+
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[Any]]
 
 
@@ -36,6 +38,7 @@ class Delivery:
     async def delta(self, text: str) -> None:
         """Hand out a piece of the current run's answer; waits while those who take it are behind."""
         execution = current_execution()
+        text = valid_text(text)  # models send what no socket takes
         await self.tell({"type": "delta", "run_id": execution.run_id, "text": text})
         await execution.delta(text)
 

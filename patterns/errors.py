@@ -7,13 +7,21 @@ RunmeterError
     ├── AsyncioRequired     a LangGraph pattern was run on another event loop than asyncio
     ├── RetiredModel        the model has been shut down (also a ValueError)
     ├── ResponseFailed      the model's answer ended in an error, or never ended
+    ├── ListenerGone        the WebSocket an answer was streamed to takes no more
     ├── MalformedAnswer     the model's answer has not the shape that was asked for (also a ValueError)
+    ├── ConversationLocked  somebody else is at work on the conversation, and was for too long
+    ├── UnknownConversation there is no such conversation, or not any more (also a LookupError)
+    ├── ContextTooLong      what the model would have to read is longer than it may be (also a ValueError)
+    ├── GateError           the gate of a chain's step raised an error, or gave no answer
+    ├── IngestionError      a source cannot be read or indexed, so that it cannot be searched
     └── ToolError           a function call that failed: the model is told, the run goes on
         ├── UnknownTool         there is no tool of that name
         ├── InvalidArguments    the arguments are not what the tool takes
         ├── ToolTimeout         the tool took too long (also a TimeoutError)
         ├── ToolFailed          a LangChain tool answered with an error
         ├── CallLimitReached    the run has made all the function calls it may
+        ├── TurnLimitReached    the run has taken all the model's answers it may
+        ├── AlreadyHandedOver   an earlier call of the same answer handed over to another agent
         └── AnswerCutOff        the answer ended in the middle of the call
 """
 
@@ -70,6 +78,14 @@ class ResponseFailed(PatternError):
         self.code = code
 
 
+class ListenerGone(PatternError):
+    """The WebSocket that an answer was streamed to takes no more. `reason` is the name of the error it raised."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the WebSocket that the answer was streamed to takes no more of it ({reason})")
+        self.reason = reason
+
+
 class MalformedAnswer(PatternError, ValueError):
     """The model's answer has not the shape that was asked for. `answer` is what it said."""
 
@@ -77,6 +93,52 @@ class MalformedAnswer(PatternError, ValueError):
         super().__init__(f"the answer is no {shape!r}: {why}")
         self.shape = shape
         self.answer = answer
+
+
+class IngestionError(PatternError):
+    """A source cannot be read or indexed, so that it cannot be searched."""
+
+
+class GateError(PatternError):
+    """The gate of a chain's step raised an error, or gave no answer."""
+
+    def __init__(self, step: str, why: str) -> None:
+        super().__init__(f"the gate of step {step!r} failed: {why}")
+        self.step = step
+
+
+class ConversationLocked(PatternError):
+    """Somebody else is at work on the conversation, and was for longer than the run may wait."""
+
+    code = "conversation_locked"
+    """The API's."""
+
+    def __init__(self, conversation_id: str, waited: float) -> None:
+        super().__init__(
+            f"another process is at work on conversation {conversation_id!r}, and was for the {waited:g} s that "
+            "lock_timeout allows: try again later"
+        )
+        self.conversation_id = conversation_id
+
+
+class UnknownConversation(PatternError, LookupError):
+    """There is no such conversation, or not any more."""
+
+    def __init__(self, conversation_id: str, why: str) -> None:
+        super().__init__(f"conversation {conversation_id!r} cannot be gone on with: {why}")
+        self.conversation_id = conversation_id
+
+
+class ContextTooLong(PatternError, ValueError):
+    """What the model would have to read is longer than it may be, even without all that was said before."""
+
+    def __init__(self, tokens: int, limit: int) -> None:
+        super().__init__(
+            f"instructions, tools and new messages have {tokens} tokens by themselves, more than the {limit} of "
+            "max_context_tokens"
+        )
+        self.tokens = tokens
+        self.limit = limit
 
 
 class ToolError(PatternError):
@@ -112,6 +174,22 @@ class CallLimitReached(ToolError):
         super().__init__(
             f"the limit of {limit} function calls is reached, this call was not made; answer with what you have"
         )
+
+
+class TurnLimitReached(ToolError):
+    """The run has taken all the model's answers it may."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"the limit of {limit} answers is reached, the task was not finished; answer with what you have"
+        )
+
+
+class AlreadyHandedOver(ToolError):
+    """An earlier call of the same answer handed over to another agent."""
+
+    def __init__(self) -> None:
+        super().__init__("the conversation was handed over to another agent by an earlier call of the same answer")
 
 
 class AnswerCutOff(ToolError):

@@ -1,7 +1,8 @@
 """The registry: which patterns there are, the instances made of them, and what all of them used."""
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -58,11 +59,18 @@ class _Registration:
         if not isinstance(self.pattern, str):
             return self.pattern
         module, _, name = self.pattern.partition(":")
-        return cast("type[BasePattern]", getattr(import_module(module), name))
+        with self._missing_named():
+            return cast("type[BasePattern]", getattr(import_module(module), name))
 
     def create(self, *arguments: Any, **options: Any) -> BasePattern:
+        pattern = self.load()
+        with self._missing_named():  # a default model's library is imported only now
+            return pattern(*arguments, **options)
+
+    @contextmanager
+    def _missing_named(self) -> Iterator[None]:
         try:
-            return self.load()(*arguments, **options)
+            yield
         except ModuleNotFoundError as error:
             library = (error.name or "").partition(".")[0]
             if library == __name__.partition(".")[0]:
@@ -142,10 +150,17 @@ class PatternRegistry:
             UnknownPattern: one of them is not registered.
             MissingFramework: the library it is built on is not installed.
         """
-        for name in map(str, pattern_types):
-            if name not in self._registrations:
-                raise UnknownPattern(name, self.available)
-            self._registrations[name].load().preload()
+        for name in pattern_types:
+            self.pattern_class(name).preload()
+
+    def pattern_class(self, pattern_type: PatternType | str) -> type[BasePattern]:
+        """A pattern's class, which is imported if it was not yet. Its `config_type` is what it can be told.
+
+        Raises:
+            UnknownPattern: it is not registered.
+            MissingFramework: the library it is built on is not installed.
+        """
+        return self._registration(pattern_type).load()
 
     @property
     def available(self) -> tuple[str, ...]:
@@ -201,10 +216,8 @@ class PatternRegistry:
             MissingFramework: the library it is built on is not installed.
             ConfigurationError: the config is not of the kind it needs, or a tool is none.
         """
-        name = str(pattern_type)
-        registration = self._registrations.get(name)
-        if registration is None:
-            raise UnknownPattern(name, self.available)
+        registration = self._registration(pattern_type)
+        name = registration.name
         needed = OpenAIPatternConfig if registration.framework == "openai" else PatternConfig
         config = needed() if config is None else config
         check_config(name, needed, config)
@@ -240,6 +253,12 @@ class PatternRegistry:
                 errors.append(error)
         if errors:
             raise ExceptionGroup("some patterns could not be closed", errors)
+
+    def _registration(self, pattern_type: PatternType | str) -> _Registration:
+        registration = self._registrations.get(str(pattern_type))
+        if registration is None:
+            raise UnknownPattern(str(pattern_type), self.available)
+        return registration
 
     def _keep(self, pattern: BasePattern, registration: _Registration, recipe: tuple[Any, ...] | None) -> None:
         created_at = datetime.fromtimestamp(self._clock.time_ns() / 1e9, UTC)

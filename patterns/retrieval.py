@@ -42,7 +42,10 @@ class Retriever(Protocol):
 
 
 RetrieverLike: TypeAlias = Any
-"""A `Retriever`, a LangChain retriever, or a function, sync or async, from a query to passages or strings."""
+"""A `Retriever`, a LangChain retriever, or a function, sync or async, from a query to passages or strings.
+
+A sync function runs in a worker thread. A LangChain retriever with async code of its own needs asyncio.
+"""
 
 
 def as_retriever(retriever: RetrieverLike) -> Retriever:
@@ -51,32 +54,35 @@ def as_retriever(retriever: RetrieverLike) -> Retriever:
     Raises:
         ConfigurationError: it is none.
     """
-    if callable(getattr(retriever, "retrieve", None)) and hasattr(retriever, "name"):
-        as_is: Retriever = retriever
-        return as_is
-    if hasattr(retriever, "ainvoke") and hasattr(retriever, "invoke"):
-        return _FunctionRetriever(_name_of(retriever), _langchain_search(retriever))
-    if callable(retriever) and not isinstance(retriever, type):
-        return _FunctionRetriever(_name_of(retriever), _search_with(retriever))
+    if not isinstance(retriever, type):
+        if callable(getattr(retriever, "retrieve", None)) and hasattr(retriever, "name"):
+            as_is: Retriever = retriever
+            return as_is
+        if hasattr(retriever, "ainvoke") and hasattr(retriever, "invoke"):
+            return _FunctionRetriever(_name_of(retriever), _langchain_search(retriever))
+        if callable(retriever):
+            return _FunctionRetriever(_name_of(retriever), _search_with(retriever))
     raise ConfigurationError(
         f"{retriever!r} is no retriever: give an object with `name` and `async retrieve(query, limit)`, a LangChain "
         "retriever, or a function from a query to passages"
     )
 
 
-async def search(retriever: Retriever, query: str, limit: int) -> tuple[Passage, ...]:
+async def search(retriever: Retriever, query: str, limit: int, min_score: float | None = None) -> tuple[Passage, ...]:
     """Find passages, as an event of the current run.
 
     Args:
         retriever: Finds them.
         query: What is asked.
         limit: How many at most.
+        min_score: Passages with a lower score are left out; those without a score are not.
 
     Raises:
         Exception: whatever the retriever raises.
     """
     with current_execution().retrieval(retriever.name, requested=limit) as call:
-        passages = tuple(await retriever.retrieve(query, limit))[:limit]
+        found = list(map(_sendable, await retriever.retrieve(query, limit)))[:limit]
+        passages = tuple(each for each in found if min_score is None or each.score is None or each.score >= min_score)
         scores = [passage.score for passage in passages if passage.score is not None]
         call.record(len(passages), max(scores, default=None))
     return passages
@@ -89,7 +95,9 @@ class _FunctionRetriever:
 
     async def retrieve(self, query: str, limit: int) -> Sequence[Passage]:
         """What the function finds, as passages."""
-        return [_as_passage(found) for found in list(await self.search(query))[:limit]]
+        found = await self.search(query)
+        several = [found] if isinstance(found, str | Mapping | Passage) else list(found)
+        return [_as_passage(each) for each in several[:limit]]
 
 
 def _name_of(retriever: Any) -> str:
@@ -127,7 +135,7 @@ def _as_passage(found: Any) -> Passage:
     if isinstance(found, Passage):
         return found
     if isinstance(found, str):
-        return Passage(text=valid_text(found))
+        return Passage(text=found)
     if isinstance(found, Mapping):
         try:
             return msgspec.convert(dict(found), Passage)
@@ -135,5 +143,12 @@ def _as_passage(found: Any) -> Passage:
             raise ConfigurationError(f"a retriever's dict is no passage: {error}") from error
     if hasattr(found, "page_content"):
         metadata = getattr(found, "metadata", None) or {}
-        return Passage(text=valid_text(found.page_content), source=str(metadata.get("source") or ""))
+        return Passage(text=found.page_content, source=str(metadata.get("source") or ""))
     raise ConfigurationError(f"a retriever gave a {type(found).__name__!r}: give passages, strings, dicts or documents")
+
+
+def _sendable(passage: Passage) -> Passage:
+    text, source = valid_text(passage.text), valid_text(passage.source)
+    if (text, source) == (passage.text, passage.source):
+        return passage
+    return msgspec.structs.replace(passage, text=text, source=source)

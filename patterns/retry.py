@@ -51,6 +51,8 @@ TRANSIENT_CODES = frozenset(
 _TRANSIENT_STATUSES = (408, 409, 429)
 _CONNECTION_ERRORS = frozenset({"APIConnectionError", "TransportError", "ConnectionError", "TimeoutError"})
 """Names of classes: the client's, httpx's and Python's own."""
+_NO_CONNECTION = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
+"""Those of httpx that say that there never was one. Clients raise their own errors from them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,10 +147,19 @@ def is_connection_loss(error: BaseException) -> bool:
     return any(base.__name__ in _CONNECTION_ERRORS for base in type(error).__mro__)
 
 
-def was_refused(error: BaseException) -> bool:
-    """Whether the API answered that it would not do the request, so that it used nothing."""
+def used_nothing(error: BaseException) -> bool:
+    """Whether the request was refused by the API, or never reached it, so that it cost nothing."""
     status = status_code(error)
-    return status is not None and 400 <= status < 500 and status != 408
+    if status is not None:
+        return 400 <= status < 500 and status != 408
+    return getattr(error, "code", None) == "client_closed" or _never_left(error)
+
+
+def _never_left(error: BaseException | None) -> bool:
+    """Whether there was no connection on which to send the request."""
+    if error is None:
+        return False
+    return any(base.__name__ in _NO_CONNECTION for base in type(error).__mro__) or _never_left(error.__cause__)
 
 
 def status_code(error: BaseException) -> int | None:

@@ -73,7 +73,7 @@ class Arguments:
         written = arguments.encode(errors="replace") or b"{}"
         try:
             if null_is_absent:
-                written = msgspec.json.encode(_without_nulls(msgspec.json.decode(written), self.schema, self.schema))
+                written = msgspec.json.encode(without_nulls(msgspec.json.decode(written), self.schema, self.schema))
             values = self._decoder.decode(written)
             if self._as_written:
                 return cast("dict[str, Any]", msgspec.json.decode(written))
@@ -198,20 +198,20 @@ def _nullable(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}], **description}
 
 
-def _without_nulls(value: Any, schema: Schema, root: Schema) -> Any:
+def without_nulls(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
     """Leave out each property that is null, need not be given, and may not be null: the reverse of `_nullable`."""
     if "$ref" in schema:
         schema = root.get("$defs", {}).get(schema["$ref"].rpartition("/")[2], {})
     if isinstance(value, list):
-        return [_without_nulls(item, schema.get("items") or {}, root) for item in value]
+        return [without_nulls(item, schema.get("items") or {}, root) for item in value]
     if not isinstance(value, dict):
         return value
     options = [option for option in schema.get("anyOf", ()) if not _allows_null(option)]
     if len(options) == 1:
-        return _without_nulls(value, options[0], root)
+        return without_nulls(value, options[0], root)
     properties, required = schema.get("properties", {}), schema.get("required", ())
     return {
-        name: _without_nulls(item, properties.get(name, {}), root)
+        name: without_nulls(item, properties.get(name, {}), root)
         for name, item in value.items()
         if item is not None or name in required or _allows_null(properties.get(name, {}))
     }

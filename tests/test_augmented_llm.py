@@ -18,7 +18,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from pattern_support import KEY, Run, check_whole
 from telemetry_support import Captured
 
-from runmeter.engine import Engine, ModelCallStarted, Provenance, RunTimeout
+from runmeter.engine import ConfigurationError, Engine, ModelCallStarted, Provenance, Retrieval, RunTimeout
 from runmeter.engine.testing import Recorder
 from runmeter.patterns import (
     AsyncioRequired,
@@ -31,6 +31,8 @@ from runmeter.patterns import (
     RetryPolicy,
 )
 from runmeter.patterns.errors import RetiredModel
+from runmeter.patterns.langgraph.augmented_llm import CONTEXT, NOTHING_FOUND, AugmentedLLMConfig
+from runmeter.patterns.retrieval import Passage
 from runmeter.simulator import Fault, Prompt, Reply, Simulator, ToolCall
 
 FIND = ToolCall("find", '{"number": "AB-1"}')
@@ -62,11 +64,11 @@ class Scene:
 
     @asynccontextmanager
     async def pattern(
-        self, *tools: Any, checkpointer: Any = None, durability: Any = "exit", **settings: Any
+        self, *tools: Any, checkpointer: Any = None, retriever: Any = None, **settings: Any
     ) -> AsyncIterator[AugmentedLLMPattern]:
-        config = OpenAIPatternConfig(base_url=self.url, api_key=KEY, **settings)
+        config = AugmentedLLMConfig(base_url=self.url, api_key=KEY, **settings)
         retry = RetryPolicy(sleep=at_once)
-        pattern = AugmentedLLMPattern(config, tools, checkpointer=checkpointer, durability=durability, retry=retry)
+        pattern = AugmentedLLMPattern(config, tools, checkpointer=checkpointer, retriever=retriever, retry=retry)
         async with pattern:
             yield pattern
 
@@ -560,6 +562,140 @@ def check_each_whole(recorder: Recorder) -> None:
     """Check each run's events."""
     for run_id in {event.run_id for event in recorder.events}:
         check_whole([event for event in recorder.events if event.run_id == run_id])
+
+
+SEA = Passage(text="The sea is 3,688 m deep on average.", source="sea.md", score=0.8)
+BEES = Passage(text="Bees visit flowers.", score=0.3)
+
+
+async def library(query: str) -> list[Passage]:
+    """What tests search in."""
+    return [SEA, BEES] if "sea" in query else []
+
+
+async def test_passages_are_retrieved_and_the_answer_names_them(scene: Scene) -> None:
+    run = Run()
+    async with scene.pattern(retriever=library) as pattern:
+        with run():
+            result = await pattern.execute("How deep is the sea?")
+    assert result.passages == (SEA, BEES)
+    assert result.content == "The sea is 3,688 m deep on average [1]."
+    [told] = scene.prompts[0].items
+    assert told.text == f"{CONTEXT}\n\n[1] (sea.md) {SEA.text}\n\n[2] {BEES.text}\n\nQuestion: How deep is the sea?"
+    [retrieval] = run.of(Retrieval)
+    assert (retrieval.source, retrieval.documents, retrieval.top_score) == ("library", 2, 0.8)
+    assert (retrieval.requested, retrieval.error_type) == (5, None)
+    assert retrieval.seq < run.of(ModelCallStarted)[0].seq
+    assert run.reported == scene.simulator.statistics().total
+
+
+async def test_passages_are_not_remembered(scene: Scene) -> None:
+    async with scene.pattern(retriever=library) as pattern:
+        await pattern.execute("How deep is the sea?", {"conversation_id": "c1"})
+        result = await pattern.execute("And how salty is the sea?", {"conversation_id": "c1"})
+        state = await pattern.remembering_graph.aget_state({"configurable": {"thread_id": "c1"}})
+    remembered = state.values["messages"]
+    assert [message.text for message in remembered if message.type == "human"] == [
+        "How deep is the sea?",
+        "And how salty is the sea?",
+    ]
+    assert len(remembered) == 4
+    first, _, last = scene.prompts[-1].items
+    assert first.text == "How deep is the sea?"
+    assert last.text.startswith(CONTEXT)
+    assert [message.type for message in result.messages] == ["ai"]
+
+
+async def test_passages_stay_while_tools_are_called(scene: Scene) -> None:
+    async with scene.pattern(find, retriever=library, max_iterations=3) as pattern:
+        scene.simulator.script(*[Reply(tool_calls=(FIND,))] * 2)
+        result = await pattern.execute("How deep is the sea?")
+    assert (result.turns, len(result.function_calls)) == (3, 2), "retrieval takes no turn"
+    items = scene.prompts[-1].items
+    assert [item.type for item in items] == ["message"] + ["function_call", "function_call_output"] * 2
+    assert items[0].text.startswith(CONTEXT)
+
+
+async def test_nothing_found_is_told(scene: Scene) -> None:
+    async with scene.pattern(retriever=library) as pattern:
+        result = await pattern.execute("What do bees do?")
+    assert result.passages == ()
+    assert [item.text for item in scene.prompts[0].items] == [f"{NOTHING_FOUND}\n\nQuestion: What do bees do?"]
+
+
+async def test_a_question_of_several_parts_keeps_them(scene: Scene) -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    async with scene.pattern(retriever=library) as pattern:
+        await pattern.execute(HumanMessage([{"type": "text", "text": "How deep is the sea?"}, image]))
+    content: Any = scene.prompts[0].items[0].content
+    assert [part.type for part in content] == ["input_text", "input_text", "input_image"]
+    assert content[0].text.startswith(CONTEXT)
+    assert content[1].text == "How deep is the sea?"
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"), [({"passages": 1}, (SEA,)), ({"min_score": 0.5}, (SEA,)), ({"min_score": 0.9}, ())]
+)
+async def test_how_much_is_retrieved_is_configured(scene: Scene, settings: dict[str, Any], found: Any) -> None:
+    async with scene.pattern(retriever=library, **settings) as pattern:
+        assert (await pattern.execute("How deep is the sea?")).passages == found
+
+
+async def test_where_nothing_is_asked_nothing_is_searched(scene: Scene) -> None:
+    run = Run()
+    async with scene.pattern(retriever=library) as pattern:
+        with run():
+            await pattern.execute([{"role": "assistant", "content": "Hello."}])
+            await pattern.execute(
+                HumanMessage([{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}])
+            )
+    assert run.of(Retrieval) == []
+    assert [len(prompt.items) for prompt in scene.prompts] == [1, 1]
+
+
+async def test_a_retriever_that_fails_ends_the_run(scene: Scene) -> None:
+    def broken(query: str) -> list[str]:
+        raise LookupError("the index is gone")
+
+    run = Run()
+    async with scene.pattern(retriever=broken) as pattern:
+        with pytest.raises(LookupError, match="the index is gone"), run():
+            await pattern.execute("How deep is the sea?")
+    [retrieval] = run.of(Retrieval)
+    assert (retrieval.source, retrieval.error_type, retrieval.documents) == ("broken", "LookupError", 0)
+    assert run.of(ModelCallStarted) == []
+
+
+async def test_a_retriever_may_be_cancelled(scene: Scene) -> None:
+    async def slow(query: str) -> list[str]:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    recorder = Recorder()
+    async with scene.pattern(retriever=slow) as pattern, Engine() as engine:
+        engine.subscribe(recorder, name="recorder", lane="lossless")
+        with anyio.fail_after(10), pytest.raises(RunTimeout):
+            await engine.run(pattern, "How deep is the sea?", timeout=0.1)
+    check_whole(recorder.events)
+    assert [event.error_type for event in recorder.events if isinstance(event, Retrieval)] == ["CancelledError"]
+
+
+async def test_passages_of_runs_at_once_do_not_mix(scene: Scene) -> None:
+    async def by_number(query: str) -> list[str]:
+        return [f"Passage for {query}"]
+
+    async with scene.pattern(retriever=by_number) as pattern, Engine() as engine:
+        results = await engine.map(pattern, [f"question {n}" for n in range(20)], concurrency=20)
+    for number, result in enumerate(results):
+        [passage] = result.value.passages  # type: ignore[union-attr] # none failed
+        assert passage.text == f"Passage for question {number}"
+
+
+async def test_what_is_no_retriever_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="is no retriever"):
+        AugmentedLLMPattern(PatternConfig(), retriever="library")
+    with pytest.raises(ConfigurationError, match="durability"):
+        AugmentedLLMConfig(durability="never")  # type: ignore[arg-type] # that is the point
 
 
 async def test_many_runs_at_once(scene: Scene) -> None:

@@ -29,6 +29,7 @@ AT_HOME = {
     "langchain_openai": ["patterns/langgraph/"],
     "openai": ["patterns/openai/"],
     "opentelemetry": ["telemetry/"],
+    "numpy": ["patterns/passage_index.py"],
     "tiktoken": ["engine/tokens.py"],
     "genai_prices": ["engine/pricing.py"],
     "starlette": ["src/runmeter/simulator/"],
@@ -36,7 +37,17 @@ AT_HOME = {
     "click": ["src/runmeter/"],
     "rich": ["src/runmeter/"],
 }
-HEAVY = {"openai", "langchain_core", "langgraph", "pydantic", "opentelemetry", "tiktoken", "genai_prices", "rich"}
+HEAVY = {
+    "openai",
+    "langchain_core",
+    "langgraph",
+    "pydantic",
+    "opentelemetry",
+    "tiktoken",
+    "genai_prices",
+    "rich",
+    "numpy",
+}
 SOURCES = sorted(
     path
     for folder in (*FOLDERS.values(), ROOT / "src/runmeter")

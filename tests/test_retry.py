@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from runmeter.engine import ConfigurationError
 from runmeter.patterns import RetryPolicy
 from runmeter.patterns.errors import ResponseFailed
-from runmeter.patterns.retry import current_attempt, is_transient, was_refused, with_retries
+from runmeter.patterns.retry import current_attempt, is_transient, used_nothing, with_retries
 
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/v1/responses")
 
@@ -23,6 +23,13 @@ def status_error(status: int, code: str | None = None, **headers: str) -> openai
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     response = httpx2.Response(status, headers=names, request=REQUEST)
     return openai.APIStatusError("no", response=response, body={"code": code, "type": None})
+
+
+def without_connection(cause: Exception) -> Exception:
+    """The client's error where no connection came about."""
+    error = openai.APITimeoutError(request=REQUEST)
+    error.__cause__ = cause
+    return error
 
 
 class Waits:
@@ -54,7 +61,7 @@ class Failing:
 
 
 @pytest.mark.parametrize(
-    ("error", "transient", "refused"),
+    ("error", "transient", "free"),
     [
         (status_error(429, "rate_limit_exceeded"), True, True),
         (status_error(429), True, True),
@@ -79,14 +86,19 @@ class Failing:
         (ResponseFailed("rate_limit_exceeded", "later"), True, False),
         (ResponseFailed("invalid_prompt", "no"), False, False),
         (httpx2.ReadError("gone"), True, False),
+        (httpx2.ConnectError("refused"), True, True),
+        (without_connection(httpx2.ConnectTimeout("slow")), True, True),
+        (without_connection(httpx2.PoolTimeout("full")), True, True),
+        (without_connection(httpx2.ReadTimeout("slow")), True, False),
+        (ResponseFailed("client_closed", "closed"), True, True),
         (ConnectionResetError(), True, False),
         (TimeoutError(), True, False),
         (ValueError(), False, False),
     ],
 )
-def test_errors_are_judged_by_what_they_say(error: Exception, transient: bool, refused: bool) -> None:
+def test_errors_are_judged_by_what_they_say(error: Exception, transient: bool, free: bool) -> None:
     assert is_transient(error) is transient
-    assert was_refused(error) is refused
+    assert used_nothing(error) is free
 
 
 async def test_it_tries_again_until_it_succeeds() -> None:

@@ -15,6 +15,7 @@ from simulator_support import TLS, connect
 from runmeter.engine import Tokenizer, Usage
 from runmeter.simulator import Simulator
 from runmeter.simulator.embeddings import embed
+from runmeter.simulator.ranking import Document, Ranking
 
 MODEL = "text-embedding-3-small"
 
@@ -82,6 +83,59 @@ def test_texts_that_share_words_are_near() -> None:
     near = embed("Your parcel is in Berlin.", 1536)
     far = embed("Photosynthesis needs light and water.", 1536)
     assert similarity(question, near) > 0.3 > abs(similarity(question, far))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("bees", "Bee"), ("pollinates", "pollination"), ("the running dogs", "A dog ran, a dog runs.")]
+)
+def test_forms_of_a_word_are_near_too(one: str, other: str) -> None:
+    assert similarity(embed(one, 1536), embed(other, 1536)) > 0.7
+
+
+# --- Ranking: the search of vector stores ---
+
+
+def scores(query: str, *texts: str) -> list[float]:
+    return Ranking([Document.of(text) for text in texts]).scores(query)
+
+
+def test_a_rare_word_says_more_than_a_frequent_one() -> None:
+    rare, frequent, neither = scores("blue parcel", "the blue box", "the parcel box", "the box")
+    also_frequent = scores("blue parcel", "the blue box", "the parcel box", "the box", "a parcel", "my parcel")
+    assert rare == frequent > neither == 0
+    assert also_frequent[0] > also_frequent[1]
+
+
+def test_more_of_a_word_and_less_else_fit_better() -> None:
+    once, twice, among_others = scores(
+        "bees", "bees visit flowers", "bees visit bees", f"bees visit {'many ' * 3} old red flowers"
+    )
+    assert twice > once > among_others > 0
+
+
+def test_forms_of_a_word_are_found() -> None:
+    assert min(scores("bee pollinating", "Bees pollinate.", "Pollination by a bee's leg")) > 0
+
+
+@pytest.mark.parametrize("query", ["", "?", "what is the", "unknown"])
+def test_some_queries_find_nothing(query: str) -> None:
+    assert scores(query, "bees", "", "sea") == [0, 0, 0]
+    assert scores(query) == []
+
+
+@given(st.text(), st.lists(st.text() | st.sampled_from(["bees", "the sea", "bees and the sea"])))
+def test_scores_are_from_0_to_1_and_0_only_for_what_shares_no_word(query: str, texts: list[str]) -> None:
+    for text, score in zip(texts, scores(f"{query} bees", *texts), strict=True):
+        shared = Document.of(f"{query} bees").stems.keys() & Document.of(text).stems.keys()
+        assert 0 <= score < 1
+        assert bool(score) is bool(shared)
+
+
+def test_very_long_queries_are_cut() -> None:
+    long = " ".join(f"word{n}" for n in range(3_000))
+    (score,) = scores(long, "word2999")
+    assert score == 0
+    assert scores(long, "word0", "word199", "word200")[1:] == [scores(long, "word0", "word199", "word200")[0], 0]
 
 
 @given(st.text())

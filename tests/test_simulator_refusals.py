@@ -1,5 +1,6 @@
 """What the simulator refuses, as the real service does: parameters, keys, names, schemas, choices."""
 
+import itertools
 from typing import Any, get_args
 
 import httpx2
@@ -71,6 +72,62 @@ async def test_a_body_nested_too_deeply_is_refused(simulator: Simulator) -> None
     async with httpx2.AsyncClient(verify=TLS, headers=KEY) as http:
         response = await http.post(f"{simulator.url}/responses", content=body)
     assert response.status_code == 400
+
+
+POSTS = [
+    *("/responses", "/responses/input_tokens", "/chat/completions", "/embeddings", "/files", "/conversations"),
+    *("/conversations/{conversation}", "/conversations/{conversation}/items"),
+    *("/vector_stores", "/vector_stores/{store}/search", "/vector_stores/{store}/files"),
+]
+NO_BODIES = [
+    *(
+        b"\xff",
+        b'"\xff"',
+        b'{"model": "\xff"}',
+        b'{"\xff": 1}',
+        b'{"conversation": "\xff"}',
+        b'{"query": "\xed\xa0\x80"}',
+        b'{"query": "\\ud800"}',
+    ),
+    *(b"null", b"5", b'"x"', b"[]", b"NaN", b'{"x": NaN}', b'{"x": 1e999}', b"{", b"1" * 5_000),
+    *(b"[" * 50_000, b'{"x":' * 50_000, b'{"filters":{"filters":[' + b'{"filters":[' * 50_000),
+]
+
+
+@pytest.mark.parametrize("path", POSTS)
+async def test_what_is_no_request_at_all_is_refused_and_never_breaks(simulator: Simulator, path: str) -> None:
+    async with httpx2.AsyncClient(verify=TLS, headers=KEY, base_url=simulator.url) as http:
+        conversation = (await http.post("/conversations")).json()["id"]
+        store = (await http.post("/vector_stores", json={})).json()["id"]
+        path = path.format(conversation=conversation, store=store)
+        answers = [await http.post(path, content=body) for body in NO_BODIES]
+    assert [answer.status_code for answer in answers] == [400] * len(NO_BODIES)
+    assert {answer.json()["error"]["type"] for answer in answers} == {"invalid_request_error"}
+
+
+HUGE = [10**40, -(10**40), 1e308, "x" * 100_000, "9" * 5_000, [[]] * 1_000, {"x": {}}, True, None, -1, 0.5, "\x00"]
+REQUESTS: list[tuple[str, dict[str, Any]]] = [
+    ("/vector_stores", {"name": "", "file_ids": [], "metadata": {}, "expires_after": {}, "chunking_strategy": {}}),
+    ("/vector_stores/{store}/files", {"file_id": "{file}", "attributes": {"x": 1}, "chunking_strategy": {}}),
+    ("/vector_stores/{store}/search", {"query": "sea", "max_num_results": 1, "ranking_options": {}, "filters": {}}),
+    ("/conversations", {"items": [], "metadata": {}}),
+]
+
+
+@pytest.mark.parametrize(("path", "fields"), REQUESTS, ids=lambda value: value if isinstance(value, str) else "")
+async def test_odd_values_never_break_it(simulator: Simulator, path: str, fields: dict[str, Any]) -> None:
+    async with httpx2.AsyncClient(verify=TLS, headers=KEY, base_url=simulator.url) as http:
+        uploaded = await http.post("/files", data={"purpose": "assistants"}, files={"file": ("a.txt", b"The sea.")})
+        file = uploaded.json()["id"]
+        store = (await http.post("/vector_stores", json={"file_ids": [file]})).json()["id"]
+        usual = {"file_id": file, "query": "sea"}
+        needed = {name: usual[name] for name in fields if name in usual}
+        for name, odd in itertools.product(fields, HUGE):
+            for value in (odd, {"x": odd}, {"type": "gt", "key": "x", "value": odd}):
+                answer = await http.post(path.format(store=store), json={**needed, name: value})
+                assert answer.status_code in {200, 400, 404}, (name, repr(value)[:80], answer.text)
+        assert (await http.get(f"/vector_stores/{store}")).status_code == 200
+        assert (await http.get(f"/vector_stores/{store}/files")).status_code == 200
 
 
 PARAMS = [

@@ -13,7 +13,7 @@ from runmeter.simulator import Item, Prompt, Reply, Tool
 from runmeter.simulator.arguments import synthesise
 from runmeter.simulator.models import find_model
 from runmeter.simulator.replies import improvise
-from runmeter.simulator.words import keywords, summary, words
+from runmeter.simulator.words import keywords, stems, summary, words
 
 MARKDOWN = """# Bees
 
@@ -65,6 +65,31 @@ def test_reading_never_fails(text: str) -> None:
     assert isinstance(improvise(prompt(text)), Reply)
 
 
+@pytest.mark.parametrize(
+    "alike",
+    [
+        "bee bees Bee's",
+        "pollinate pollination pollinated pollinating",
+        "run runs running",
+        "carry carries carried",
+        "glass glasses",
+        "sea seas",
+        "lie lies",
+        "bus buses",
+        "deep deeply",
+        "parcel parcels parcel\u2019s",
+    ],
+)
+def test_forms_of_a_word_have_one_stem(alike: str) -> None:
+    assert len(stems(alike)) == len(alike.split())
+    assert len(set(stems(alike))) == 1
+
+
+@pytest.mark.parametrize("different", ["bee bed", "sea sad", "room rome", "1100 110", "AB-11 AB-1", "car cat"])
+def test_different_words_have_different_stems(different: str) -> None:
+    assert len(set(stems(different))) == 2
+
+
 def test_questions_get_an_answer_too() -> None:
     assert improvise(prompt("Where is my parcel AB-123?")).text == "You asked about parcel AB-123."
     assert improvise(prompt("")).text == "There was nothing to answer."
@@ -94,6 +119,72 @@ def test_outputs_before_the_last_user_message_are_history() -> None:
     assert prompt("Where?", call, result).outputs[0].tool == "look"
     assert prompt("Where?", call, result, later).outputs == []
     assert prompt("Where?", call, result, later).user_text == "And now?"
+
+
+# --- Passages ---
+
+PASSAGES = """[1] (sea.md) The sea is 3,688 m deep on average. It covers most of the planet.
+
+[2] (bees.md) Bees visit flowers. They make honey!
+"""
+DEEP = "The sea is 3,688 m deep on average [1]."
+HONEY = "They make honey [2]!"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"{PASSAGES}\nHow deep is the sea?", DEEP),
+        (f"How deep is the sea?\n\n{PASSAGES}", DEEP),
+        (f"Question: How deep is the sea?\n\n{PASSAGES}", DEEP),
+        (f"{PASSAGES}\n## User question:\nHow deep is the sea", DEEP),
+        (f"{PASSAGES}\n**Query:** honey", HONEY),
+        (f"{PASSAGES}\nTell me about honey.", HONEY),
+        (f"<context>{PASSAGES}</context><question>Do bees make honey?</question>", HONEY),
+        (f"{PASSAGES}\nHow deep is the sea, and do bees make honey?", f"{DEEP} {HONEY}"),
+        (f"{PASSAGES}\nWho wrote Hamlet?", "The passages say nothing about wrote Hamlet."),
+        (f"{PASSAGES}\nWho is?", "The passages do not answer this."),
+        ("[1] Bees\nBees make honey.\n[2]: Bees make honey.\n\nWhat do bees make?", "Bees make honey [1]."),
+        ("[7] - *Bees* make [honey](x)\n\nWhat do bees make?", "Bees make honey [7]."),
+        ("[1] Bees made honey [3] all day.\n\nWhat do bees make?", "Bees made honey [3] all day [1]."),
+        ("The array a[1] is short. What is short?", "The array a[1] is short."),
+    ],
+)
+def test_answers_quote_what_fits_and_say_where_it_stands(text: str, said: str) -> None:
+    assert improvise(prompt(text)).text == said
+
+
+def test_passages_may_stand_elsewhere_than_the_question() -> None:
+    asked = "How deep is the sea?"
+    question = Item(role="user", content=asked)
+    call = Item("function_call", name="search", call_id="call_1", arguments="{}")
+    output = Item("function_call_output", call_id="call_1", output=PASSAGES)
+    assert improvise(prompt(asked, call, output)).text == DEEP
+    assert improvise(prompt(asked, instructions=f"Answer from this:\n{PASSAGES}")).text == DEEP
+    for before in (Item(role="developer", content=PASSAGES), Item(role="user", content=PASSAGES)):
+        given_before = Prompt(model=find_model("gpt-6-luna"), items=[before, question])
+        assert improvise(given_before).text == DEEP
+
+
+def test_passages_of_an_earlier_question_are_history() -> None:
+    answer = Item(role="assistant", content="Deep.")
+    later = Item(role="user", content="Where is my parcel?")
+    asked = f"{PASSAGES}\nHow deep is the sea?"
+    assert improvise(prompt(asked, answer, later)).text == "You asked about parcel."
+
+
+def test_at_most_three_sentences_are_quoted_the_best_first() -> None:
+    listed = "\n".join(f"[{n}] The sea is {'deep and ' * (n == 4)}blue in part {n}." for n in range(1, 7))
+    said = improvise(prompt(f"{listed}\n\nWhere is the sea blue?")).text
+    assert re.findall(r"\[(\d)\]", said) == ["1", "2", "3"]
+    assert improvise(prompt(f"{listed}\n\nIs the sea deep?")).text == "The sea is deep and blue in part 4 [4]."
+
+
+@given(
+    st.lists(st.sampled_from(["[1] ", "[2]: ", "\n", "\n\n", "bees", "?", ".", "Question:", "<a>", "(x)", " ", "Tell"]))
+)
+def test_whatever_looks_like_passages_gets_an_answer(parts: list[str]) -> None:
+    assert improvise(prompt("".join(parts))).text
 
 
 # --- Tools ---
@@ -173,6 +264,47 @@ def test_references_and_alternatives_are_followed_and_recursion_ends() -> None:
     json.dumps(made)
 
 
+TWO_OR_THREE = {"type": "array", "items": {"type": "string"}}
+QUERY = {"type": "object", "properties": {"query": {"type": "string"}}}
+
+
+def test_lists_have_two_or_three_items_that_differ() -> None:
+    made = [synthesise(TWO_OR_THREE, f"Ada met Bob in Rome {n} times.") for n in range(20)]
+    assert {len(each) for each in made} == {2, 3}
+    assert all(len(set(each)) == len(each) for each in made)
+
+
+@pytest.mark.parametrize(
+    ("settings", "made"),
+    [
+        ({"items": QUERY, "maxItems": 2}, [{"query": "red green lamps"}, {"query": "green lamps red"}]),
+        ({"maxItems": 0}, []),
+        ({"maxItems": 1}, ["red"]),
+        ({"minItems": 1}, ["red"]),
+        ({"minItems": 4}, ["red", "green", "lamps", "red"]),
+        ({"items": {"const": 1}}, [1]),
+        ({"items": {"enum": ["blue", "green", "red"]}, "maxItems": 2}, ["green", "red"]),
+        ({"items": {"enum": ["blue", "green", "white"]}, "maxItems": 2}, ["green", "blue"]),
+    ],
+)
+def test_lists_are_as_long_as_they_may_and_can_be(settings: dict[str, Any], made: list[Any]) -> None:
+    assert synthesise({**TWO_OR_THREE, **settings}, "red green lamps") == made
+
+
+def test_what_is_true_depends_on_all_of_the_prompt() -> None:
+    schema = {"type": "object", "properties": {"good": {"type": "boolean"}}}
+
+    def judge(text: str, *items: Item, **settings: Any) -> bool:
+        good: bool = json.loads(improvise(prompt(text, *items, json_schema=schema, **settings)).text)["good"]
+        return good
+
+    drafts = [Item(role="assistant", content=f"Draft {n}.") for n in range(20)]
+    question = Item(role="user", content="Is it good?")
+    assert {judge("Write.", draft, question) for draft in drafts} == {True, False}
+    assert {judge("Is it good?", instructions=f"Judge {n}.") for n in range(20)} == {True, False}
+    assert len({judge("Is it good?") for _ in range(5)}) == 1
+
+
 @pytest.mark.parametrize("schema", [{}, {"type": "object"}, {"$ref": "#"}, {"$ref": "#/$defs/Nobody"}, {"enum": []}])
 def test_odd_schemas_are_no_obstacle(schema: dict[str, Any]) -> None:
     json.dumps(synthesise(schema, "a text"))
@@ -208,6 +340,34 @@ def test_reading_takes_no_longer_for_marks_without_an_end(mark: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "[1] ",
+        "[1] a\n",
+        "\n[1]",
+        "\t",
+        "\n \n",
+        "<a",
+        "<a>",
+        "Question:\n",
+        "Question",
+        "[1] (",
+        "[1] ?\n\n",
+        "# ",
+        "= \n",
+    ],
+)
+@pytest.mark.parametrize("end", ["", "\n\nHow grey is the sea?", "\n\n[1] The sea.\n\nQuestion: How grey is the sea?"])
+def test_looking_for_passages_takes_no_longer_for_marks_without_an_end(mark: str, end: str) -> None:
+    """As above: some marks make thousands of passages, each of which takes its time, but no more than that."""
+    text = mark * (20_000 // len(mark)) + end
+    usual = "[1] The sea is grey.\n" * 1_000 + "\n\nHow grey is the sea?"
+    assert min(timeit.repeat(lambda: improvise(prompt(text)), number=1, repeat=3)) < 20 * min(
+        timeit.repeat(lambda: improvise(prompt(usual)), number=1, repeat=3)
+    )
+
+
 STRINGS = st.fixed_dictionaries(
     {"type": st.just("string")}, optional={"minLength": st.integers(0, 9), "maxLength": st.integers(9, 20)}
 )
@@ -228,7 +388,12 @@ NUMBERS = st.builds(
 SCHEMAS: st.SearchStrategy[dict[str, Any]] = st.recursive(
     STRINGS | ENUMS | NUMBERS | st.sampled_from([{"type": "boolean"}, {"type": "null"}]),
     lambda inner: (
-        st.builds(lambda items, least: {"type": "array", "items": items, "minItems": least}, inner, st.integers(0, 3))
+        st.builds(
+            lambda items, limits: {"type": "array", "items": items, **limits},
+            inner,
+            st.fixed_dictionaries({}, optional={"minItems": st.integers(0, 3), "maxItems": st.integers(3, 5)})
+            | st.fixed_dictionaries({"maxItems": st.integers(0, 5)}),
+        )
         | st.dictionaries(st.sampled_from(["query", "city", "item_id", "count"]), inner).map(
             lambda properties: {"type": "object", "properties": properties, "required": list(properties)}
         )
@@ -257,7 +422,8 @@ def problems(value: Any, schema: dict[str, Any]) -> list[str]:
         wrong += ["not larger"] * ("exclusiveMinimum" in schema and value <= schema["exclusiveMinimum"])
         wrong += ["not smaller"] * ("exclusiveMaximum" in schema and value >= schema["exclusiveMaximum"])
     elif isinstance(value, list):
-        wrong += ["too few"] * (len(value) < schema["minItems"])
+        wrong += ["too few"] * (len(value) < schema.get("minItems", 0))
+        wrong += ["too many"] * (len(value) > schema.get("maxItems", 3))
         wrong += [each for item in value for each in problems(item, schema["items"])]
     elif isinstance(value, dict):
         wrong += ["missing"] * (not set(schema["required"]) <= value.keys())

@@ -21,6 +21,7 @@ from ..text import valid_text
 from ..tools import CallAllowance, FunctionRequest, FunctionResult, Tool, ToolLike
 from .answers import ask
 from .callbacks import MeteringHandler
+from .cancellation import cancelled_once
 from .messages import calls_of, valid_message
 from .structured import Shape, bind_shape, read_shape, request_for
 from .usage import finish_reason_of
@@ -127,6 +128,20 @@ class LangGraphBasePattern(BasePattern):
         """Close the default model's client. A model that was given stays open: it is its owner's."""
         await self._clients.aclose()
 
+    async def _invoke(self, graph: Any, state: Any, run: Run, *, steps: int, **settings: Any) -> Any:
+        """Run a compiled graph to its end; if cancelled, until all that it has begun has ended too.
+
+        Args:
+            graph: What to run.
+            state: What it begins with.
+            run: Its runtime context.
+            steps: How many it may take at most. More than the pattern's own limits let it take, so that these come
+                first.
+            settings: What `ainvoke` takes beyond.
+        """
+        config: Any = {"callbacks": [run.meter], "recursion_limit": steps, **settings.pop("config", {})}
+        return await cancelled_once(graph.ainvoke(state, config, context=run, **settings))
+
     async def _ask(
         self,
         run: Run,
@@ -154,20 +169,34 @@ class LangGraphBasePattern(BasePattern):
         return await self._ask_model(run, self._model_with_tools(choice), messages, instructions, deliver=deliver)
 
     async def _ask_for(
-        self, run: Run, shape: Shape[T], messages: Sequence[BaseMessage], *, instructions: str | None = None
+        self,
+        run: Run,
+        shape: Shape[T],
+        messages: Sequence[BaseMessage],
+        *,
+        instructions: str | None = None,
+        model: BaseChatModel | None = None,
     ) -> T:
         """Have the model answer in a given shape. If that cannot be read it is told so, and has one more try.
+
+        Args:
+            run: The run this is part of.
+            shape: What the answer is to look like.
+            messages: The conversation.
+            instructions: What it is told before all messages.
+            model: Another model than the pattern's own.
 
         Raises:
             MalformedAnswer: it cannot be read again.
             Exception: as `_ask`.
         """
+        model = model or self.model
         try:
-            model = self._model_in_shape(shape)
+            asked = self._model_in_shape(model, shape)
         except NotImplementedError:
-            model, request = self.model, request_for(shape)
+            asked, request = model, request_for(shape)
             instructions = f"{instructions}\n\n{request}" if instructions else request
-        answer = await self._ask_model(run, model, messages, instructions, deliver=False)
+        answer = await self._ask_model(run, asked, messages, instructions, deliver=False)
         try:
             return read_shape(answer, shape)
         except MalformedAnswer as error:
@@ -175,7 +204,7 @@ class LangGraphBasePattern(BasePattern):
             said = HumanMessage(
                 f"Your answer could not be read: {error}. Answer again, in the form that was asked for."
             )
-        return read_shape(await self._ask_model(run, model, [*messages, said], instructions, deliver=False), shape)
+        return read_shape(await self._ask_model(run, asked, [*messages, said], instructions, deliver=False), shape)
 
     async def _answer(
         self,
@@ -238,8 +267,7 @@ class LangGraphBasePattern(BasePattern):
         run.answers.append(answer)
         return answer
 
-    def _model_in_shape(self, shape: Shape[Any]) -> Runnable[Any, BaseMessage]:
-        model = self.model
+    def _model_in_shape(self, model: BaseChatModel, shape: Shape[Any]) -> Runnable[Any, BaseMessage]:
         bound = self._bound.get(shape)
         if bound is None or bound[0] is not model:
             bound = self._bound[shape] = model, bind_shape(model, shape)

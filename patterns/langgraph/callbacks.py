@@ -24,7 +24,7 @@ from langchain_core.outputs import LLMResult
 
 from runmeter.engine import Execution, ModelCall, Provenance, ToolCall, Usage, current_execution
 
-from ..retry import current_attempt, is_connection_loss, was_refused
+from ..retry import current_attempt, is_connection_loss, used_nothing
 from ..tools import metered_tool_run
 from .requests import describe_request
 from .usage import STREAM_CUT, read_answer
@@ -187,7 +187,7 @@ class MeteringHandler(BaseCallbackHandler):
         """It failed, perhaps in the middle of the answer."""
         opened = _open_calls.get(run_id)
         if opened is not None and isinstance(opened.call, ModelCall):
-            if was_refused(error):
+            if used_nothing(error):
                 opened.call.record(Usage())
             elif is_connection_loss(error) or not isinstance(error, Exception):  # a failure may not have been billed
                 partial = kwargs.get("response")

@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable
 
 from ..errors import MalformedAnswer
-from ..schema import strict
+from ..schema import strict, without_nulls
 
 T = TypeVar("T")
 
@@ -29,7 +29,9 @@ class Shape(Generic[T]):
     kind: type[T]
     """A msgspec struct: what the answer is read into."""
     schema: Mapping[str, Any]
-    """The JSON schema the model is held to."""
+    """The JSON schema the model is held to: in strict form, where null stands for what is not given."""
+    plain: Mapping[str, Any]
+    """The same before it was made strict."""
 
 
 def shape_of(kind: type[T], name: str, *, schema: Mapping[str, Any] | None = None) -> Shape[T]:
@@ -41,10 +43,12 @@ def shape_of(kind: type[T], name: str, *, schema: Mapping[str, Any] | None = Non
         schema: In place of the struct's own, where that cannot say all: which labels there are, for example.
     """
     if schema is None:
-        schemas, definitions = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
-        root = definitions.pop(kind.__name__, schemas[0])
-        schema = {**root, "$defs": definitions} if definitions else root
-    return Shape(name, (kind.__doc__ or name).strip(), kind, strict(schema))
+        (reference,), definitions = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
+        schema = definitions[kind.__name__]
+        if f'"{reference["$ref"]}"' not in json.dumps(definitions):  # as it is where a struct contains its like
+            del definitions[kind.__name__]
+        schema = {**schema, "$defs": definitions} if definitions else schema
+    return Shape(name, (kind.__doc__ or name).strip(), kind, strict(schema), schema)
 
 
 def bind_shape(model: BaseChatModel, shape: Shape[Any]) -> Runnable[Any, BaseMessage]:
@@ -87,6 +91,6 @@ def read_shape(answer: AIMessage, shape: Shape[T]) -> T:
 
 def _convert(value: Any, shape: Shape[T]) -> T:
     try:
-        return msgspec.convert(value, shape.kind, strict=False)
+        return msgspec.convert(without_nulls(value, shape.plain, shape.plain), shape.kind, strict=False)
     except msgspec.ValidationError as error:
         raise MalformedAnswer(shape.name, str(error), json.dumps(value, default=str)) from error

@@ -10,10 +10,10 @@ from runmeter.engine import ModelCall, ModelRequest, Provenance, TokenCounter, U
 
 from ..delivery import Delivery
 from ..errors import ResponseFailed
-from ..retry import RetryPolicy, was_refused, with_retries
+from ..retry import RetryPolicy, used_nothing, with_retries
 from .client import Clients
 from .models import check_not_retired
-from .stream import read_stream
+from .stream import Deliver, read_stream
 from .usage import completed, record_response
 
 if TYPE_CHECKING:
@@ -50,13 +50,13 @@ class MeteredResponses:
         self._estimate = estimate
         self._delivery = delivery or Delivery()
 
-    async def create(self, params: Mapping[str, Any], *, stream: bool = False, deliver: bool = True) -> "Response":
+    async def create(self, params: Mapping[str, Any], *, stream: bool = False, deliver: Deliver = True) -> "Response":
         """Ask for an answer, complete or cut off by a limit.
 
         Args:
             params: What `client.responses.create` takes.
             stream: Whether to stream.
-            deliver: Whether the pieces of a streamed answer are handed out: not if it is but a step on the way.
+            deliver: Which pieces of a streamed answer are handed out: none if it is but a step on the way.
 
         Raises:
             RetiredModel: the model has been shut down.
@@ -67,7 +67,7 @@ class MeteredResponses:
         check_not_retired(params["model"], client.base_url.host)
         execution = current_execution()
         request = _describe(client, params, stream=stream)
-        exchange = _Exchange(self._delivery if deliver else None, stream=stream)
+        exchange = _Exchange(self._delivery, deliver, stream=stream)
 
         async def send(attempt: int) -> "Response":
             # Not the one of before: the pattern may have been closed between two attempts.
@@ -84,7 +84,7 @@ class MeteredResponses:
             with anyio.move_on_after(self._timeout) as scope:
                 response = await exchange.ask(client, params, call)
         except APIError as error:
-            if was_refused(error):
+            if used_nothing(error):
                 call.record(Usage())
             raise
         if scope.cancelled_caught:
@@ -102,8 +102,9 @@ class MeteredResponses:
 class _Exchange:
     """One request and its answer, over all attempts."""
 
-    def __init__(self, delivery: Delivery | None, *, stream: bool) -> None:
+    def __init__(self, delivery: Delivery, which: Deliver, *, stream: bool) -> None:
         self._delivery = delivery
+        self._which = which
         self._stream = stream
         self.delivered = False
         """Whether a piece of the answer was handed out: then another attempt would repeat it."""
@@ -112,12 +113,11 @@ class _Exchange:
         if not self._stream:
             return completed(await _send(client, params, call))
         stream = await _send(client, {**params, "stream": True}, call)
-        return await read_stream(stream, call, self._deliver)
+        return await read_stream(stream, call, self._deliver, self._which)
 
     async def _deliver(self, text: str) -> None:
-        if self._delivery is not None and self._delivery.wanted:
-            self.delivered = True
-            await self._delivery.delta(text)
+        self.delivered = self.delivered or self._delivery.wanted
+        await self._delivery.delta(text)  # also if nobody listens: it may count the pieces
 
 
 async def _send(client: "AsyncOpenAI", params: Mapping[str, Any], call: ModelCall) -> Any:

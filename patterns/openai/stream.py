@@ -1,7 +1,7 @@
 """Reading a streamed answer to its end, whatever its end is, and saying what is known of its usage then."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import anyio
 from openai import APIConnectionError, APIError
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from openai import AsyncStream
     from openai.types.responses import Response
 
+Deliver: TypeAlias = bool | Literal["final"]
+"""Which pieces of an answer's text are handed out: all but those of messages that the model marks as commentary, none,
+or only those of messages that it marks as its final answer, so that no function call will follow. Source of the marks:
+openai 3.54.0, `types/responses/response_output_message.py`, `phase`."""
+
 _SAYS_NOTHING_YET = frozenset(("response.created", "response.queued", "response.in_progress"))
 _FINAL = frozenset(("response.completed", "response.incomplete", "response.failed"))
 _TEXT_DELTAS = frozenset(("response.output_text.delta", "response.refusal.delta"))
@@ -23,7 +28,7 @@ _CLOSE_GRACE = 1.0
 
 
 async def read_stream(
-    stream: "AsyncStream[Any]", call: ModelCall, deliver: Callable[[str], Awaitable[None]]
+    stream: "AsyncStream[Any]", call: ModelCall, deliver: Callable[[str], Awaitable[None]], which: Deliver = True
 ) -> "Response":
     """Read an answer to its end, and close the stream however it is left.
 
@@ -31,6 +36,7 @@ async def read_stream(
         stream: Of `client.responses.create(..., stream=True)`.
         call: Told when the first chunk came, and what was used.
         deliver: Takes the text's pieces.
+        which: Which of them.
 
     Raises:
         ResponseFailed: the stream reports an error, or ends before the answer is complete.
@@ -40,7 +46,7 @@ async def read_stream(
     options: Any = getattr(stream, "_options", None)
     if options is not None:
         options.stream_mode = "events"
-    reading = _Reading(call, deliver)
+    reading = _Reading(call, deliver, which)
     try:
         async for event in _Events(stream):
             await reading.take(event)
@@ -59,11 +65,14 @@ async def read_stream(
 class _Reading:
     """What has come so far."""
 
-    def __init__(self, call: ModelCall, deliver: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, call: ModelCall, deliver: Callable[[str], Awaitable[None]], which: Deliver) -> None:
         self._call = call
         self._deliver = deliver
+        self._which = which
         self._pieces = 0
         """Deltas: of a token each, or more."""
+        self._phases: dict[Any, str | None] = {}
+        """How the model marks its messages, by their index in the answer."""
         self.final: Response | None = None
 
     async def take(self, event: Any) -> None:
@@ -75,7 +84,10 @@ class _Reading:
         self._call.first_chunk()
         if kind in _TEXT_DELTAS:
             self._pieces += 1
-            await self._deliver(event.delta)
+            if self._is_wanted(self._phases.get(getattr(event, "output_index", None))):
+                await self._deliver(event.delta)
+        elif kind == "response.output_item.added":
+            self._phases[getattr(event, "output_index", None)] = getattr(getattr(event, "item", None), "phase", None)
         elif kind == "response.function_call_arguments.delta":
             self._pieces += 1
         elif kind in _FINAL:
@@ -83,6 +95,11 @@ class _Reading:
             record_response(self._call, self.final)  # it is known from here on, whatever comes
         elif kind == "error":
             raise _failure(event)
+
+    def _is_wanted(self, phase: str | None) -> bool:
+        if self._which == "final":
+            return phase == "final_answer"
+        return self._which and phase != "commentary"
 
     def cut(self, error: BaseException | None) -> None:
         """Say what was used at the least. What the API itself calls a failure it may not bill: that stays unknown."""

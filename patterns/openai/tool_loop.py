@@ -11,6 +11,7 @@ from ..text import valid
 from ..tools import CallAllowance, FunctionRequest, FunctionResult, Toolbox
 from .models import takes_temperature
 from .responses import MeteredResponses
+from .stream import Deliver
 from .usage import finish_reason_of
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class ToolLoop:
         first_choice: Any = None,
         stop_after: Collection[str] = (),
         on_turn: Callable[[], None] | None = None,
-        deliver: bool = True,
+        deliver: Deliver = True,
     ) -> Outcome:
         """Have the model answer.
 
@@ -89,7 +90,7 @@ class ToolLoop:
             first_choice: `tool_choice` of the first request; by default the config's mode.
             stop_after: Tools after whose success the loop ends, without another answer.
             on_turn: Told that a request is about to leave.
-            deliver: Whether the answer's pieces are handed out: not if it is but a step on the way.
+            deliver: Which of the answer's pieces are handed out: none if it is but a step on the way.
 
         Raises:
             ConfigurationError: there is no API key.
@@ -98,7 +99,7 @@ class ToolLoop:
             openai.APIError: a request was refused, or the connection failed, for the last time.
         """
         allowance = allowance or CallAllowance(self._config.max_function_calls)
-        stream = (deliver and self._delivery.wanted) or self._config.stream_responses
+        stream = (bool(deliver) and self._delivery.wanted) or self._config.stream_responses
         asked = {**self._fixed, **(params or {})}
         items: list[Item] = []
         results: list[FunctionResult] = []

@@ -70,6 +70,58 @@ def demo(
         raise click.UsageError(str(error)) from None
 
 
+@runmeter.command("run")
+@click.argument("pattern")
+@click.argument("text")
+@click.option("--stream", is_flag=True, help="Print the answer as it comes.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; with --stream one a line.")
+@click.option(
+    "--config", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Settings, as TOML."
+)
+@click.option("--model", help="The OpenAI model to ask, whatever the settings say.")
+@click.option("--tag", "tags", metavar="NAME=VALUE", multiple=True, help="A tag of the run. May be repeated.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), help="Seconds the run may take.")
+@click.option("--trace", is_flag=True, help="Show what happened in the run.")
+@click.option("--otlp", metavar="URL", help="Send traces there: port 4318 is HTTP, any other gRPC.")
+@click.option("--simulated", is_flag=True, help="Ask a simulated API: no key, no network, no cost.")
+def run_command(
+    pattern: str,
+    text: str,
+    stream: bool,
+    as_json: bool,
+    config: Path | None,
+    model: str | None,
+    tags: tuple[str, ...],
+    timeout: float | None,
+    trace: bool,
+    otlp: str | None,
+    simulated: bool,
+) -> int:
+    """Run PATTERN once on TEXT, or on what comes from the standard input if that is "-".
+
+    The answer goes to the standard output, what it took to the standard error. The names of the patterns are listed by
+    `runmeter patterns`; what a settings file may say is in docs/patterns.md. The key is taken from OPENAI_API_KEY.
+
+    \b
+      runmeter run augmented_llm "What is a histogram?" --simulated
+      runmeter run routing "My card was charged twice" --config support.toml --trace
+      runmeter run openai_rag "Who may sign?" --config contracts.toml --json
+    """
+    from .run import CannotRun, RunOptions, run_pattern
+
+    pairs = [tag.partition("=") for tag in tags]
+    for name, equals, _ in pairs:
+        if not name or not equals:
+            raise click.UsageError("--tag takes NAME=VALUE")
+    text = sys.stdin.read() if text == "-" else text
+    named = {name: value for name, _, value in pairs}
+    options = RunOptions(pattern, text, config, model, stream, as_json, trace, simulated, named, timeout, otlp)
+    try:
+        return run_pattern(options, sys.stdout)
+    except CannotRun as error:
+        raise click.UsageError(str(error)) from None
+
+
 @runmeter.command()
 @click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0 takes a free one.")
 def simulator(port: int) -> int:

@@ -1,4 +1,4 @@
-"""`runmeter demo`: two patterns at work on real texts, and what the engine has to say about it."""
+"""`runmeter demo`: all patterns at work on real texts, and what the engine has to say about it."""
 
 import os
 import signal
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import anyio
 from rich.console import Console, Group
@@ -15,15 +14,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from runmeter.engine import ConfigurationError, Engine, Event, ExecutionStarted, Usage
-from runmeter.patterns import BasePattern, OpenAIPatternConfig, PatternError, PatternRegistry, PatternType
+from runmeter.patterns import BasePattern, PatternError, PatternRegistry, PatternType
 from runmeter.simulator import Simulator
-from runmeter.telemetry import OpenTelemetry, configure
+from runmeter.telemetry import OpenTelemetry
 
 from .documents import Documents, NoDocuments, load_documents
+from .export import telemetry_to
+from .showcase import make_patterns
 from .views import bus_table, error_summary, export_summary, trace_tree, usage_table, verdict
 
-PATTERNS = (PatternType.OPENAI_FUNCTION_CALLING, PatternType.AUGMENTED_LLM)
-INSTRUCTIONS = "You help people read documents. Look things up with the tools you have. Answer in a sentence or two."
 KEPT_RUNS = 64
 """Runs whose events are kept, to show one of them."""
 INTERRUPTED = 130
@@ -89,10 +88,10 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
         raise DemoError("--live needs an API key: set OPENAI_API_KEY")
     try:
         documents = load_documents(options.folder)
-        telemetry = _telemetry(options.otlp)
+        telemetry = telemetry_to(options.otlp, "runmeter-demo")
         simulator = None if options.live else Simulator()
         registry = PatternRegistry()
-        registry.preload(*PATTERNS)  # before there is a loop to hold up, and while Ctrl-C still ends all at once
+        registry.preload(*PatternType)  # before there is a loop to hold up, and while Ctrl-C still ends all at once
     except (NoDocuments, ConfigurationError, ImportError, PatternError) as error:
         raise DemoError(str(error)) from None
     if options.svg is not None and not os.access(options.svg.absolute().parent, os.W_OK):
@@ -122,7 +121,7 @@ async def _demo(
     texts = f"{len(documents.texts)} document{'s' if len(documents.texts) > 1 else ''}"
     console.print(f"{options.runs:,} runs over {texts} on {where}, {options.concurrency} at a time")
     async with simulator or nullcontext() as url:
-        patterns = [_pattern(registry, kind, options.model, documents, url) for kind in PATTERNS]
+        patterns = make_patterns(registry, documents, options.model, url)
         async with Engine(usage=registry.usage, telemetry=telemetry, max_concurrent_runs=options.concurrency) as engine:
             engine.subscribe(keeper, name="trace view", lane="lossy", capacity=100_000)
             outcome = await _work(engine, patterns, documents.questions(options.runs), options.concurrency, console)
@@ -139,19 +138,6 @@ async def _demo(
         console.print("[yellow]interrupted: this is what was counted until then[/]")
         return INTERRUPTED
     return 0 if agreed and not outcome.errors else 1
-
-
-def _pattern(
-    registry: PatternRegistry, kind: PatternType, model: str, documents: Documents, url: str | None
-) -> BasePattern:
-    config = OpenAIPatternConfig(
-        openai_model=model,
-        system_prompt=f"{INSTRUCTIONS}\n\nThis is how the documents begin:\n\n{documents.overview()}",
-        base_url=url,
-        api_key="simulated" if url else None,
-    )
-    pattern: BasePattern = registry.create_pattern(kind, config, [documents.find_passages, documents.count_words])
-    return pattern
 
 
 async def _work(
@@ -210,21 +196,3 @@ def _compare(console: Console, usage: Usage, simulator: Simulator) -> bool:
     ):
         console.print(verdict(f"{label} as the simulator billed them", metered, expected))
     return usage == billed
-
-
-def _telemetry(otlp: str | None) -> OpenTelemetry | None:
-    if otlp is None:
-        return None
-    try:
-        url = urlsplit(otlp)
-        port = url.port
-    except ValueError:  # half a bracket, or a port beyond 65535
-        url, port = urlsplit(""), None
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise DemoError(f"--otlp {otlp}: give a URL such as http://localhost:4317")
-    return configure(
-        endpoint=otlp,
-        protocol="http/protobuf" if port == 4318 else "grpc",
-        metrics_exporter="none",  # Jaeger takes traces alone
-        service_name=os.environ.get("OTEL_SERVICE_NAME", "runmeter-demo"),
-    )

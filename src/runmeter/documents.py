@@ -24,6 +24,8 @@ class Documents:
     """Texts by name."""
 
     texts: dict[str, str]
+    paths: tuple[Path, ...] = ()
+    """The files they were read from, if they are files."""
 
     def overview(self) -> str:
         """The beginning of the documents, in one text of bounded length."""
@@ -79,6 +81,7 @@ def load_documents(folder: Path | None) -> Documents:
     if folder is None:
         return _own_documents()
     texts: dict[str, str] = {}
+    paths: list[Path] = []
     total = 0
     for path in sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file()):
         try:
@@ -89,18 +92,20 @@ def load_documents(folder: Path | None) -> Documents:
         if text.strip():
             name = str(path.relative_to(folder))
             texts[name.encode("utf-8", "replace").decode()] = text  # a file's name need not be valid text
+            paths.append(path)
         if total > MAX_CHARACTERS:
             break
     if not texts:
         raise NoDocuments(f"no text in {folder}: put {', '.join(f'*{suffix}' for suffix in SUFFIXES)} files there")
-    return Documents(texts)
+    return Documents(texts, tuple(paths))
 
 
 def _own_documents() -> Documents:
     root = Path(__file__).parents[2]
     if (root / "pyproject.toml").exists():
-        paths = [root / "README.md", root / "CONTRIBUTING.md", *sorted(root.glob("docs/*.md"))]
-        return Documents({path.name: path.read_text(encoding="utf-8") for path in paths if path.exists()})
+        named = [root / "README.md", root / "CONTRIBUTING.md", *sorted(root.glob("docs/*.md"))]
+        paths = tuple(path for path in named if path.exists())
+        return Documents({path.name: path.read_text(encoding="utf-8") for path in paths}, paths)
     return Documents({"README.md": str(metadata("runmeter").json["description"])})
 
 

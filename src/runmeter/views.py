@@ -213,6 +213,35 @@ def error_summary(errors: Sequence[Exception]) -> Text:
     return text
 
 
+def run_summary(row: UsageRow, time_ns: int | None, status: str, error: Exception | None) -> Text:
+    """What one run took, in a line, and why it failed if it did.
+
+    Args:
+        row: The run's statistics, those of its child runs included.
+        time_ns: How long it took, in nanoseconds.
+        status: How it ended, in a word.
+        error: What it raised.
+    """
+    used = row.usage
+    figures = [
+        f"{used.input_tokens:,} ({used.cache_read_tokens:,} cached) → {used.output_tokens:,} tokens",
+        str(row.cost),
+        duration(time_ns),
+        _counted(row.requests, "request"),
+        _counted(row.function_calls, "tool call"),
+    ]
+    text = Text(" · ".join(figures), style="dim")
+    if error is not None:
+        text.append(f"\n{type(error).__name__}: {error}", style="red")
+    elif status != "ok":
+        text.append(f"\n{status}: this is what was used until then", style="yellow")
+    return text
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def export_summary(telemetry: TelemetryStatistics, url: str) -> Text:
     """How much of the telemetry reached the collector."""
     text = Text(f"telemetry to {url}: {telemetry.spans:,} spans")

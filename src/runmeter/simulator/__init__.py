@@ -4,9 +4,9 @@ benchmarks.
     async with Simulator() as url:
         client = AsyncOpenAI(base_url=url, api_key="sk-simulated")
 
-It answers the Responses, Chat Completions, Embeddings and Models APIs, counts tokens with the real
-vocabularies, reports prompt caching, calls tools, and misbehaves on command. Running it needs the extra:
-`pip install 'runmeter[simulator]'`.
+It answers the Responses, Conversations, Chat Completions, Embeddings, Files, Vector Stores and Models APIs, counts
+tokens with the real vocabularies, reports prompt caching, calls tools, searches files, and misbehaves on command.
+Running it needs the extra: `pip install 'runmeter[simulator]'`.
 """
 
 from .faults import Fault

@@ -198,5 +198,5 @@ def _traits(body: bytes) -> _Traits:
     """Whether it asks for a stream, and names a conversation. Whether it is well-formed is seen later."""
     try:
         return msgspec.json.decode(body, type=_Traits)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _Traits()

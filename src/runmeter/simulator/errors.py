@@ -51,10 +51,9 @@ def decode(body: bytes, shape: type[T]) -> T:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
         raise _misshapen(str(error)) from error
-    except msgspec.DecodeError as error:
-        raise _unreadable(error) from error
-    except RecursionError as error:
-        raise _unreadable(error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        message = f"We could not parse the JSON body of your request. ({error})"
+        raise ApiError(400, message) from error
 
 
 def convert(value: Any, shape: type[T], at: str, *, strict: bool = True) -> T:
@@ -67,10 +66,6 @@ def convert(value: Any, shape: type[T], at: str, *, strict: bool = True) -> T:
         return msgspec.convert(value, shape, strict=strict)
     except msgspec.ValidationError as error:
         raise _misshapen(str(error), at) from error
-
-
-def _unreadable(error: Exception) -> ApiError:
-    return ApiError(400, f"We could not parse the JSON body of your request. ({error})")
 
 
 def _misshapen(complaint: str, at: str = "") -> ApiError:
@@ -89,6 +84,6 @@ def _misshapen(complaint: str, at: str = "") -> ApiError:
     elif "of length" in what:
         code = "empty_array" if what.startswith("Expected `array`") else "invalid_value"
     else:
-        code = "invalid_value" if what.startswith("Invalid enum value") or "matching" in what else "invalid_type"
+        code = "invalid_type" if what.startswith("Expected") and "matching" not in what else "invalid_value"
     message = f"Invalid type for '{path}': {what}." if code == "invalid_type" else f"Invalid '{path}': {what}."
     return ApiError(400, message, param=path or None, code=code)

@@ -12,6 +12,9 @@ from .forms import Part, read_form
 from .service import Answer, Call, Service
 from .uploads import LARGEST, FileObject, Upload
 
+_LIFETIMES = {"batch": 2_592_000}
+"""Seconds, where the request does not say: files of other purposes stay until they are deleted."""
+
 
 class Expiry(msgspec.Struct, forbid_unknown_fields=True):
     """When a file is to be forgotten."""
@@ -42,13 +45,14 @@ def create(service: Service, call: Call) -> Answer:
         raise ApiError(413, message, param="file")
     request = convert(_fields(form), CreateFile, "", strict=False)
     created = int(service.clock())
+    lifetime = request.expires_after.seconds if request.expires_after else _LIFETIMES.get(request.purpose)
     description = FileObject(
         id=service.new_id("file-"),
         bytes=len(file.content),
         created_at=created,
         filename=file.filename,
         purpose=request.purpose,
-        expires_at=created + request.expires_after.seconds if request.expires_after else None,
+        expires_at=None if lifetime is None else created + lifetime,
     )
     service.uploads.put(description.id, Upload(description, file.content))
     return msgspec.json.encode(description)
@@ -94,8 +98,8 @@ def _fields(form: dict[str, Part]) -> dict[str, Any]:
     for name, part in form.items():
         outer, _, inner = name.removesuffix("]").partition("[")
         text = part.content.decode(errors="replace")
-        if inner:
-            fields[outer] = {**fields.get(outer, {}), inner: text}
-        else:
+        if not inner:
             fields[name] = text
+        elif isinstance(group := fields.setdefault(outer, {}), dict):  # it may have been given as a text, too
+            group[inner] = text
     return fields

@@ -8,9 +8,9 @@ quoted, with the passage's mark behind it.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
-from .prompts import Prompt
+from .prompts import Item, Prompt
 from .ranking import Document, Ranking
 from .words import REQUEST, plain_sentences, words
 
@@ -34,7 +34,7 @@ _TITLE = re.compile(r"[^\n]{0,59}[^\n.,;:!?]\n(?=[A-Z0-9])")
 
 
 def answer_from_passages(prompt: Prompt) -> str | None:
-    """An answer from the passages in what tools gave back, in the user's message or in the instructions.
+    """An answer from passages in what tools gave back, in the user's message, in the instructions or just before it.
 
     None if there are none, or no question.
     """
@@ -45,11 +45,21 @@ def answer_from_passages(prompt: Prompt) -> str | None:
     question, rest = _take_question(asked[-_READ:])
     if question and (passages := _passages(rest)):
         return _answer(question, passages)
-    rules = (item.text for item in prompt.items if item.role in {"system", "developer"})
-    for text in (prompt.instructions or "", *rules):
+    for text in (prompt.instructions or "", *_background(prompt.items)):
         if asked and (passages := _passages(text)):
             return _answer(asked, passages)
     return None
+
+
+def _background(items: Sequence[Item]) -> Iterator[str]:
+    """The texts of rules, and of what else was said between the last answer and the user's last message."""
+    messages = [item for item in items if item.type == "message"]
+    last = max((place for place, message in enumerate(messages) if message.role == "user"), default=0)
+    answers = (place for place, message in enumerate(messages[:last]) if message.role == "assistant")
+    since = max(answers, default=-1)
+    for place, message in enumerate(messages):
+        if message.role in {"system", "developer"} or since < place < last:
+            yield message.text
 
 
 def _passages(text: str) -> list[tuple[str, str]]:
@@ -82,8 +92,7 @@ def _answer(question: str, passages: Iterable[tuple[str, str]]) -> str:
         for sentence in plain_sentences(_body(text)):
             marks.setdefault(sentence, number)  # passages overlap: the first that says it is named
     documents = [Document.of(sentence) for sentence in marks if len(sentence) <= _LONGEST]
-    ranking = Ranking(documents)
-    scores = [ranking.score(document, question) for document in documents]
+    scores = Ranking(documents).scores(question)
     best = max(scores, default=0)
     if not best:
         topic = " ".join(words(question)[:12])

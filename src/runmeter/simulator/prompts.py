@@ -22,9 +22,9 @@ to others, `invalid_value`, is quoted in hackers365/xiaozhi-esp32-server-golang#
 Temperature: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=2)]
 TopP: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
-_Key: TypeAlias = Annotated[str, msgspec.Meta(max_length=64)]
-_Value: TypeAlias = Annotated[str, msgspec.Meta(max_length=512)]
-Metadata: TypeAlias = Annotated[dict[_Key, _Value], msgspec.Meta(max_length=16)]
+MetadataKey: TypeAlias = Annotated[str, msgspec.Meta(max_length=64)]
+MetadataText: TypeAlias = Annotated[str, msgspec.Meta(max_length=512)]
+Metadata: TypeAlias = Annotated[dict[MetadataKey, MetadataText], msgspec.Meta(max_length=16)]
 """What a client notes on an object (source: openai 3.54.0, `types/conversations/conversation_create_params.py`)."""
 
 

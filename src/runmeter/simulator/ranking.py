@@ -1,7 +1,7 @@
 """Which texts fit a query: a search by words."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log
 from typing import Self
 
@@ -12,6 +12,8 @@ from .words import stems
 _SATURATION = 1.2
 _LENGTH_WEIGHT = 0.75
 """BM25's k1 and b, with their usual values."""
+_LONGEST_QUERY = 200
+"""Different stems of a query that are looked for."""
 
 
 class Document(msgspec.Struct, frozen=True, gc=False):
@@ -34,26 +36,27 @@ class Ranking:
     """Documents, and which stems are rare among them."""
 
     def __init__(self, documents: Sequence[Document]) -> None:
-        self._count = len(documents)
+        self._documents = documents
         self._containing = Counter(stem for document in documents for stem in document.stems)
         self._usual_length = sum(document.length for document in documents) / max(len(documents), 1)
 
-    def score(self, document: Document, query: str) -> float:
-        """How well one of them fits a query: 0 if they share no stem, at most 1.
+    def scores(self, query: str) -> list[float]:
+        """How well each of them fits a query: 0 if they share no stem, at most 1.
 
         It is BM25 (Robertson, Zaragoza: "The Probabilistic Relevance Framework", 2009), divided by the most that it
         could be for this query.
         """
-        asked = dict.fromkeys(stems(query))
-        most = sum(self._rarity(stem) for stem in asked)
-        if not most:
-            return 0.0
+        rarities = {stem: self._rarity(stem) for stem in list(dict.fromkeys(stems(query)))[:_LONGEST_QUERY]}
+        most = sum(rarities.values())
+        return [self._score(document, rarities) / most if most else 0.0 for document in self._documents]
+
+    def _score(self, document: Document, rarities: Mapping[str, float]) -> float:
         length = document.length / self._usual_length if self._usual_length else 1
         damping = _SATURATION * (1 - _LENGTH_WEIGHT + _LENGTH_WEIGHT * length)
-        found = ((self._rarity(stem), document.stems.get(stem, 0)) for stem in asked)
-        return sum(rarity * times / (times + damping) for rarity, times in found) / most
+        found = ((rarity, document.stems.get(stem, 0)) for stem, rarity in rarities.items())
+        return sum(rarity * times / (times + damping) for rarity, times in found)
 
     def _rarity(self, stem: str) -> float:
         """The inverse document frequency, never negative."""
         containing = self._containing[stem]
-        return log(1 + (self._count - containing + 0.5) / (containing + 0.5))
+        return log(1 + (len(self._documents) - containing + 0.5) / (containing + 0.5))

@@ -2,8 +2,6 @@
 
 import msgspec
 
-MOST = 1_000
-"""How many are kept; the oldest are forgotten."""
 LARGEST = 16_000_000
 """Bytes of one. The real service takes 512 MB, which nobody wants in the memory of a test."""
 

@@ -14,8 +14,6 @@ from .filters import Attribute, Filter
 from .ranking import Document, Ranking
 from .uploads import Upload
 
-MOST = 100
-"""How many vector stores are kept; the oldest are forgotten."""
 MOST_FILES = 10_000
 """In one vector store, as in the real service."""
 _DAY = 86_400
@@ -121,22 +119,22 @@ class VectorStore:
         self._ranking, self._last_active = None, now
         return file
 
-    def remove(self, file_id: str) -> bool:
-        """Whether there was such a file."""
-        self._ranking = None
-        return self._files.pop(file_id, None) is not None
+    def remove(self, file_id: str) -> None:
+        """Take a file out, if it is here."""
+        if self._files.pop(file_id, None) is not None:
+            self._ranking = None
 
     def search(self, queries: Sequence[str], wanted: Filter | None, now: int) -> list[Hit]:
         """The chunks of all files that pass a filter, the best first. One that fits any of the queries fits."""
         self._last_active = now
+        places = [(file, chunk) for file in self._files.values() for chunk in file.chunks]
         if self._ranking is None:
-            self._ranking = Ranking([chunk for file in self._files.values() for chunk in file.chunks])
-        ranking = self._ranking
+            self._ranking = Ranking([chunk for _, chunk in places])
+        scores = map(max, zip(*map(self._ranking.scores, queries), strict=True))
         hits = [
-            _hit(file, chunk, max(ranking.score(chunk, query) for query in queries))
-            for file in self._files.values()
+            _hit(file, chunk, score)
+            for (file, chunk), score in zip(places, scores, strict=True)
             if wanted is None or wanted.holds(file.description.attributes)
-            for chunk in file.chunks
         ]
         return sorted(hits, key=lambda hit: -hit.score)
 

@@ -12,15 +12,13 @@ from .chunks import ChunkSize
 from .errors import ApiError, convert, decode
 from .files import find_upload
 from .filters import Attribute, Filter
+from .prompts import Metadata, MetadataKey, MetadataText
 from .service import Answer, Call, Service
 from .vector_store import MOST_FILES, Expiry, IndexedFile, VectorStore
 
 USUAL_SIZE = ChunkSize(max_chunk_size_tokens=800, chunk_overlap_tokens=400)
 
-Key: TypeAlias = Annotated[str, msgspec.Meta(max_length=64)]
-Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=512)]
-Metadata: TypeAlias = Annotated[dict[Key, Text], msgspec.Meta(max_length=16)]
-Attributes: TypeAlias = Annotated[dict[Key, Text | bool | int | float], msgspec.Meta(max_length=16)]
+Attributes: TypeAlias = Annotated[dict[MetadataKey, MetadataText | bool | int | float], msgspec.Meta(max_length=16)]
 Query: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -111,13 +109,14 @@ def delete(service: Service, call: Call) -> Answer:
 
 def add_file(service: Service, call: Call) -> Answer:
     """POST /vector_stores/{id}/files."""
-    store = _find(service, call.id)
+    now = int(service.clock())
+    store = _find_active(service, call.id, now)
     request = decode(call.body, AddFile)
     upload = find_upload(service, request.file_id)
     if len(store.files) >= MOST_FILES:
         raise ApiError(400, f"A vector store has at most {MOST_FILES} files.", param="file_id")
     attributes: dict[str, Attribute] = dict(request.attributes or {})
-    file = store.add(upload, attributes, _size(request.chunking_strategy), int(service.clock()))
+    file = store.add(upload, attributes, _size(request.chunking_strategy), now)
     return msgspec.json.encode(file.description)
 
 
@@ -125,46 +124,42 @@ def list_files(service: Service, call: Call) -> Answer:
     """GET /vector_stores/{id}/files: the newest first, unless asked otherwise."""
     store = _find(service, call.id)
     request = convert(dict(call.query), ListFiles, "", strict=False)
-    files = [file.description for file in store.files.values() if request.filter in {None, file.description.status}]
+    files = [file.description for file in store.files.values()]
     if request.order == "desc":
         files.reverse()
-    places = {file.id: place for place, file in enumerate(files)}
-    first = places.get(request.after, -1) + 1 if request.after else 0
-    end = places.get(request.before, len(files)) if request.before else len(files)
-    # The page that ends just before `before`, or begins just after `after`.
-    if request.before and not request.after:
-        first = max(first, end - request.limit)
-    page = files[first : min(end, first + request.limit)]
+    first = files.index(_find_file(store, request.after).description) + 1 if request.after else 0
+    end = files.index(_find_file(store, request.before).description) if request.before else len(files)
+    between = [file for file in files[first:end] if request.filter in {None, file.status}]
+    backwards = request.before and not request.after  # the page that ends just before `before`
+    page = between[-request.limit :] if backwards else between[: request.limit]
     return msgspec.json.encode(
         {
             "object": "list",
             "data": page,
             "first_id": page[0].id if page else None,
             "last_id": page[-1].id if page else None,
-            "has_more": first + len(page) < end if not request.before or request.after else first > 0,
+            "has_more": len(between) > len(page),
         }
     )
 
 
 def retrieve_file(service: Service, call: Call) -> Answer:
     """GET /vector_stores/{id}/files/{file_id}."""
-    return msgspec.json.encode(_find_file(service, call).description)
+    return msgspec.json.encode(_find_file(_find(service, call.id), call.part_id).description)
 
 
 def delete_file(service: Service, call: Call) -> Answer:
     """DELETE /vector_stores/{id}/files/{file_id}. The file itself stays uploaded."""
-    _find_file(service, call)
-    _find(service, call.id).remove(call.part_id)
+    store = _find(service, call.id)
+    store.remove(_find_file(store, call.part_id).description.id)
     return msgspec.json.encode({"id": call.part_id, "object": "vector_store.file.deleted", "deleted": True})
 
 
 def search(service: Service, call: Call) -> Answer:
     """POST /vector_stores/{id}/search."""
-    store = _find(service, call.id)
-    request = decode(call.body, Search)
     now = int(service.clock())
-    if store.expired(now):
-        raise ApiError(400, f"Vector store {store.id} is expired.")
+    store = _find_active(service, call.id, now)
+    request = decode(call.body, Search)
     queries = [request.query] if isinstance(request.query, str) else request.query
     least = request.ranking_options.score_threshold if request.ranking_options else 0.0
     hits = [hit for hit in store.search(queries, request.filters, now) if hit.score >= least]
@@ -190,10 +185,17 @@ def _find(service: Service, store_id: str) -> VectorStore:
     return store
 
 
-def _find_file(service: Service, call: Call) -> IndexedFile:
+def _find_active(service: Service, store_id: str, now: int) -> VectorStore:
+    """A store that has not expired: one that has can be looked at, but not used."""
+    store = _find(service, store_id)
+    if store.expired(now):
+        raise ApiError(400, f"Vector store {store.id} is expired.")
+    return store
+
+
+def _find_file(store: VectorStore, file_id: str) -> IndexedFile:
     """A file in a store. Its absence is worded as in mkdev-me/terraform-provider-openai#35."""
-    file = _find(service, call.id).files.get(call.part_id)
+    file = store.files.get(file_id)
     if file is None:
-        message = f"No file found with id '{call.part_id}' in vector store '{call.id}'."
-        raise ApiError(404, message)
+        raise ApiError(404, f"No file found with id '{file_id}' in vector store '{store.id}'.")
     return file

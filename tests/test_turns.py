@@ -1,0 +1,112 @@
+"""Turns: one run at a time in a conversation."""
+
+import gc
+from functools import partial
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from runmeter.patterns import PatternError
+from runmeter.patterns.turns import turn, turns_known
+
+
+async def test_turns_come_one_after_the_other_in_order() -> None:
+    order: list[int] = []
+    inside = 0
+
+    async def take(number: int) -> None:
+        nonlocal inside
+        async with turn("c1", scope="s"):
+            inside += 1
+            assert inside == 1
+            order.append(number)
+            await anyio.wait_all_tasks_blocked()
+            inside -= 1
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(5):
+            tasks.start_soon(take, number)
+            await anyio.lowlevel.checkpoint()
+    assert order == [0, 1, 2, 3, 4]
+
+
+async def test_other_conversations_and_scopes_do_not_wait() -> None:
+    with anyio.fail_after(5):
+        async with turn("c1", scope="s"), turn("c2", scope="s"), turn("c1", scope="t"):
+            assert turns_known() == 3
+
+
+async def test_nothing_is_left_of_turns_that_are_over() -> None:
+    for number in range(100):
+        async with turn(f"c{number}", scope="s"):
+            pass
+    with pytest.raises(LookupError):
+        async with turn("failed", scope="s"):
+            raise LookupError
+    gc.collect()
+    assert turns_known() == 0
+
+
+async def test_a_turn_within_itself_is_refused() -> None:
+    async with turn("c1", scope="s"):
+        with pytest.raises(PatternError, match="cannot be part of another run of it"):
+            async with turn("c1", scope="s"):
+                pass
+    async with turn("c1", scope="s"):
+        pass
+
+
+async def test_a_task_that_outlives_its_turn_may_have_one_of_its_own() -> None:
+    over = anyio.Event()
+    had: list[str] = []
+
+    async def later() -> None:
+        await over.wait()
+        async with turn("c1", scope="s"):
+            had.append("c1")
+
+    async with anyio.create_task_group() as tasks:
+        async with turn("c1", scope="s"):
+            tasks.start_soon(later)
+        over.set()
+    assert had == ["c1"]
+
+
+async def test_who_stops_waiting_leaves_the_others_their_turn() -> None:
+    had: list[str] = []
+    impatient = anyio.CancelScope()
+    release = anyio.Event()
+
+    async def hold() -> None:
+        async with turn("c1", scope="s"):
+            await release.wait()
+
+    async def wait(name: str, scope: anyio.CancelScope) -> None:
+        with scope:
+            async with turn("c1", scope="s"):
+                had.append(name)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hold)
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(wait, "impatient", impatient)
+        tasks.start_soon(wait, "patient", anyio.CancelScope())
+        await anyio.wait_all_tasks_blocked()
+        impatient.cancel()
+        await anyio.wait_all_tasks_blocked()
+        release.set()
+    assert had == ["patient"]
+
+
+def test_each_event_loop_has_its_own() -> None:
+    async def inner() -> int:
+        async with turn("c1", scope="s"):
+            return turns_known()
+
+    async def outer(backend: str) -> int:
+        async with turn("c1", scope="s"):
+            return await anyio.to_thread.run_sync(partial(anyio.run, inner, backend=backend))
+
+    for mine, other in (("asyncio", "asyncio"), ("trio", "asyncio"), ("asyncio", "trio")):
+        assert anyio.run(outer, other, backend=mine) == 1
