@@ -101,7 +101,7 @@ class ThreadPattern(ResponsesPattern):
         Returns:
             How it went, and how many calls of earlier runs had to be answered first.
         """
-        # Without store, OpenAI adds nothing to the conversation (as measured: lightseekorg/smg#916, 2026-03).
+        # Without store, OpenAI adds nothing to the conversation (as reported: smg-project/smg#916, 2026-03).
         params = {**params, "conversation": thread_id, "store": True}
         turns = 0
 
