@@ -65,7 +65,8 @@ class Bus:
         self._holding = False  # some new run waits for admission
         self._tasks: TaskGroup | None = None
         self._bell: anyio.Event
-        self._progress: anyio.Event
+        self._progress: anyio.Event | None = None
+        """There while somebody waits for subscribers to take something."""
         self._loop: LoopThread
 
     # The subscribers' side
@@ -153,7 +154,7 @@ class Bus:
             if not self._holding:
                 self._holding = True
                 logger.info("new runs wait until these subscribers have caught up: %s", ", ".join(slow))
-            await self._progress.wait()
+            await self._any_progress()
         self._holding = False
 
     # Life
@@ -161,7 +162,6 @@ class Bus:
     async def __aenter__(self) -> Self:
         self._loop = LoopThread()
         self._bell = anyio.Event()
-        self._progress = anyio.Event()
         self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._dispatch, name="runmeter bus")
         for subscription in self._subscriptions:
@@ -198,7 +198,7 @@ class Bus:
 
     async def _delivered(self, lane: Lane) -> None:
         while any(subscription.pending for subscription in self._subscriptions if subscription.lane == lane):
-            await self._progress.wait()
+            await self._any_progress()
 
     def _start(self, subscription: Subscription) -> None:
         assert self._tasks is not None  # noqa: S101 - only called while running
@@ -227,8 +227,14 @@ class Bus:
 
     def _progressed(self) -> None:
         self._trim()
-        self._progress.set()
-        self._progress = anyio.Event()
+        if self._progress is not None:
+            self._progress.set()
+            self._progress = None
+
+    async def _any_progress(self) -> None:
+        if self._progress is None:
+            self._progress = anyio.Event()
+        await self._progress.wait()
 
     def _trim(self) -> None:
         """Free what every subscriber has been handed, and what a slow lossy one may not keep."""

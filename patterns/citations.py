@@ -7,10 +7,12 @@ import msgspec
 
 from .retrieval import Passage
 
-_NUMBERS = r"\d{1,3}(?:\s*[,;]\s*\d{1,3})*"
-_MARK = re.compile(rf"\[({_NUMBERS})\]")
-_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
-_LINE_MARK = re.compile(r"^([ \t]*)\[(?=\d{1,3}\])", re.MULTILINE)
+_CODE = r"```.*?(?:```|\Z)|`[^`\n]+`"
+_MARK = r"\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]"
+_CODE_OR_MARK = re.compile(f"{_CODE}|{_MARK}", re.DOTALL)
+"""Its group is a mark's numbers; code has none."""
+_LINE_MARK = re.compile(r"(^|[\r\v\f\x1c-\x1e\x85\u2028\u2029])([ \t]*)\[(?=\d{1,3}\])", re.MULTILINE)
+"""Whatever a reader may take for the end of a line, not only what `^` does."""
 
 
 class Citation(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,13 +43,10 @@ def find_citations(answer: str, passages: Sequence[Passage]) -> tuple[tuple[Cita
     Returns:
         The citations in order; and the numbers that no passage has, each once.
     """
-    code = [found.span() for found in _CODE.finditer(answer)]
     citations: list[Citation] = []
     unsupported: dict[int, None] = {}
-    for mark in _MARK.finditer(answer):
-        if any(start <= mark.start() < end for start, end in code):
-            continue
-        for number in map(int, re.findall(r"\d+", mark[1])):
+    for mark in _CODE_OR_MARK.finditer(answer):
+        for number in map(int, re.findall(r"\d+", mark[1] or "")):
             if 1 <= number <= len(passages):
                 passage = passages[number - 1]
                 citations.append(Citation(number=number, start=mark.start(), end=mark.end(), passage=passage))
@@ -57,6 +56,6 @@ def find_citations(answer: str, passages: Sequence[Passage]) -> tuple[tuple[Cita
 
 
 def _written(passage: Passage) -> str:
-    text = _LINE_MARK.sub(r"\1\\[", passage.text)
+    text = _LINE_MARK.sub(r"\1\2\\[", passage.text)
     source = " ".join(passage.source.split())
     return f"({source}) {text}" if source else text

@@ -16,7 +16,7 @@ import anyio.to_thread
 import msgspec
 from msgspec import Meta
 
-from runmeter.engine import Tokenizer
+from runmeter.engine import ConfigurationError, Tokenizer
 
 from .config import Checked
 from .errors import IngestionError
@@ -40,11 +40,21 @@ _BREAKS = (_PARAGRAPH_END, _SENTENCE_END, _BLANK)
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """A text that passages are taken from."""
+    """A text that passages are taken from. A lone surrogate in it, which cannot be sent, becomes a question mark.
+
+    Raises:
+        ConfigurationError: a field is no string.
+    """
 
     source: str
     """What it is called in citations: a file's path or a URL. No two documents have the same."""
     text: str
+
+    def __post_init__(self) -> None:
+        for name, value in (("source", self.source), ("text", self.text)):
+            if not isinstance(value, str):
+                raise ConfigurationError(f"Document.{name}: expected a string, got {type(value).__name__}")
+            msgspec.structs.force_setattr(self, name, valid_text(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +79,7 @@ async def read_files(paths: Paths, patterns: Sequence[str] = TEXT_FILES) -> list
         patterns: Which files of the folders are read.
 
     Raises:
+        ConfigurationError: a path is none.
         IngestionError: there is no such file or folder, a folder has no such file, or a file is no text in UTF-8.
     """
     files = await anyio.to_thread.run_sync(find_files, path_list(paths), patterns, abandon_on_cancel=True)
@@ -76,27 +87,47 @@ async def read_files(paths: Paths, patterns: Sequence[str] = TEXT_FILES) -> list
 
 
 def path_list(paths: Paths) -> list[Path]:
-    """Several paths, where there may be only one."""
-    return [Path(paths)] if isinstance(paths, str | os.PathLike) else list(map(Path, paths))
+    """Several paths, where there may be only one.
+
+    Raises:
+        ConfigurationError: one is none, or an empty string: that would be the current folder with all that is in it.
+    """
+    try:
+        several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        if "" in several:
+            raise ConfigurationError("a path of a file or folder is an empty string: '.' is the current folder")
+        return list(map(Path, several))
+    except TypeError as error:
+        raise ConfigurationError(f"expected paths of files and folders: {error}") from error
+
+
+def document_list(documents: Iterable[Document]) -> list[Document]:
+    """Documents, checked to be such.
+
+    Raises:
+        ConfigurationError: they are none.
+    """
+    several = list(documents) if isinstance(documents, Iterable) else [documents]
+    for each in several:
+        if not isinstance(each, Document):
+            raise ConfigurationError(f"expected Documents, got {type(each).__name__}: files are added by add_files")
+    return several
 
 
 def find_files(paths: Paths, patterns: Sequence[str] = TEXT_FILES) -> list[Path]:
     """The files that `read_files` reads, each once; those of a folder in the order of their paths.
 
     Raises:
+        ConfigurationError: a path is none.
         IngestionError: there is no such file or folder, or a folder has no such file.
     """
+    several = (patterns,) if isinstance(patterns, str) else patterns  # one letter each would be all files
     found: dict[Path, None] = {}
     for path in path_list(paths):
-        if path.is_dir():
-            inside = sorted({file for pattern in patterns for file in path.rglob(pattern) if _is_open(file, path)})
-            if not inside:
-                raise IngestionError(f"there are no {', '.join(patterns)} files in {str(path)!r}")
-            found |= dict.fromkeys(inside)
-        elif path.is_file():
-            found[path] = None
-        else:
-            raise IngestionError(f"there is no file or folder {str(path)!r}")
+        try:
+            found |= dict.fromkeys(_files_at(path, several))
+        except (OSError, NotImplementedError) as error:  # the latter is what pathlib says of an absolute pattern
+            raise IngestionError(f"cannot look for {', '.join(several)} files in {str(path)!r}: {error}") from error
     return list(found)
 
 
@@ -108,7 +139,7 @@ def split(document: Document, chunking: Chunking, model: str) -> list[Passage]:
         chunking: How large passages are.
         model: Whose tokens are counted.
     """
-    text = valid_text(document.text)
+    text = document.text
     places = _places(text, Tokenizer(model))
     overlap = int(chunking.tokens * chunking.overlap)
     passages: list[Passage] = []
@@ -129,6 +160,17 @@ def split(document: Document, chunking: Chunking, model: str) -> list[Passage]:
         start = _best_start(text, places[first], end)
 
 
+def _files_at(path: Path, patterns: Sequence[str]) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise IngestionError(f"there is no file or folder {str(path)!r}")
+    inside = {file for pattern in patterns for file in path.rglob(pattern) if _is_open(file, path)}
+    if not inside:
+        raise IngestionError(f"there are no {', '.join(patterns)} files in {str(path)!r}")
+    return sorted(inside)
+
+
 def _is_open(file: Path, folder: Path) -> bool:
     """Whether it is a file, and neither hidden nor in a hidden folder below the one that was named."""
     return file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
@@ -139,7 +181,7 @@ def _read(file: Path) -> Document:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise IngestionError(f"cannot read {str(file)!r} as text in UTF-8: {error}") from error
-    return Document(source=valid_text(file.as_posix()), text=text)
+    return Document(source=file.as_posix(), text=text)
 
 
 def _places(text: str, tokenizer: Tokenizer) -> list[int]:

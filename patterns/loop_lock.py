@@ -1,6 +1,7 @@
 """A lock for what may be used in several event loops, one after the other or in threads of their own."""
 
 from types import TracebackType
+from weakref import WeakKeyDictionary
 
 import anyio
 from anyio.lowlevel import RunVar
@@ -9,17 +10,21 @@ from anyio.lowlevel import RunVar
 class LoopLock:
     """Lets one task at a time of each event loop in. An `anyio.Lock` would belong to the loop that took it first."""
 
-    def __init__(self) -> None:
-        self._locks: RunVar[anyio.Lock] = RunVar("runmeter_lock")
-
     async def __aenter__(self) -> None:
-        lock = self._locks.get(None)
-        if lock is None:
-            lock = anyio.Lock()
-            self._locks.set(lock)
-        await lock.acquire()
+        await self._of_this_loop().acquire()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._locks.get().release()
+        self._of_this_loop().release()
+
+    def _of_this_loop(self) -> anyio.Lock:
+        locks = _locks.get(None)
+        if locks is None:
+            locks = WeakKeyDictionary()
+            _locks.set(locks)
+        return locks.setdefault(self, anyio.Lock())
+
+
+# Of an event loop; a lock goes with its `LoopLock`, which a variable of that one's own in a loop that stays would not.
+_locks: RunVar[WeakKeyDictionary[LoopLock, anyio.Lock]] = RunVar("runmeter_locks")

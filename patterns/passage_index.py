@@ -1,10 +1,13 @@
 """An index of passages by their vectors, searched whole: exact, and fast enough for some hundred thousand passages."""
 
 import os
+import threading
+import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from zipfile import BadZipFile
 
 import msgspec
 
@@ -32,7 +35,7 @@ class PassageIndex:
     """What made the vectors."""
     passages: Sequence[Passage] = ()
     rows: Mapping[str, int] = field(default_factory=dict)
-    """Where each text's vector is. Passages with the same text have the same."""
+    """Where each text's vector is. Passages with the same text have the same, and so the same score to the last digit."""
     vectors: "Vectors | None" = None
     """One a row, each of length 1; None as long as there are no passages."""
 
@@ -52,12 +55,11 @@ class PassageIndex:
         import numpy as np
 
         kept = [*(passage for passage in self.passages if passage.source not in sources), *passages]
-        texts = list(dict.fromkeys(passage.text for passage in kept))
-        if not texts:
+        rows = _rows(kept)
+        if not rows:
             return type(self)(self.model)
-        rows = {text: row for row, text in enumerate(texts)}
         try:
-            stacked = np.stack([self._vector(text, vectors) for text in texts])
+            stacked = np.stack([self._vector(text, vectors) for text in rows])
         except ValueError as error:
             raise ConfigurationError("vectors of different lengths cannot be in one index") from error
         return type(self)(self.model, kept, rows, stacked)
@@ -100,7 +102,7 @@ class PassageIndex:
 
         described = msgspec.json.encode({"model": self.model, "passages": self.passages})
         vectors = np.empty((0, 0), np.float32) if self.vectors is None else self.vectors
-        unfinished = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
+        unfinished = Path(f"{os.fspath(path)}.{os.getpid()}-{threading.get_ident()}.tmp")
         try:
             with unfinished.open("wb") as file:
                 np.savez(file, described=np.frombuffer(described, np.uint8), vectors=vectors)
@@ -126,11 +128,14 @@ class PassageIndex:
             with np.load(path, allow_pickle=False) as file:
                 described, vectors = file["described"].tobytes(), file["vectors"]
             saved = msgspec.json.decode(described, type=_Saved)
-        except (ValueError, KeyError, EOFError, msgspec.DecodeError) as error:
+            rows = _rows(saved.passages)
+            if len(vectors) != len(rows):
+                raise ValueError("there is not one vector for each text")
+        # A TypeError is what a file with one array alone gives, the others what is no archive, or not all of one.
+        except (TypeError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
             raise ConfigurationError(f"{os.fspath(path)!r} holds no index of passages") from error
         if saved.model != model:
             raise ConfigurationError(f"{os.fspath(path)!r} is an index made with {saved.model!r}, not {model!r}")
-        rows = {text: row for row, text in enumerate(dict.fromkeys(passage.text for passage in saved.passages))}
         return cls(model, saved.passages, rows, vectors if rows else None)
 
     def _vector(self, text: str, vectors: Mapping[str, Sequence[float]]) -> Any:
@@ -141,6 +146,10 @@ class PassageIndex:
 class _Saved(msgspec.Struct):
     model: str
     passages: _Passages
+
+
+def _rows(passages: Sequence[Passage]) -> dict[str, int]:
+    return {text: row for row, text in enumerate(dict.fromkeys(passage.text for passage in passages))}
 
 
 def _unit(vector: Sequence[float]) -> "NDArray[np.float32]":

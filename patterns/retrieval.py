@@ -2,8 +2,9 @@
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol, TypeAlias
 
 import anyio.to_thread
@@ -78,10 +79,14 @@ async def search(retriever: Retriever, query: str, limit: int, min_score: float 
         min_score: Passages with a lower score are left out; those without a score are not.
 
     Raises:
+        ConfigurationError: what the retriever gave is no passages.
         Exception: whatever the retriever raises.
     """
-    with current_execution().retrieval(retriever.name, requested=limit) as call:
-        found = list(map(_sendable, await retriever.retrieve(query, limit)))[:limit]
+    with current_execution().retrieval(str(retriever.name), requested=limit) as call:
+        answer: Any = retriever.retrieve(query, limit)
+        if not inspect.isawaitable(answer):
+            raise ConfigurationError(f"{type(retriever).__name__}.retrieve is not async")
+        found = _passages_of(await answer, limit)
         passages = tuple(each for each in found if min_score is None or each.score is None or each.score >= min_score)
         scores = [passage.score for passage in passages if passage.score is not None]
         call.record(len(passages), max(scores, default=None))
@@ -95,9 +100,7 @@ class _FunctionRetriever:
 
     async def retrieve(self, query: str, limit: int) -> Sequence[Passage]:
         """What the function finds, as passages."""
-        found = await self.search(query)
-        several = [found] if isinstance(found, str | Mapping | Passage) else list(found)
-        return [_as_passage(each) for each in several[:limit]]
+        return _passages_of(await self.search(query), limit)
 
 
 def _name_of(retriever: Any) -> str:
@@ -111,10 +114,16 @@ def _search_with(function: Callable[[str], Any]) -> Callable[[str], Awaitable[An
         if is_async:
             return await function(query)
         # In a tuple: what the thread returns may be awaitable, and trio would take that for a mistake.
-        (found,) = await anyio.to_thread.run_sync(lambda: (function(query),), abandon_on_cancel=True)
+        (found,) = await anyio.to_thread.run_sync(lambda: (_call(function, query),), abandon_on_cancel=True)
         return await found if inspect.isawaitable(found) else found
 
     return find
+
+
+def _call(function: Callable[[str], Any], query: str) -> Any:
+    """Call it, and have all that it finds found: a generator does its work only when it is asked for things."""
+    found = function(query)
+    return list(found) if inspect.isgenerator(found) else found
 
 
 def _langchain_search(retriever: Any) -> Callable[[str], Awaitable[Any]]:
@@ -124,6 +133,18 @@ def _langchain_search(retriever: Any) -> Callable[[str], Awaitable[Any]]:
         return _search_with(functools.partial(retriever.invoke))
     find: Callable[[str], Awaitable[Any]] = retriever.ainvoke
     return find
+
+
+def _passages_of(found: Any, limit: int) -> list[Passage]:
+    """The first passages of what was found: several things, one, or None for nothing.
+
+    Raises:
+        ConfigurationError: something is no passage.
+    """
+    if found is None:
+        return []
+    several = [found] if isinstance(found, str | Mapping | Passage) or not isinstance(found, Iterable) else found
+    return [_sendable(_as_passage(each)) for each in islice(several, limit)]
 
 
 def _as_passage(found: Any) -> Passage:
@@ -148,7 +169,17 @@ def _as_passage(found: Any) -> Passage:
 
 
 def _sendable(passage: Passage) -> Passage:
-    text, source = valid_text(passage.text), valid_text(passage.source)
-    if (text, source) == (passage.text, passage.source):
-        return passage
-    return msgspec.structs.replace(passage, text=text, source=source)
+    """A passage that every codec takes.
+
+    Raises:
+        ConfigurationError: its text or source is no string, or its score no number.
+    """
+    try:
+        score = None if passage.score is None else float(passage.score)  # local indexes answer in numpy's numbers
+        return msgspec.structs.replace(
+            passage, text=valid_text(passage.text), source=valid_text(passage.source), score=score
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            "a retriever's passage has a text or source that is no string, or a score that is no number"
+        ) from error

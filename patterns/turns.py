@@ -4,23 +4,20 @@ from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TypeAlias
+from threading import Lock
 from weakref import WeakValueDictionary
 
-import anyio
-from anyio.lowlevel import RunVar
-
 from .errors import PatternError
+from .loop_lock import LoopLock
 
-_Locks: TypeAlias = WeakValueDictionary[tuple[Hashable, str], anyio.Lock]
-
-# A lock belongs to an event loop, so each loop has its own; and lives as long as a run holds it or waits for it.
-_locks: RunVar[_Locks] = RunVar("runmeter_turns")
+# A lock lives as long as a run holds it or waits for it. Event loops in threads of their own look here too.
+_locks: WeakValueDictionary[tuple[Hashable, str], LoopLock] = WeakValueDictionary()
+_looking = Lock()
 
 
 @dataclass(eq=False)
 class _Turn:
-    lock: anyio.Lock
+    lock: LoopLock
     over: bool = False
     """A task that was started in a turn may outlive it, and still find it in its context."""
 
@@ -40,13 +37,11 @@ async def turn(conversation: str, *, scope: Hashable) -> AsyncIterator[None]:
         scope: What its id is unique in: a server's address, a store.
 
     Raises:
-        PatternError: it is part of a run of the same conversation, and would wait for itself.
+        PatternError: it is part of a run of the same conversation, and would wait for itself or, in an event loop of
+            its own, say things in the middle of it.
     """
-    locks = _locks.get(None)
-    if locks is None:
-        locks = WeakValueDictionary()
-        _locks.set(locks)
-    lock = locks.setdefault((scope, conversation), anyio.Lock())
+    with _looking:
+        lock = _locks.setdefault((scope, conversation), LoopLock())
     outer = _held.get()
     if any(each.lock is lock and not each.over for each in outer):
         raise PatternError(f"a run of conversation {conversation!r} cannot be part of another run of it")
@@ -58,9 +53,3 @@ async def turn(conversation: str, *, scope: Hashable) -> AsyncIterator[None]:
         finally:
             mine.over = True
             _held.reset(token)
-
-
-def turns_known() -> int:
-    """How many conversations of this event loop have a run under way or waiting."""
-    locks = _locks.get(None)
-    return 0 if locks is None else len(locks)

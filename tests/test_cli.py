@@ -12,6 +12,7 @@ import pytest
 from openai import OpenAI
 
 import runmeter
+from runmeter.patterns import PatternType
 
 QUIET = {"OTEL_SDK_DISABLED": "", "OPENAI_API_KEY": "", "OPENAI_BASE_URL": ""}
 
@@ -34,7 +35,7 @@ def test_help_teaches(arguments: list[str]) -> None:
     assert "runmeter demo --live" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "simulator", "patterns"])
+@pytest.mark.parametrize("command", ["demo", "run", "simulator", "patterns"])
 def test_every_command_has_help(command: str) -> None:
     done = run(command, "--help")
     assert done.returncode == 0
@@ -82,10 +83,10 @@ def test_an_empty_folder_gets_one_line_and_exit_code_2(tmp_path: Path) -> None:
 
 def test_demo_over_a_folder(tmp_path: Path) -> None:
     (tmp_path / "bees.txt").write_text("Bees make honey. " * 300)
-    done = run("demo", str(tmp_path), "--runs", "6", "--concurrency", "3")
+    done = run("demo", str(tmp_path), "--runs", "24", "--concurrency", "3")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"openai_function_calling\s+3\s+0", done.stdout)
-    assert re.search(r"augmented_llm\s+3\s+0", done.stdout)
+    for pattern in PatternType:
+        assert re.search(rf"{pattern}\s+2\s+0", done.stdout)
     assert "tool find_passages" in done.stdout
     assert done.stdout.count("✓") == 3
     assert "✗" not in done.stdout

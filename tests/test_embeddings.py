@@ -1,11 +1,15 @@
 """Metered embedding requests and the retriever on them, over the real client and a server on this machine."""
 
+import contextlib
+import io
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
+import numpy as np
 import openai
 import pytest
 from hypothesis import given
@@ -19,6 +23,7 @@ from runmeter.patterns.errors import IngestionError
 from runmeter.patterns.ingestion import Chunking, Document
 from runmeter.patterns.openai.embeddings import EmbeddingRetriever, MeteredEmbeddings, batches
 from runmeter.patterns.openai.requests import Requests
+from runmeter.patterns.passage_index import PassageIndex
 from runmeter.patterns.retrieval import search
 from runmeter.simulator import Fault, Simulator
 
@@ -376,12 +381,62 @@ async def test_an_index_is_kept_in_a_file(scene: Scene, tmp_path: Path) -> None:
         await scene.retriever(model="text-embedding-3-large").load(tmp_path / "index.npz")
     with pytest.raises(FileNotFoundError):
         await again.load(tmp_path / "nowhere.npz")
-    (tmp_path / "index.npz").write_bytes(b"PK something else")
-    with pytest.raises(ConfigurationError, match="holds no index"):
-        await again.load(tmp_path / "index.npz")
+    whole = (tmp_path / "index.npz").read_bytes()
+    one_array = io.BytesIO()
+    np.save(one_array, np.zeros(3))
+    for wrong in (b"", b"PK something else", whole[: len(whole) // 2], one_array.getvalue()):
+        (tmp_path / "index.npz").write_bytes(wrong)
+        with pytest.raises(ConfigurationError, match="holds no index"):
+            await again.load(tmp_path / "index.npz")
     await scene.retriever().save(tmp_path / "empty.npz")
     await again.load(tmp_path / "empty.npz")
     assert await again.retrieve("Bees?", 1) == []
+
+
+async def test_saving_twice_at_once_leaves_one_whole_file(scene: Scene, tmp_path: Path) -> None:
+    retriever = scene.retriever()
+    await retriever.add([BEES, SEA])
+    async with anyio.create_task_group() as tasks:
+        for _ in range(8):
+            tasks.start_soon(retriever.save, tmp_path / "index.npz")
+    assert os.listdir(tmp_path) == ["index.npz"]
+    await retriever.load(tmp_path / "index.npz")
+    assert len(retriever.passages) == 2
+
+
+async def test_sources_that_cannot_be_written_are_kept_in_a_file_all_the_same(scene: Scene, tmp_path: Path) -> None:
+    retriever = scene.retriever()
+    await retriever.add([Document(source="\ud800.md", text=BEES.text)])
+    await retriever.save(tmp_path / "index.npz")
+    assert [passage.source for passage in retriever.passages] == ["?.md"]
+    await retriever.add([Document(source="\ud800.md", text=SEA.text)])
+    assert [passage.text for passage in retriever.passages] == [SEA.text], "and replace themselves"
+
+
+async def test_what_two_event_loops_add_at_once_is_all_there(scene: Scene) -> None:
+    retriever = scene.retriever()
+    replaced = PassageIndex.replaced
+    both = threading.Barrier(2)
+
+    async def add(document: Document) -> None:
+        def meet(done: int, total: int) -> None:
+            both.wait(20)
+
+        await retriever.add([document], progress=meet)
+        await retriever._requests.clients.aclose()
+
+    def slowly(*args: Any) -> PassageIndex:
+        made = replaced(*args)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.5)  # for the other, which must not be here yet
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PassageIndex, "replaced", slowly)
+        async with anyio.create_task_group() as tasks:
+            for document in (BEES, SEA):
+                tasks.start_soon(anyio.to_thread.run_sync, anyio.run, add, document)
+    assert {passage.source for passage in retriever.passages} == {"bees.md", "sea.md"}
 
 
 def test_one_retriever_serves_many_event_loops() -> None:

@@ -94,6 +94,31 @@ async def test_folders_are_read_in_order_and_hidden_files_left_alone(tmp_path: P
     assert find_files([tmp_path], ["*.html"]) == [tmp_path / "d.html"]
 
 
+async def test_one_kind_of_files_is_as_good_as_several(tmp_path: Path) -> None:
+    for name in ("notes.md", "secret.key"):
+        (tmp_path / name).write_text(name)
+    assert find_files(tmp_path, "*.md") == [tmp_path / "notes.md"]
+
+
+@pytest.mark.parametrize("paths", [5, None, [5], [b"a"], "", ["docs", ""]])
+def test_what_is_no_path_is_refused(paths: Any) -> None:
+    with pytest.raises(ConfigurationError, match="paths? of"):
+        find_files(paths)
+
+
+@pytest.mark.parametrize(("path", "pattern"), [("x" * 5_000, "*"), (".", "/etc/*")])
+def test_what_no_file_system_takes_is_an_error_of_ingestion(path: str, pattern: str) -> None:
+    with pytest.raises(IngestionError, match="cannot look for"):
+        find_files(path, [pattern])
+
+
+def test_a_document_is_of_text_that_can_be_sent() -> None:
+    document = Document(source="a\ud800.md", text="b\udfff")
+    assert (document.source, document.text) == ("a?.md", "b?")
+    with pytest.raises(ConfigurationError, match=r"Document\.source: expected a string, got PosixPath"):
+        Document(source=Path("a.md"), text="")  # type: ignore[arg-type] # a mistake
+
+
 async def test_a_mark_of_the_encoding_and_ends_of_lines_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("\ufeffGröße\r\nzwei".encode())
     [document] = await read_files(tmp_path)  # one path is as good as several

@@ -261,6 +261,18 @@ async def test_a_query_is_rewritten_after_earlier_turns(scene: Scene) -> None:
     assert run.reported == scene.simulator.statistics().total
 
 
+async def test_half_a_query_is_not_searched_for(scene: Scene) -> None:
+    talk = [
+        {"role": "user", "content": "How long does a parcel to Lyon take?"},
+        {"role": "assistant", "content": "Two days [1]."},
+        {"role": "user", "content": "And to Oslo?"},
+    ]
+    async with scene.pattern(rewrite_query=True) as pattern:
+        scene.simulator.inject(Fault("incomplete"))
+        result = await pattern.execute(talk)
+    assert (result.query, result.turns) == ("And to Oslo?", 2)
+
+
 async def test_tools_can_be_used_beside_the_passages(scene: Scene) -> None:
     def tide_tables(harbour: str) -> str:
         """Look up the tide of the sea."""
@@ -376,6 +388,8 @@ def test_configs_are_checked_and_may_be_plain_data(tmp_path: Path) -> None:
     assert config.chunking == Chunking(tokens=100)
     with pytest.raises(ConfigurationError, match=r"OpenAIRAGConfig\.sources"):
         OpenAIRAGConfig(sources="docs")  # type: ignore[arg-type] # a mistake
+    with pytest.raises(ConfigurationError, match=r"OpenAIRAGConfig\.sources"):
+        OpenAIRAGConfig(sources=("",))  # it would be the current folder
     with pytest.raises(ConfigurationError, match="only one of them"):
         OpenAIRAGConfig(sources=("docs",), vector_store_id="vs_1")
     with pytest.raises(ConfigurationError, match="passages"):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from runmeter.simulator import Simulator
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+MODULE = re.compile(r"# (\w+\.py)\n")
+"""How a block begins that is a module which settings refer to."""
 
 
 def blocks(wanted: str) -> list[Any]:
@@ -30,7 +33,8 @@ def blocks(wanted: str) -> list[Any]:
 def test_all_blocks_are_of_a_kind_that_is_run_or_shown_by_one() -> None:
     for path in DOCUMENTS:
         for language, _ in BLOCK.findall(path.read_text()):
-            assert language in {"python", "sh", "text"}, f"{path.name}: a block of {language!r} is run by no test"
+            known = {"python", "sh", "text", "toml"}
+            assert language in known, f"{path.name}: a block of {language!r} is run by no test"
 
 
 @pytest.mark.parametrize("code", blocks("python"))
@@ -74,3 +78,28 @@ def test_commands_run_as_they_stand(code: str) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
+
+
+def modules() -> dict[str, str]:
+    """The modules that the documents show, by their file's name."""
+    codes = [code for path in DOCUMENTS for _, code in BLOCK.findall(path.read_text())]
+    return {found[1]: code for code in codes if (found := MODULE.match(code))}
+
+
+@pytest.mark.parametrize("settings", blocks("toml"))
+def test_settings_do_what_their_first_line_says(settings: str, tmp_path: Path) -> None:
+    """It is the command they are for: here it asks the simulator, beside the modules that the documents show."""
+    for name, code in modules().items():
+        (tmp_path / name).write_text(code)
+    command, *arguments = shlex.split(settings.splitlines()[0].removeprefix("#"))
+    (tmp_path / arguments[arguments.index("--config") + 1]).write_text(settings)
+    done = subprocess.run(  # noqa: S603 - our own documents
+        [Path(sys.executable).with_name(command), *arguments, "--simulated"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip(), "they lead to an answer"

@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import msgspec
+import numpy as np
 import pytest
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
@@ -165,6 +166,7 @@ class Finds:
 
 async def test_what_it_finds_may_come_one_by_one() -> None:
     def generate(query: str) -> Iterator[str]:
+        assert threading.current_thread() is not threading.main_thread()
         yield from (query, "two")
 
     assert await found_by(generate) == (Passage(text="tree?"), Passage(text="two"))
@@ -184,10 +186,15 @@ async def test_what_it_finds_may_come_one_by_one() -> None:
         ({"text": "one"}, (Passage(text="one"),)),
         (PINE, (PINE,)),
         ([], ()),
+        (None, ()),
+        ([Passage(text="one", score=np.float32(0.5))], (Passage(text="one", score=0.5),)),
     ],
 )
 async def test_what_a_function_finds_becomes_passages(found: Any, passages: tuple[Passage, ...]) -> None:
     assert await found_by(Finds(found)) == passages
+    if not isinstance(found, str | dict | Passage):
+        assert await found_by(Shelf(*(found or ()))) == passages, "in a retriever of one's own just as well"
+    assert msgspec.json.encode(await found_by(Finds(found)))
 
 
 @pytest.mark.parametrize(
@@ -196,6 +203,9 @@ async def test_what_a_function_finds_becomes_passages(found: Any, passages: tupl
         ([3], "a retriever gave a 'int': give passages, strings, dicts or documents"),
         ([{"content": "one"}], "a retriever's dict is no passage: .*`text`"),
         ([{"text": "one", "score": "high"}], r"a retriever's dict is no passage: .*\$\.score"),
+        (3, "a retriever gave a 'int'"),
+        ([Passage(text=None)], "text or source that is no string"),  # type: ignore[arg-type] # a mistake
+        ([Passage(text="a", score="high")], "a score that is no number"),  # type: ignore[arg-type] # a mistake
     ],
 )
 async def test_what_is_no_passage_is_named(found: Any, complaint: str) -> None:
@@ -244,6 +254,17 @@ async def test_so_is_one_of_langchains() -> None:
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # which LangChain's own async code needs
 async def test_an_async_one_of_langchains_runs_in_the_loop() -> None:
     assert await found_by(AsyncRetriever()) == (Passage(text="About tree?", source="async"),)
+
+
+async def test_a_retriever_that_is_not_async_is_named() -> None:
+    class SyncShelf:
+        name = "shelf"
+
+        def retrieve(self, query: str, limit: int) -> Sequence[Passage]:
+            return []
+
+    with pytest.raises(ConfigurationError, match=r"SyncShelf\.retrieve is not async"):
+        await found_by(SyncShelf())
 
 
 def test_a_retriever_stays_what_it_is() -> None:

@@ -1,14 +1,16 @@
 """Turns: one run at a time in a conversation."""
 
 import gc
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from runmeter.patterns import PatternError
-from runmeter.patterns.turns import turn, turns_known
+from runmeter.patterns import PatternError, turns
+from runmeter.patterns.loop_lock import LoopLock
+from runmeter.patterns.turns import turn
 
 
 async def test_turns_come_one_after_the_other_in_order() -> None:
@@ -34,7 +36,7 @@ async def test_turns_come_one_after_the_other_in_order() -> None:
 async def test_other_conversations_and_scopes_do_not_wait() -> None:
     with anyio.fail_after(5):
         async with turn("c1", scope="s"), turn("c2", scope="s"), turn("c1", scope="t"):
-            assert turns_known() == 3
+            assert len(turns._locks) == 3
 
 
 async def test_nothing_is_left_of_turns_that_are_over() -> None:
@@ -45,7 +47,7 @@ async def test_nothing_is_left_of_turns_that_are_over() -> None:
         async with turn("failed", scope="s"):
             raise LookupError
     gc.collect()
-    assert turns_known() == 0
+    assert len(turns._locks) == 0
 
 
 async def test_a_turn_within_itself_is_refused() -> None:
@@ -99,14 +101,49 @@ async def test_who_stops_waiting_leaves_the_others_their_turn() -> None:
     assert had == ["patient"]
 
 
-def test_each_event_loop_has_its_own() -> None:
-    async def inner() -> int:
-        async with turn("c1", scope="s"):
-            return turns_known()
+BACKENDS = (("asyncio", "asyncio"), ("trio", "asyncio"), ("asyncio", "trio"))
 
-    async def outer(backend: str) -> int:
-        async with turn("c1", scope="s"):
-            return await anyio.to_thread.run_sync(partial(anyio.run, inner, backend=backend))
 
-    for mine, other in (("asyncio", "asyncio"), ("trio", "asyncio"), ("asyncio", "trio")):
-        assert anyio.run(outer, other, backend=mine) == 1
+@pytest.mark.parametrize(("mine", "other"), BACKENDS)
+def test_other_event_loops_do_not_wait(mine: str, other: str) -> None:
+    async def inner() -> str:
+        with anyio.fail_after(5):
+            async with turn("c1", scope="s"):
+                return "had it"
+
+    async def outer() -> str:
+        async with turn("c1", scope="s"):
+            with ThreadPoolExecutor(1) as threads:  # which know nothing of this turn
+                return threads.submit(partial(anyio.run, inner, backend=other)).result()
+
+    assert anyio.run(outer, backend=mine) == "had it"
+
+
+@pytest.mark.parametrize(("mine", "other"), BACKENDS)
+def test_a_turn_within_itself_is_refused_in_another_event_loop_too(mine: str, other: str) -> None:
+    async def inner() -> None:
+        async with turn("c1", scope="s"):
+            pass
+
+    async def outer() -> None:
+        async with turn("c1", scope="s"):
+            with pytest.raises(PatternError, match="cannot be part of another run of it"):
+                await anyio.to_thread.run_sync(partial(anyio.run, inner, backend=other))
+
+    anyio.run(outer, backend=mine)
+
+
+async def test_an_event_loop_keeps_no_locks_of_what_is_gone() -> None:
+    kept = LoopLock()
+    async with kept:
+        pass
+    before = _locks_alive()
+    for _ in range(50):
+        async with LoopLock():
+            pass
+    gc.collect()
+    assert _locks_alive() <= before
+
+
+def _locks_alive() -> int:
+    return sum(isinstance(each, anyio.Lock) for each in gc.get_objects())

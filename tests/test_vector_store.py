@@ -1,5 +1,6 @@
 """The retriever on OpenAI's vector stores, over the real client and a server on this machine."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,31 @@ async def test_indexing_is_not_waited_for_for_ever(scene: Scene) -> None:
     assert scene.count("DELETE /files/{id}") == 1, "what was uploaded is deleted all the same"
 
 
+async def test_the_time_to_wait_is_for_all_together(scene: Scene) -> None:
+    retriever = scene.retriever(poll_interval=1, indexing_timeout=3)
+    await stays_in_progress(retriever, 99)
+    files: Any = retriever._requests.clients.get().vector_stores.files
+    retrieve = files.retrieve
+
+    async def every_third(*args: Any, **params: Any) -> Any:
+        file = await retrieve(*args, **params)
+        file.status = "completed" if len(scene.waited) in (2, 4) else "in_progress"
+        return file
+
+    files.retrieve = every_third
+    with pytest.raises(IngestionError, match=r"has not indexed 'nature/sea\.rst' in time"):
+        await retriever.add(NATURE)
+    assert len(scene.waited) == 3
+    await retriever.aclose()
+
+
+async def test_indexing_may_be_waited_for_without_an_end(scene: Scene) -> None:
+    retriever = scene.retriever(indexing_timeout=math.inf)
+    await stays_in_progress(retriever, 700)
+    await retriever.add([BEES])
+    await retriever.aclose()
+
+
 async def test_indexing_may_fail(scene: Scene) -> None:
     retriever = scene.retriever()
     await stays_in_progress(retriever, 1, then="failed")
@@ -258,6 +284,15 @@ async def test_deleting_goes_on_after_an_error_and_can_be_tried_again(scene: Sce
     await client.vector_stores.delete(str(store_id))
     await retriever.aclose()
     assert retriever.vector_store_id is None, "what somebody else has deleted is deleted"
+
+
+@pytest.mark.parametrize("documents", [BEES, "bees", ["bees.md"], None])
+async def test_what_is_no_document_is_named(documents: Any) -> None:
+    retriever = VectorStoreRetriever(OpenAIPatternConfig(api_key=KEY))
+    if documents is BEES:
+        documents = [BEES, 5]
+    with pytest.raises(ConfigurationError, match="expected Documents, got"):
+        await retriever.add(documents)
 
 
 def test_waiting_needs_an_interval() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from uuid import UUID, uuid4
 
@@ -12,7 +13,7 @@ from ..delivery import Delivery
 from ..errors import ResponseFailed
 from ..retry import RetryPolicy, with_retries
 from .callbacks import MeteringHandler, answer_is_streamed
-from .usage import STREAM_CUT, was_cut
+from .usage import STREAM_CUT, finish_reason_of, was_cut
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -20,6 +21,44 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
 
     Model: TypeAlias = Runnable[Any, BaseMessage]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What came of a question: the last answer, and all that was said on the way, the answer included."""
+
+    answer: AIMessage
+    new: list[BaseMessage]
+
+    @property
+    def text(self) -> str:
+        """The answer's text."""
+        return text_of(self.answer)
+
+    @property
+    def finish_reason(self) -> str:
+        """Why the answer ended."""
+        return finish_reason_of(self.answer) or "stop"
+
+    @property
+    def response_id(self) -> str | None:
+        """The API's id of the answer."""
+        return id_of(self.answer)
+
+
+def text_of(message: BaseMessage) -> str:
+    """A message's text. A refusal is what the model has to say, too; OpenAI puts it elsewhere."""
+    if text := str(message.text):
+        return text
+    blocks = message.content if isinstance(message.content, list) else ()
+    said = (block["refusal"] for block in blocks if isinstance(block, dict) and block.get("type") == "refusal")
+    return "".join(said) or message.additional_kwargs.get("refusal") or ""
+
+
+def id_of(answer: AIMessage) -> str | None:
+    """The API's id of an answer."""
+    response_id = answer.response_metadata.get("id")
+    return response_id if isinstance(response_id, str) else None
 
 
 async def ask(
@@ -91,7 +130,7 @@ class _Asking:
         answer = cast("AsyncGenerator[BaseMessage]", self._model.astream(self._messages, config))
         async with aclosing(answer):
             async for chunk in answer:
-                if text := str(chunk.text):
+                if text := text_of(chunk):
                     self.delivered = True
                     await delivery.delta(text)
                 if not isinstance(chunk, AIMessageChunk):  # a model that cannot stream: this is all of it

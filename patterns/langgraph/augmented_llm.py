@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, TypedDict
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, HumanMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.runtime import Runtime
 
@@ -16,12 +15,14 @@ from runmeter.engine import current_execution
 
 from ..base import PatternResult
 from ..config import AtLeastOne, OpenAIPatternConfig, PatternConfig, PatternType
+from ..context import checked_id, instructions_of
 from ..retrieval import Passage, RetrieverLike, as_retriever, search
 from ..retry import RetryPolicy
 from ..tools import CallAllowance, ToolLike
 from ..turns import turn
 from .base import LangGraphBasePattern, Run, ToolChoice, is_complete
 from .callbacks import MeteringHandler
+from .memory import LatestStateSaver
 from .messages import answer_open_calls, calls_of, to_langchain
 from .usage import finish_reason_of
 
@@ -98,7 +99,8 @@ class AugmentedLLMPattern(LangGraphBasePattern):
         model: Any LangChain chat model; by default OpenAI's, over the Responses API.
         retriever: Where passages come from: a `Retriever`, a LangChain retriever, or a function from a query to
             passages or strings.
-        checkpointer: Where conversations are kept: any of LangGraph's; by default in memory, without limit.
+        checkpointer: Where conversations are kept: any of LangGraph's; by default in memory, as many as there are, each
+            as it was last.
         retry: When to try a request again; by default what the config says.
 
     Raises:
@@ -122,7 +124,7 @@ class AugmentedLLMPattern(LangGraphBasePattern):
     ) -> None:
         super().__init__(config, tools, ws_streaming, model=model, retry=retry)
         self._retriever = None if retriever is None else as_retriever(retriever)
-        self._checkpointer = checkpointer or InMemorySaver()
+        self._checkpointer = LatestStateSaver() if checkpointer is None else checkpointer
         graph = StateGraph(_State, context_schema=_Run)
         graph.add_node("model", self._model_node)
         graph.add_node("tools", self._tools_node)
@@ -147,17 +149,20 @@ class AugmentedLLMPattern(LangGraphBasePattern):
 
         Raises:
             AsyncioRequired: the event loop is not asyncio's.
-            ConfigurationError: something is no message, or there is no API key.
+            ConfigurationError: something is no message, no id or no instructions, or there is no API key.
             PatternError: it is part of a run of the same conversation.
             ResponseFailed: an answer was not complete in time, or its stream was cut.
             Exception: whatever the retriever raises, or the model for the last time.
         """
         self._check_loop()
         context = context or {}
-        conversation = context.get("conversation_id") or current_execution().info.conversation_id
-        state = _State(messages=to_langchain(messages))
-        async with nullcontext() if conversation is None else turn(conversation, scope=self._checkpointer):
-            run = await self._run_graph(state, context, conversation)
+        instructions = instructions_of(context, self.config.system_prompt)
+        conversation = _conversation_of(context)
+        # Copies: the state gives a message an id, and takes the place of another of that id. The same object, said
+        # again, would be no new message.
+        state = _State(messages=[message.model_copy() for message in to_langchain(messages)])
+        async with nullcontext() if conversation is None else turn(conversation, scope=id(self._checkpointer)):
+            run = await self._run_graph(state, instructions, conversation)
         last = run.answers[-1]
         return AugmentedResult(
             content=str(last.text),
@@ -170,9 +175,8 @@ class AugmentedLLMPattern(LangGraphBasePattern):
             passages=run.passages or (),
         )
 
-    async def _run_graph(self, state: _State, context: Mapping[str, Any], conversation: str | None) -> _Run:
+    async def _run_graph(self, state: _State, instructions: str | None, conversation: str | None) -> _Run:
         with MeteringHandler() as meter:
-            instructions = context.get("instructions", self.config.system_prompt)
             run = _Run(meter, CallAllowance(self.config.max_function_calls), instructions=instructions)
             steps = 2 * self.config.max_iterations + 2  # retrieval is one, and each turn two
             if conversation is None:
@@ -211,11 +215,17 @@ class AugmentedLLMPattern(LangGraphBasePattern):
         return {"messages": [*told]}
 
 
-def _after_model(state: _State, runtime: Runtime[_Run]) -> Literal["tools", "__end__"]:  # noqa: ARG001 - LangGraph gives both
+def _conversation_of(context: Mapping[str, Any]) -> str | None:
+    told = context.get("conversation_id")
+    told = current_execution().info.conversation_id if told is None else told
+    return None if told is None else checked_id("conversation_id", told)
+
+
+async def _after_model(state: _State, runtime: Runtime[_Run]) -> Literal["tools", "__end__"]:  # noqa: ARG001 - LangGraph gives both
     return "tools" if calls_of(runtime.context.answers[-1]) else "__end__"
 
 
-def _after_tools(state: _State, runtime: Runtime[_Run]) -> Literal["model", "__end__"]:  # noqa: ARG001 - LangGraph gives both
+async def _after_tools(state: _State, runtime: Runtime[_Run]) -> Literal["model", "__end__"]:  # noqa: ARG001 - LangGraph gives both
     return "__end__" if runtime.context.over else "model"
 
 

@@ -1,15 +1,17 @@
 """What the LangGraph patterns share: the event loop they need, and how they ask their model."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import count
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.runnables import Runnable
+
+from runmeter.engine import ConfigurationError
 
 from ..base import BasePattern
 from ..config import OpenAIPatternConfig, PatternConfig
@@ -19,15 +21,12 @@ from ..openai.models import check_not_retired, takes_temperature
 from ..retry import RetryPolicy
 from ..text import valid_text
 from ..tools import CallAllowance, FunctionRequest, FunctionResult, Tool, ToolLike
-from .answers import ask
+from .answers import Answered, ask
 from .callbacks import MeteringHandler
 from .cancellation import cancelled_once
-from .messages import calls_of, valid_message
+from .messages import answer_open_calls, calls_of, to_langchain, valid_message
 from .structured import Shape, bind_shape, read_shape, request_for
 from .usage import finish_reason_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 ToolChoice: TypeAlias = Literal["auto", "any", "none"]
 """Whether the model may call tools, must, or has none."""
@@ -41,23 +40,12 @@ class Run:
     meter: MeteringHandler
     """The handler that the graph runs with."""
     allowance: CallAllowance
+    instructions: str | None = None
+    """What the models that answer are told before all messages."""
     answers: list[AIMessage] = field(default_factory=list)
     """All answers of the model, in the order they came."""
     results: list[FunctionResult] = field(default_factory=list)
     """All function calls, in the order they were answered."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What came of a question: the last answer, and all that was said on the way, the answer included."""
-
-    answer: AIMessage
-    new: list[BaseMessage]
-
-    @property
-    def text(self) -> str:
-        """The answer's text."""
-        return str(self.answer.text)
 
 
 class LangGraphBasePattern(BasePattern):
@@ -71,7 +59,7 @@ class LangGraphBasePattern(BasePattern):
         retry: When to try a request again; by default what the config says. A model's own retries come on top.
 
     Raises:
-        ConfigurationError: the config is of another kind, or a tool is none.
+        ConfigurationError: the config is of another kind, or a tool or the model is none.
     """
 
     framework = "langgraph"
@@ -90,6 +78,8 @@ class LangGraphBasePattern(BasePattern):
         super().__init__(config, tools, ws_streaming)
         if model is None:
             import_module("langchain_openai")  # takes its second here, and not in the first run
+        else:
+            check_model("model", model)
         self._given_model = model
         self._retry = retry or RetryPolicy(max_retries=config.max_retries)
         self._clients = Clients(self.config.api_key, self.config.base_url, config.request_timeout)
@@ -98,7 +88,7 @@ class LangGraphBasePattern(BasePattern):
             *map(dict, self.config.assistant_tools),
         ]
         self._default_model: tuple[Any, BaseChatModel] | None = None
-        self._bound: dict[Any, tuple[BaseChatModel, Runnable[Any, BaseMessage]]] = {}
+        self._bound: dict[tuple[int, Any], tuple[BaseChatModel, Runnable[Any, BaseMessage]]] = {}
 
     @property
     def model(self) -> BaseChatModel:
@@ -115,6 +105,7 @@ class LangGraphBasePattern(BasePattern):
         if default is None or default[0] is not client:
             check_not_retired(self.config.openai_model, client.base_url.host)
             default = self._default_model = client, _make_model(self.config, client)
+            self._bound = {}
         return default[1]
 
     @classmethod
@@ -127,6 +118,10 @@ class LangGraphBasePattern(BasePattern):
     async def aclose(self) -> None:
         """Close the default model's client. A model that was given stays open: it is its owner's."""
         await self._clients.aclose()
+
+    def _compile(self, graph: Any) -> Any:
+        """Compile a graph that remembers nothing, not even where another graph that does has it run."""
+        return graph.compile(False, name=self.name)
 
     async def _invoke(self, graph: Any, state: Any, run: Run, *, steps: int, **settings: Any) -> Any:
         """Run a compiled graph to its end; if cancelled, until all that it has begun has ended too.
@@ -150,6 +145,7 @@ class LangGraphBasePattern(BasePattern):
         choice: ToolChoice = "none",
         instructions: str | None = None,
         deliver: bool = False,
+        model: BaseChatModel | None = None,
     ) -> AIMessage:
         """Have the model answer once.
 
@@ -159,14 +155,16 @@ class LangGraphBasePattern(BasePattern):
             choice: Whether it may call tools, must, or has none.
             instructions: What it is told before all messages.
             deliver: Whether this is the run's answer, whose pieces are handed out to whoever listens.
+            model: Another model than the pattern's own.
 
         Raises:
-            ConfigurationError: there is no API key.
+            ConfigurationError: there is no API key, or the model cannot call the tools that there are.
             RetiredModel: the default model has been shut down.
             ResponseFailed: the answer was not complete in time, or its stream was cut.
             Exception: whatever the model raises, for the last time.
         """
-        return await self._ask_model(run, self._model_with_tools(choice), messages, instructions, deliver=deliver)
+        asked = self._with_tools(model or self.model, choice)
+        return await self._ask_model(run, asked, messages, instructions, deliver=deliver)
 
     async def _ask_for(
         self,
@@ -192,7 +190,7 @@ class LangGraphBasePattern(BasePattern):
         """
         model = model or self.model
         try:
-            asked = self._model_in_shape(model, shape)
+            asked = self._bind(model, shape, lambda: bind_shape(model, shape))
         except NotImplementedError:
             asked, request = model, request_for(shape)
             instructions = f"{instructions}\n\n{request}" if instructions else request
@@ -213,8 +211,16 @@ class LangGraphBasePattern(BasePattern):
         *,
         instructions: str | None = None,
         deliver: bool = False,
+        model: BaseChatModel | None = None,
     ) -> Answered:
         """Have the model answer with the help of tools: ask, make the calls, tell their results, and so on.
+
+        Args:
+            run: The run this is part of.
+            messages: The conversation.
+            instructions: What it is told before all messages.
+            deliver: As in `_ask`.
+            model: Another model than the pattern's own.
 
         Raises:
             Exception: as `_ask`.
@@ -222,7 +228,8 @@ class LangGraphBasePattern(BasePattern):
         new: list[BaseMessage] = []
         for turn in count(1):
             choice = self._tool_choice(turn, run.allowance)
-            answer = await self._ask(run, [*messages, *new], choice=choice, instructions=instructions, deliver=deliver)
+            said = [*messages, *new]
+            answer = await self._ask(run, said, choice=choice, instructions=instructions, deliver=deliver, model=model)
             outputs = await self._make_calls(run, answer)
             new += [answer, *outputs]
             if not outputs or choice == "none" or not is_complete(answer):
@@ -267,29 +274,66 @@ class LangGraphBasePattern(BasePattern):
         run.answers.append(answer)
         return answer
 
-    def _model_in_shape(self, model: BaseChatModel, shape: Shape[Any]) -> Runnable[Any, BaseMessage]:
-        bound = self._bound.get(shape)
-        if bound is None or bound[0] is not model:
-            bound = self._bound[shape] = model, bind_shape(model, shape)
-        return bound[1]
-
-    def _model_with_tools(self, choice: ToolChoice) -> Runnable[Any, BaseMessage]:
-        model = self.model
+    def _with_tools(self, model: BaseChatModel, choice: ToolChoice) -> Runnable[Any, BaseMessage]:
         if choice == "none" or not self._definitions:
             return model
-        bound = self._bound.get(choice)
-        if bound is None or bound[0] is not model:
-            settings: dict[str, Any] = {"tool_choice": "any"} if choice == "any" else {}
-            if not self.config.parallel_tool_calls:
-                settings["parallel_tool_calls"] = False
-            bound = self._bound[choice] = model, model.bind_tools(self._definitions, **settings)
+        settings: dict[str, Any] = {"tool_choice": "any"} if choice == "any" else {}
+        if not self.config.parallel_tool_calls:
+            settings["parallel_tool_calls"] = False
+        try:
+            return self._bind(model, choice, lambda: model.bind_tools(self._definitions, **settings))
+        except NotImplementedError:
+            raise ConfigurationError(f"a {type(model).__name__} cannot call tools: give another, or no tools") from None
+
+    def _bind(
+        self, model: BaseChatModel, to: ToolChoice | Shape[Any], bind: Callable[[], Runnable[Any, BaseMessage]]
+    ) -> Runnable[Any, BaseMessage]:
+        """A model bound to tools or to a shape, which is done once for each."""
+        bound = self._bound.get((id(model), to))
+        if bound is None:
+            bound = self._bound[id(model), to] = model, bind()  # it is kept, so that no other gets its id
         return bound[1]
+
+    def _instructions(self, context: Mapping[str, Any] | None) -> str | None:
+        """What a run's context has under `instructions`; by default the system prompt.
+
+        Raises:
+            ConfigurationError: it is no string.
+        """
+        told = (context or {}).get("instructions", self.config.system_prompt)
+        if told is not None and not isinstance(told, str):
+            raise ConfigurationError(f"context['instructions'] must be a string, not a {type(told).__name__!r}")
+        return told
 
     def _check_loop(self) -> None:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             raise AsyncioRequired(self.name) from None
+
+
+def conversation_of(messages: Any) -> list[BaseMessage]:
+    """Messages in any form, as LangChain's, each call among them answered.
+
+    Raises:
+        ConfigurationError: something is no message, or there is none.
+    """
+    return list(answer_open_calls(to_langchain(messages)))
+
+
+def check_model(what: str, model: object) -> None:
+    """Check that something can be asked as a chat model.
+
+    Raises:
+        ConfigurationError: it cannot; `what` says which option it is.
+    """
+    if isinstance(model, type) or not (hasattr(model, "ainvoke") and hasattr(model, "bind_tools")):
+        raise ConfigurationError(f"{what} must be a LangChain chat model, not {model!r}")
+
+
+def join_texts(*texts: str | None) -> str:
+    """Put texts one after the other, those left out that say nothing."""
+    return "\n\n".join(filter(None, texts))
 
 
 def is_complete(answer: AIMessage) -> bool:

@@ -1,6 +1,5 @@
 """What comes of branches that worked at once, and how one answer is made of it."""
 
-import inspect
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
@@ -10,6 +9,7 @@ import msgspec
 from runmeter.engine import ConfigurationError
 
 from ..text import valid_text
+from .functions import call
 
 
 class BranchResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +29,7 @@ class BranchResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Aggregator: TypeAlias = Callable[[Sequence[BranchResult]], str | Awaitable[str]]
-"""Makes one answer of the branches that succeeded, in their order. A sync one runs in the event loop: do not block."""
+"""Makes one answer of the branches that succeeded, in their order. A sync one runs in a worker thread."""
 
 
 def count_votes(branches: Iterable[BranchResult], choices: tuple[str, ...]) -> dict[str, int]:
@@ -61,9 +61,7 @@ async def aggregate(aggregator: Aggregator, branches: Sequence[BranchResult]) ->
         ConfigurationError: it gave no string.
         Exception: whatever it raises.
     """
-    content = aggregator(branches)
-    if inspect.isawaitable(content):
-        content = await content
+    content = await call(aggregator, branches)
     if not isinstance(content, str):
         raise ConfigurationError(f"the aggregator gave a {type(content).__name__!r}, not a string")
     return valid_text(content)

@@ -20,12 +20,11 @@ from ..errors import MalformedAnswer
 from ..retry import RetryPolicy
 from ..text import valid_text
 from ..tools import CallAllowance, ToolLike
-from .base import Answered, LangGraphBasePattern, Run
+from .answers import Answered
+from .base import LangGraphBasePattern, Run, check_model, conversation_of
 from .callbacks import MeteringHandler
-from .functions import call
-from .messages import to_langchain
+from .functions import call, check_function
 from .structured import shape_of
-from .usage import finish_reason_of
 
 CRITERIA = "The answer does all that was asked, is correct and clear, and says nothing that is beside the point."
 EVALUATE = "You judge answers that somebody else gave. Be strict and fair. You do not answer requests yourself."
@@ -113,7 +112,6 @@ class _State(TypedDict):
 class _Run(Run):
     asked: list[BaseMessage]
     """The conversation as it was given."""
-    instructions: str | None
     evaluation_error: str | None = None
 
 
@@ -139,8 +137,8 @@ class EvaluatorOptimizerPattern(LangGraphBasePattern):
         retry: When to try a request again; by default what the config says.
 
     Raises:
-        ConfigurationError: the config is of another kind, a tool is none, the evaluator cannot be called, or there is
-            an `evaluator_model` besides.
+        ConfigurationError: the config is of another kind, a tool or a model is none, the evaluator cannot be called,
+            or there is an `evaluator_model` besides.
     """
 
     pattern_type = PatternType.EVALUATOR_OPTIMIZER
@@ -162,8 +160,10 @@ class EvaluatorOptimizerPattern(LangGraphBasePattern):
         super().__init__(config, tools, ws_streaming, model=model, retry=retry)
         if evaluator is not None and evaluator_model is not None:
             raise ConfigurationError("give evaluator or evaluator_model, not both")
-        if evaluator is not None and not callable(evaluator):
-            raise ConfigurationError(f"evaluator must be a function, not {evaluator!r}")
+        if evaluator is not None:
+            check_function("evaluator", evaluator)
+        if evaluator_model is not None:
+            check_model("evaluator_model", evaluator_model)
         self._evaluator = evaluator
         self._evaluator_model = evaluator_model
         graph = StateGraph(_State, context_schema=_Run)
@@ -172,7 +172,7 @@ class EvaluatorOptimizerPattern(LangGraphBasePattern):
         graph.add_edge(START, "generate")
         graph.add_edge("generate", "evaluate")
         graph.add_conditional_edges("evaluate", self._next, ["generate", END])
-        self.graph = graph.compile(name=self.name)
+        self.graph = self._compile(graph)
 
     async def execute(self, messages: Any, context: Mapping[str, Any] | None = None) -> OptimizedResult:
         """Answer, as well as it goes.
@@ -188,11 +188,11 @@ class EvaluatorOptimizerPattern(LangGraphBasePattern):
             Exception: whatever a model raises, for the last time, or the evaluator.
         """
         self._check_loop()
-        asked = to_langchain(messages)
-        instructions = (context or {}).get("instructions", self.config.system_prompt)
+        asked = conversation_of(messages)
+        instructions = self._instructions(context)
         with MeteringHandler() as meter:
             allowance = CallAllowance(self.config.max_function_calls)
-            run = _Run(meter, allowance, asked=asked, instructions=instructions)
+            run = _Run(meter, allowance, instructions, asked=asked)
             begun = _State(messages=asked, answers=[], attempts=[])
             state = await self._invoke(self.graph, begun, run, steps=2 * self.config.max_attempts + 1)
         result = self._result(run, state["answers"], state["attempts"])
@@ -206,11 +206,11 @@ class EvaluatorOptimizerPattern(LangGraphBasePattern):
         chosen = answers[best]
         return OptimizedResult(
             content=chosen.text,
-            finish_reason=finish_reason_of(chosen.answer) or "stop",
+            finish_reason=chosen.finish_reason,
             messages=tuple(chosen.new),
             turns=len(run.answers),
             function_calls=tuple(run.results),
-            response_id=chosen.answer.response_metadata.get("id"),
+            response_id=chosen.response_id,
             attempts=tuple(attempts),
             accepted=accepted,
             best=best,
@@ -247,7 +247,7 @@ class EvaluatorOptimizerPattern(LangGraphBasePattern):
             raise ConfigurationError(f"an evaluator must give a Verdict, not {verdict!r}")
         return verdict
 
-    def _next(self, state: _State) -> str:
+    async def _next(self, state: _State) -> str:
         """The edge after `evaluate`."""
         attempts = state["attempts"]
         last = attempts[-1]

@@ -6,6 +6,18 @@ from typing import Any
 
 import anyio.to_thread
 
+from runmeter.engine import ConfigurationError
+
+
+def check_function(what: str, function: object) -> None:
+    """Check that something is a function.
+
+    Raises:
+        ConfigurationError: it is none; `what` says which option it is.
+    """
+    if isinstance(function, type) or not callable(function):
+        raise ConfigurationError(f"{what} must be a function, not {function!r}")
+
 
 async def call(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function, sync or async. A sync one runs in a worker thread, so that it holds up nobody else's run.

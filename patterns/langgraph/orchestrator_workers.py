@@ -21,12 +21,11 @@ from ..errors import MalformedAnswer
 from ..retry import RetryPolicy
 from ..text import valid_text
 from ..tools import CallAllowance, ToolLike
-from .base import Answered, LangGraphBasePattern, Run
+from .answers import Answered
+from .base import LangGraphBasePattern, Run, check_model, conversation_of, join_texts
 from .callbacks import MeteringHandler
 from .delegates import DelegateLike, as_delegate, as_result, delegate_to
-from .messages import answer_open_calls, to_langchain
 from .structured import shape_of
-from .usage import finish_reason_of
 
 PLAN = (
     "Do not answer the user's last message: plan how to. Divide the work into tasks that can be done at the same time, "
@@ -120,8 +119,7 @@ class _Assignment(TypedDict):
 @dataclass(kw_only=True)
 class _Run(Run):
     context: Mapping[str, Any]
-    instructions: str | None
-    places: anyio.Semaphore
+    places: anyio.CapacityLimiter
     """One for each worker that may be at work."""
     failure: Exception | None = None
     """The first worker's that failed."""
@@ -150,7 +148,7 @@ class OrchestratorWorkersPattern(LangGraphBasePattern):
         retry: When to try a request again; by default what the config says.
 
     Raises:
-        ConfigurationError: the config is of another kind, a tool is none, or the worker is none.
+        ConfigurationError: the config is of another kind, or a tool, a model or the worker is none.
     """
 
     pattern_type = PatternType.ORCHESTRATOR_WORKERS
@@ -171,10 +169,9 @@ class OrchestratorWorkersPattern(LangGraphBasePattern):
     ) -> None:
         super().__init__(config, tools, ws_streaming, model=model, retry=retry)
         self._worker = None if worker is None else as_delegate("worker", worker)
-        # Whose model does the tasks: its own, or that of another pattern just like it.
-        self._staff = self
         if worker_model is not None:
-            self._staff = OrchestratorWorkersPattern(self.config, self.toolbox, model=worker_model, retry=retry)
+            check_model("worker_model", worker_model)
+        self._worker_model = worker_model
         self._plan = shape_of(Plan, "plan")
         graph = StateGraph(_State, context_schema=_Run)
         graph.add_node("plan", self._plan_node)
@@ -186,7 +183,7 @@ class OrchestratorWorkersPattern(LangGraphBasePattern):
         graph.add_edge("work", "synthesise")
         graph.add_edge("synthesise", END)
         graph.add_edge("answer", END)
-        self.graph = graph.compile(name=self.name)
+        self.graph = self._compile(graph)
 
     async def execute(self, messages: Any, context: Mapping[str, Any] | None = None) -> OrchestratedResult:
         """Plan, do the tasks, answer.
@@ -203,22 +200,21 @@ class OrchestratorWorkersPattern(LangGraphBasePattern):
             Exception: whatever the model raises, or the first worker that failed.
         """
         self._check_loop()
-        context = context or {}
-        state = _State(messages=list(answer_open_calls(to_langchain(messages))))
+        state = _State(messages=conversation_of(messages))
         with MeteringHandler() as meter:
             run = _Run(
                 meter,
                 CallAllowance(self.config.max_function_calls),
-                context=context,
-                instructions=context.get("instructions", self.config.system_prompt),
-                places=anyio.Semaphore(self.config.max_concurrency),
+                self._instructions(context),
+                context=context or {},
+                places=anyio.CapacityLimiter(self.config.max_concurrency),
             )
             ended = await self._invoke(self.graph, state, run, steps=5)
         return _result(ended, run)
 
     async def _plan_node(self, state: _State, runtime: Runtime[_Run]) -> _State:
         most = self.config.max_workers
-        instructions = _join(runtime.context.instructions, f"{self.config.planning_instructions}{most}")
+        instructions = join_texts(runtime.context.instructions, f"{self.config.planning_instructions}{most}")
         try:
             plan = await self._ask_for(runtime.context, self._plan, state["messages"], instructions=instructions)
         except MalformedAnswer:
@@ -256,10 +252,10 @@ class OrchestratorWorkersPattern(LangGraphBasePattern):
             run.results += result.function_calls
             run.delegated_turns += result.turns
             return TaskResult(task=task, output=result.content, finish_reason=result.finish_reason)
-        instructions = _join(run.instructions, self.config.worker_instructions)
+        instructions = join_texts(run.instructions, self.config.worker_instructions)
         with current_execution().child(RunInfo(f"{self.name}.worker", self.framework)):
-            answered = await self._staff._answer(run, messages, instructions=instructions)  # noqa: SLF001 - of this class
-        return TaskResult(task=task, output=answered.text, finish_reason=finish_reason_of(answered.answer) or "stop")
+            answered = await self._answer(run, messages, instructions=instructions, model=self._worker_model)
+        return TaskResult(task=task, output=answered.text, finish_reason=answered.finish_reason)
 
     async def _answer_node(self, state: _State, runtime: Runtime[_Run]) -> _State:
         run = runtime.context
@@ -271,18 +267,14 @@ class OrchestratorWorkersPattern(LangGraphBasePattern):
         if run.failure is not None and all(result.output is None for result in state["done"]):
             raise run.failure
         found = HumanMessage(_report(state["done"], state.get("left_out", ())))
-        instructions = _join(run.instructions, self.config.synthesis_instructions)
+        instructions = join_texts(run.instructions, self.config.synthesis_instructions)
         answer = await self._ask(run, [*state["messages"], found], instructions=instructions, deliver=True)
         return {"answered": Answered(answer, [answer])}
 
 
-def _fan_out(state: _State) -> list[Send] | Literal["answer"]:
+async def _fan_out(state: _State) -> list[Send] | Literal["answer"]:
     messages = state["messages"]
     return [Send("work", _Assignment(messages=messages, task=task)) for task in state["tasks"]] or "answer"
-
-
-def _join(*texts: str | None) -> str:
-    return "\n\n".join(text for text in texts if text)
 
 
 def _assign(task: Task) -> str:
@@ -301,11 +293,11 @@ def _result(state: Mapping[str, Any], run: _Run) -> OrchestratedResult:
     answered: Answered = state["answered"]
     return OrchestratedResult(
         content=answered.text,
-        finish_reason=finish_reason_of(answered.answer) or "stop",
+        finish_reason=answered.finish_reason,
         messages=tuple(answered.new),
         turns=len(run.answers) + run.delegated_turns,
         function_calls=tuple(run.results),
-        response_id=answered.answer.response_metadata.get("id"),
+        response_id=answered.response_id,
         tasks=tuple(state.get("done", ())),
         left_out=state.get("left_out", ()),
         plan_problem=state.get("problem"),

@@ -19,10 +19,11 @@ from ..base import PatternResult
 from ..config import AtLeastOne, Checked, Name, OpenAIPatternConfig, PatternConfig, PatternType
 from ..retry import RetryPolicy
 from ..tools import CallAllowance, ToolLike
-from .base import LangGraphBasePattern, Run
+from .answers import Answered
+from .base import LangGraphBasePattern, Run, conversation_of, join_texts
 from .branches import Aggregator, BranchResult, aggregate, concatenate, count_votes, finish_reason_of_all, most_voted
 from .callbacks import MeteringHandler
-from .messages import to_langchain
+from .functions import check_function
 from .structured import Shape, shape_of
 from .usage import finish_reason_of
 
@@ -137,14 +138,13 @@ class _State(TypedDict, total=False):
     messages: list[BaseMessage]
     results: Annotated[list[BranchResult], operator.add]
     """LangGraph puts them in the order in which the branches were sent."""
-    final: AIMessage
+    final: Answered
 
 
 @dataclass(kw_only=True)
 class _Run(Run):
     places: anyio.CapacityLimiter
     """LangGraph's own limit leaves coroutines behind that were never awaited, if the run ends before their turn."""
-    instructions: str | None
     errors: list[BaseException] = field(default_factory=list)
 
 
@@ -165,7 +165,8 @@ class ParallelizationPattern(LangGraphBasePattern):
         retry: When to try a request again; by default what the config says.
 
     Raises:
-        ConfigurationError: the config is of another kind, a tool is none, or there are two aggregations.
+        ConfigurationError: the config is of another kind, a tool, the model or the aggregator is none, or there are
+            two aggregations.
     """
 
     pattern_type = PatternType.PARALLELIZATION
@@ -186,6 +187,8 @@ class ParallelizationPattern(LangGraphBasePattern):
         super().__init__(config, tools, ws_streaming, model=model, retry=retry)
         if aggregator is not None and self.config.aggregation is not None:
             raise ConfigurationError("aggregator: it takes the place of the config's aggregation, give one of the two")
+        if aggregator is not None:
+            check_function("aggregator", aggregator)
         self._aggregator = aggregator
         self._ballot = _ballot(self.config.choices) if self.config.choices else None
         graph = StateGraph(_State, context_schema=_Run)
@@ -194,7 +197,7 @@ class ParallelizationPattern(LangGraphBasePattern):
         graph.add_conditional_edges(START, self._fan_out, ["branch"])
         graph.add_edge("branch", "aggregate")
         graph.add_edge("aggregate", END)
-        self.graph = graph.compile(name=self.name)
+        self.graph = self._compile(graph)
 
     async def execute(self, messages: Any, context: Mapping[str, Any] | None = None) -> ParallelResult:
         """Answer.
@@ -209,43 +212,40 @@ class ParallelizationPattern(LangGraphBasePattern):
             Exception: the first error of a branch, if more failed than may; or the synthesis's or aggregator's.
         """
         self._check_loop()
-        state = _State(messages=to_langchain(messages))
+        state = _State(messages=conversation_of(messages))
         with MeteringHandler() as meter:
             run = _Run(
                 meter,
                 CallAllowance(self.config.max_function_calls),
+                self._instructions(context),
                 places=anyio.CapacityLimiter(self.config.max_concurrency),
-                instructions=(context or {}).get("instructions", self.config.system_prompt),
             )
             ended = await self._invoke(self.graph, state, run, steps=3)
-        final: AIMessage = ended["final"]
+        final: Answered = ended["final"]
         branches: list[BranchResult] = ended["results"]
         tally = count_votes(branches, self.config.choices)
         best = most_voted(tally)
         return ParallelResult(
-            content=str(final.text),
-            finish_reason=finish_reason_of(final) or finish_reason_of_all(branches),
-            messages=(final,),
+            content=final.text,
+            finish_reason=finish_reason_of(final.answer) or finish_reason_of_all(branches),
+            messages=tuple(final.new),
             turns=len(run.answers),
             function_calls=tuple(run.results),
-            response_id=final.response_metadata.get("id"),
+            response_id=final.response_id,
             branches=tuple(branches),
             tally=tally,
             winner=best[0] if best else None,
             tied=best if len(best) > 1 else (),
         )
 
-    def _fan_out(self, state: _State, runtime: Runtime[_Run]) -> list[Send]:
+    async def _fan_out(self, state: _State, runtime: Runtime[_Run]) -> list[Send]:
         if self.config.mode == "sectioning":
             parts = [(section.name, section.instructions) for section in self.config.sections]
         else:
             told = CHOOSE + "; ".join(self.config.choices) if self.config.choices else ""
             parts = [(f"vote {number}", told) for number in range(1, self.config.votes + 1)]
         system = runtime.context.instructions
-        return [
-            Send("branch", _Branch(name, "\n\n".join(filter(None, (system, told))), state["messages"]))
-            for name, told in parts
-        ]
+        return [Send("branch", _Branch(name, join_texts(system, told), state["messages"])) for name, told in parts]
 
     async def _branch_node(self, state: _Branch, runtime: Runtime[_Run]) -> _State:
         run = runtime.context
@@ -272,8 +272,7 @@ class ParallelizationPattern(LangGraphBasePattern):
         if self._ballot is not None:
             return await self._vote(run, branch, self._ballot)
         answered = await self._answer(run, branch.messages, instructions=branch.instructions)
-        reason = finish_reason_of(answered.answer) or "stop"
-        return BranchResult(name=branch.name, output=answered.text, finish_reason=reason)
+        return BranchResult(name=branch.name, output=answered.text, finish_reason=answered.finish_reason)
 
     async def _vote(self, run: _Run, branch: _Branch, ballot: Shape[Any]) -> BranchResult:
         messages = branch.messages
@@ -295,10 +294,12 @@ class ParallelizationPattern(LangGraphBasePattern):
             run = runtime.context
             asked = HumanMessage(f"{SYNTHESIS}\n\n{concatenate(succeeded)}")
             messages = [*state["messages"], asked]
-            return {"final": await self._ask(run, messages, instructions=run.instructions, deliver=True)}
+            answer = await self._ask(run, messages, instructions=run.instructions, deliver=True)
+            return {"final": Answered(answer, [answer])}
         if content:
             await self.delivery.delta(content)
-        return {"final": AIMessage(content)}
+        answer = AIMessage(content)
+        return {"final": Answered(answer, [answer])}
 
 
 def _ballot(choices: tuple[str, ...]) -> Shape[Any]:

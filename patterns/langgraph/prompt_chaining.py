@@ -19,11 +19,10 @@ from ..config import AtLeastOne, OpenAIPatternConfig, PatternConfig, PatternType
 from ..retry import RetryPolicy
 from ..text import valid_text
 from ..tools import CallAllowance, ToolLike
-from .base import Answered, LangGraphBasePattern, Run
+from .answers import Answered, id_of
+from .base import LangGraphBasePattern, Run, conversation_of, join_texts
 from .callbacks import MeteringHandler
-from .messages import to_langchain
 from .steps import FINISH, STOP, Step, check_gate, check_steps
-from .usage import finish_reason_of
 
 OUTLINE = "Write a short outline of a good answer to the following request. Do not write the answer itself.\n\n{input}"
 WRITE = "Answer the following request. Keep to the outline, and do not mention it.\n\n{input}\n\nOutline:\n\n{outline}"
@@ -93,7 +92,6 @@ class _Run(Run):
     earlier: list[BaseMessage]
     """The conversation before what the user asks now."""
     asked: HumanMessage
-    instructions: str | None
     new: list[BaseMessage] = field(default_factory=list)
     """What the last step added."""
 
@@ -144,7 +142,7 @@ class PromptChainingPattern(LangGraphBasePattern):
             targets = {self._then[step.name], step.on_failure} - {FINISH, STOP}
             graph.add_conditional_edges(step.name, self._next, [*sorted(targets), END])
         graph.add_edge(START, steps[0].name)
-        self.graph = graph.compile(name=self.name)
+        self.graph = self._compile(graph)
 
     async def execute(self, messages: Any, context: Mapping[str, Any] | None = None) -> ChainResult:
         """Take the steps.
@@ -161,11 +159,11 @@ class PromptChainingPattern(LangGraphBasePattern):
             Exception: whatever the model raises, for the last time.
         """
         self._check_loop()
-        earlier, asked = _split(to_langchain(messages))
-        instructions = (context or {}).get("instructions", self.config.system_prompt)
+        earlier, asked = _split(conversation_of(messages))
+        instructions = self._instructions(context)
         with MeteringHandler() as meter:
             allowance = CallAllowance(self.config.max_function_calls)
-            run = _Run(meter, allowance, earlier=earlier, asked=asked, instructions=instructions)
+            run = _Run(meter, allowance, instructions, earlier=earlier, asked=asked)
             state = await self._invoke(self.graph, _State(steps=[]), run, steps=self.config.max_steps + 1)
         return self._result(run, state["steps"])
 
@@ -183,7 +181,7 @@ class PromptChainingPattern(LangGraphBasePattern):
             messages=tuple(run.new) if finished else (),
             turns=len(run.answers),
             function_calls=tuple(run.results),
-            response_id=run.answers[-1].response_metadata.get("id"),
+            response_id=id_of(run.answers[-1]),
             steps=tuple(taken),
             stopped_at=None if finished else last.name,
             reason=reason,
@@ -192,11 +190,10 @@ class PromptChainingPattern(LangGraphBasePattern):
     async def _take(self, step: Step, state: _State, runtime: Runtime[_Run]) -> _State:
         """A step's node."""
         run, finishes = runtime.context, self._then[step.name] == FINISH
-        instructions = "\n\n".join(filter(None, (run.instructions, step.instructions)))
         answered = await self._answer(
             run,
             [*run.earlier, _in_place_of(run.asked, self._prompt(step, run, state["steps"]))],
-            instructions=instructions,
+            instructions=join_texts(run.instructions, step.instructions),
             deliver=finishes and step.gate is None,
         )
         run.new = answered.new
@@ -219,7 +216,7 @@ class PromptChainingPattern(LangGraphBasePattern):
             prompt = f"{prompt}\n\n{REJECTED.format(step=failed.name, reason=failed.reason)}{failed.output}"
         return valid_text(prompt)
 
-    def _next(self, state: _State) -> str:
+    async def _next(self, state: _State) -> str:
         """The edge after a step."""
         target = self._target(state["steps"][-1])
         return END if target in (FINISH, STOP) or len(state["steps"]) >= self.config.max_steps else target
@@ -235,7 +232,7 @@ def _result_of(step: Step, answered: Answered, reason: str | None) -> StepResult
         output=answered.text,
         passed=reason is None,
         reason=reason,
-        finish_reason=finish_reason_of(answered.answer) or "stop",
+        finish_reason=answered.finish_reason,
     )
 
 

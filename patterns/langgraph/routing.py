@@ -18,12 +18,10 @@ from ..config import Checked, OpenAIPatternConfig, PatternConfig, PatternType
 from ..errors import MalformedAnswer
 from ..retry import RetryPolicy
 from ..tools import CallAllowance, ToolLike
-from .base import LangGraphBasePattern, Run
+from .base import LangGraphBasePattern, Run, conversation_of, join_texts
 from .callbacks import MeteringHandler
 from .delegates import DelegateLike, answer_with, as_delegate, as_result
-from .messages import answer_open_calls, to_langchain
 from .structured import Shape, shape_of
-from .usage import finish_reason_of
 
 CLASSIFY = (
     "Decide which route fits the user's last message, as part of the conversation. Do not answer the message itself. "
@@ -205,7 +203,7 @@ class RoutingPattern(LangGraphBasePattern):
         graph.add_conditional_edges("classify", self._after_classify, ["answer", "handle"])
         graph.add_edge("answer", END)
         graph.add_edge("handle", END)
-        self.graph = graph.compile(name=self.name)
+        self.graph = self._compile(graph)
 
     async def execute(self, messages: Any, context: Mapping[str, Any] | None = None) -> RoutedResult:
         """Classify and answer.
@@ -221,12 +219,13 @@ class RoutingPattern(LangGraphBasePattern):
             Exception: whatever the model or the handler raises.
         """
         self._check_loop()
+        instructions = self._instructions(context)
         context = context or {}
         conversation = context.get("conversation_id") or current_execution().info.conversation_id
-        state = _State(messages=list(answer_open_calls(to_langchain(messages))))
+        state = _State(messages=conversation_of(messages))
         with MeteringHandler() as meter:
             allowance = CallAllowance(self.config.max_function_calls)
-            run = _Run(meter, allowance, context=context, conversation_id=conversation)
+            run = _Run(meter, allowance, instructions, context=context, conversation_id=conversation)
             ended = await self._invoke(self.graph, state, run, steps=5)
         return _routed(ended["decision"], ended["result"], run, ended.get("handled"))
 
@@ -241,14 +240,13 @@ class RoutingPattern(LangGraphBasePattern):
 
     async def _answer_node(self, state: _State, runtime: Runtime[_Run]) -> _State:
         run = runtime.context
-        told = (run.context.get("instructions", self.config.system_prompt), state["decision"].route.instructions)
-        instructions = "\n\n".join(text for text in told if text)
+        instructions = join_texts(run.instructions, state["decision"].route.instructions)
         answered = await self._answer(run, state["messages"], instructions=instructions, deliver=True)
         result = PatternResult(
             content=answered.text,
-            finish_reason=finish_reason_of(answered.answer) or "stop",
+            finish_reason=answered.finish_reason,
             messages=tuple(answered.new),
-            response_id=answered.answer.response_metadata.get("id"),
+            response_id=answered.response_id,
         )
         return {"result": result}
 
@@ -263,7 +261,7 @@ class RoutingPattern(LangGraphBasePattern):
         )
         return {"result": as_result(value), "handled": value}
 
-    def _after_classify(self, state: _State) -> Literal["answer", "handle"]:
+    async def _after_classify(self, state: _State) -> Literal["answer", "handle"]:
         return "handle" if state["decision"].route.name in self._handlers else "answer"
 
     def _decide(self, said: Classification) -> _Decision:

@@ -1,7 +1,6 @@
 """Answers in a given shape, of any LangChain model: how they are asked for, and how they are read."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -13,10 +12,9 @@ from langchain_core.runnables import Runnable
 
 from ..errors import MalformedAnswer
 from ..schema import strict, without_nulls
+from .answers import text_of
 
 T = TypeVar("T")
-
-_OBJECT = re.compile(r"\{.*\}", re.DOTALL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +76,12 @@ def read_shape(answer: AIMessage, shape: Shape[T]) -> T:
     for call in answer.tool_calls:
         if call["name"] == shape.name:
             return _convert(call["args"], shape)
-    text = str(answer.text)
-    found = _OBJECT.search(text)
-    if found is None:
+    text = text_of(answer)
+    start, end = text.find("{"), text.rfind("}")
+    if not 0 <= start < end:
         raise MalformedAnswer(shape.name, "there is no JSON object in it", text)
     try:
-        value = msgspec.json.decode(found[0].encode(errors="replace"))
+        value = msgspec.json.decode(text[start : end + 1].encode(errors="replace"))
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedAnswer(shape.name, f"it is not JSON: {error}", text) from error
     return _convert(value, shape)
@@ -94,3 +92,5 @@ def _convert(value: Any, shape: Shape[T]) -> T:
         return msgspec.convert(without_nulls(value, shape.plain, shape.plain), shape.kind, strict=False)
     except msgspec.ValidationError as error:
         raise MalformedAnswer(shape.name, str(error), json.dumps(value, default=str)) from error
+    except RecursionError:
+        raise MalformedAnswer(shape.name, "it is nested too deeply", "") from None

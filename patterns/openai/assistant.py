@@ -8,6 +8,7 @@ from runmeter.engine import AssistantCall, current_execution
 
 from ..base import PatternResult
 from ..config import PatternType
+from ..context import instructions_of
 from ..messages import Item, to_items
 from .thread_pattern import OpenAIThreadConfig, ThreadPattern
 from .threads import check_id
@@ -38,7 +39,7 @@ class AssistantResult(PatternResult, frozen=True, kw_only=True):
     thread: Literal["created", "resumed"]
     """Whether the run made the thread."""
     repaired_calls: int = 0
-    """Calls of earlier runs that were never answered, and of which the model was told that they were interrupted."""
+    """Calls of earlier runs, or of an attempt whose answer was cut, that were never answered, and of which the model was told that they were interrupted."""
 
 
 class OpenAIAssistantPattern(ThreadPattern):
@@ -82,7 +83,7 @@ class OpenAIAssistantPattern(ThreadPattern):
             context: `thread_id` and `instructions`, each optional.
 
         Raises:
-            ConfigurationError: something is no message or no id, or there is no API key.
+            ConfigurationError: something is no message, no id or no instructions, or there is no API key.
             PatternError: it is part of a run in the same thread.
             UnknownConversation: the thread does not exist, or not any more.
             ConversationLocked: another process was at work on it for too long.
@@ -92,8 +93,8 @@ class OpenAIAssistantPattern(ThreadPattern):
         """
         context = context or {}
         items = to_items(messages)
-        instructions = self.config.assistant_instructions or self.config.system_prompt
-        params = given(instructions=context.get("instructions", instructions))
+        default = self.config.assistant_instructions or self.config.system_prompt
+        params = given(instructions=instructions_of(context, default))
         thread_id = self._thread_of(context)
         assistant = self.config.assistant_id or self.name
         if thread_id is not None:
@@ -104,11 +105,11 @@ class OpenAIAssistantPattern(ThreadPattern):
         try:
             with current_execution().assistant_run(assistant, thread="created") as call:
                 thread_id = call.thread_id = await self.threads.create()
-                outcome, _ = await self._run(call, thread_id, items, params)
+                outcome, repaired = await self._run(call, thread_id, items, params)
         finally:
             if thread_id is not None and not self.config.persistent_thread:
                 await self.threads.discard([thread_id])
-        return _result(outcome, thread_id, "created", 0)
+        return _result(outcome, thread_id, "created", repaired)
 
     async def create_thread(self, metadata: Mapping[str, str] | None = None) -> str:
         """Make a thread. Unless the config says `persistent_thread`, it is deleted when the pattern is closed.

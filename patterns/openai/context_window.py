@@ -76,6 +76,10 @@ class ContextWindow:
         tokens = fixed + head + sum(turn.tokens for turn in history.turns)
         if self._limit is None or tokens <= self._limit:
             return Fitted(history, tokens)
+        bare = _without(history, len(history.turns), None)
+        least = await self._tokens(bare, fixed)
+        if least > self._limit:  # before a summary is paid for
+            raise ContextTooLong(least, self._limit)
         error = None
         if self._summariser is not None and history.turns:
             summarised, error = await self._summarise(history, fixed, self._limit, self._summariser)
@@ -85,18 +89,17 @@ class ContextWindow:
 
     async def _trim(self, history: History, fixed: int, limit: int) -> Fitted:
         """Leave out as few of the oldest turns as will do; if that is not enough, a summary of still older ones."""
-        for gone in range(len(history.turns) + 1):
-            if fixed + sum(turn.tokens for turn in history.turns[gone:]) > limit:
+        tokens = fixed + sum(turn.tokens for turn in history.turns)
+        for gone, oldest in enumerate((None, *history.turns)):
+            tokens -= oldest.tokens if oldest else 0
+            if tokens > limit:
                 continue
             shorter = _without(history, gone, history.summary)
-            tokens = await self._tokens(shorter, fixed)
-            if tokens <= limit:
-                return Fitted(shorter, tokens, trimmed_turns=gone)
+            whole = await self._tokens(shorter, fixed)
+            if whole <= limit:
+                return Fitted(shorter, whole, trimmed_turns=gone)
         bare = _without(history, len(history.turns), None)
-        tokens = await self._tokens(bare, fixed)
-        if tokens > limit:
-            raise ContextTooLong(tokens, limit)
-        return Fitted(bare, tokens, trimmed_turns=len(history.turns))
+        return Fitted(bare, await self._tokens(bare, fixed), trimmed_turns=len(history.turns))
 
     async def _summarise(
         self, history: History, fixed: int, limit: int, summariser: "Summariser"

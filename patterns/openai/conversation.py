@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from uuid import uuid4
@@ -15,13 +16,14 @@ from runmeter.engine import ConfigurationError, Tokenizer, current_execution
 
 from ..base import PatternResult
 from ..config import DEFAULT_MODEL, AtLeastOne, Name, PatternConfig, PatternType
+from ..context import checked_id, instructions_of
 from ..errors import ResponseFailed, UnknownConversation
 from ..messages import Item, to_items
 from ..retry import RetryPolicy, status_code
 from ..tools import ToolLike
 from ..turns import turn
 from .context_window import ContextWindow, Fitted, Summariser
-from .history import History, HistoryStore, InMemoryHistoryStore, checked_store
+from .history import History, HistoryStore, InMemoryHistoryStore, checked_store, without_open_reasoning
 from .thread_pattern import OpenAIThreadConfig, ThreadPattern
 from .threads import check_id
 from .tool_loop import Outcome, given
@@ -40,7 +42,7 @@ class OpenAIConversationConfig(OpenAIThreadConfig):
     """
 
     memory: Literal["local", "response", "conversation"] = "local"
-    """Where what was said is kept. `local`: here, and sent whole each time; OpenAI keeps nothing. `response`: OpenAI
+    """Where what was said is kept. `local`: here, and sent whole each time; OpenAI keeps nothing, but for `store`. `response`: OpenAI
     keeps answers for 30 days, and each request refers to the last one; a copy is kept here, for when that is gone.
     `conversation`: in a conversation of OpenAI's, without an end. The last two have OpenAI store answers, whatever
     `store` says."""
@@ -172,7 +174,7 @@ class OpenAIConversationPattern(ThreadPattern):
             context: `conversation_id` (or `thread_id`) and `instructions`, each optional.
 
         Raises:
-            ConfigurationError: something is no message or no id, or there is no API key.
+            ConfigurationError: something is no message, no id or no instructions, or there is no API key.
             PatternError: it is part of a run of the same conversation.
             ContextTooLong: the new messages are longer than the limit by themselves.
             UnknownConversation: OpenAI does not have the conversation, or not any more.
@@ -184,7 +186,7 @@ class OpenAIConversationPattern(ThreadPattern):
         """
         context = context or {}
         items = to_items(messages)
-        params = given(instructions=context.get("instructions", self.config.system_prompt))
+        params = given(instructions=instructions_of(context, self.config.system_prompt))
         conversation = self._conversation_of(context)
         async with turn(conversation, scope=id(self.store)), self._loaded(conversation) as history:
             if self.config.memory == "conversation":
@@ -195,19 +197,20 @@ class OpenAIConversationPattern(ThreadPattern):
         return _result(conversation, answer)
 
     async def forget(self, conversation_id: str | None = None) -> None:
-        """Forget a conversation, after its turn that is under way here. If the pattern made it at OpenAI, it is deleted
-        there too.
+        """Forget a conversation, after its turn that is under way here. What a pattern made for it at OpenAI is
+        deleted there too; a conversation that is called by OpenAI's own id stays there.
 
         Args:
             conversation_id: Which; by default the pattern's own.
 
         Raises:
+            PatternError: it is part of a run of that conversation.
             openai.APIError: a request was refused, or the connection failed, for the last time.
             Exception: whatever the store raises.
         """
         conversation = conversation_id or self.conversation_id
         async with turn(conversation, scope=id(self.store)), self._loaded(conversation) as history:
-            if history.thread_id is not None:
+            if history.thread_id not in (None, conversation):
                 self._made.discard(history.thread_id)
                 try:
                     await self.threads.delete(history.thread_id)
@@ -223,9 +226,7 @@ class OpenAIConversationPattern(ThreadPattern):
             return self.conversation_id
         if self.config.memory == "conversation":
             return check_id("conversation_id", chosen)
-        if not isinstance(chosen, str) or not chosen:
-            raise ConfigurationError(f"a conversation's id is a string, not {chosen!r}")
-        return chosen
+        return checked_id("conversation_id", chosen)
 
     @asynccontextmanager
     async def _loaded(self, conversation: str) -> AsyncIterator[History]:
@@ -260,8 +261,10 @@ class OpenAIConversationPattern(ThreadPattern):
             outcome = await self.tool_loop.run([*known.items, *items], params=params)
         else:
             outcome, restarted = await self._answer_after(conversation, known, items, params)
-        turns = await self._window.turns([*items, *outcome.items])
-        response_id = outcome.response.id if self.config.memory == "response" else None
+        said = without_open_reasoning(outcome.items)
+        turns = await self._window.turns(deepcopy([*items, *said]))  # what is in the result is the caller's
+        gone_on_from = self.config.memory == "response" and len(said) == len(outcome.items)
+        response_id = outcome.response.id if gone_on_from else None
         grown = msgspec.structs.replace(known, turns=(*known.turns, *turns), response_id=response_id)
         return _Answer(outcome, grown, fitted, restarted)
 

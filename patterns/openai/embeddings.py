@@ -1,6 +1,7 @@
 """Embeddings: metered requests for vectors, and a retriever that searches them on this machine."""
 
 import os
+import threading
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -14,7 +15,18 @@ from runmeter.engine import ModelCall, ModelRequest, Provenance, TokenCounter, U
 
 from ..config import OpenAIPatternConfig
 from ..errors import ResponseFailed
-from ..ingestion import TEXT_FILES, Chunking, Document, PathLike, Paths, Progress, path_list, read_files, split
+from ..ingestion import (
+    TEXT_FILES,
+    Chunking,
+    Document,
+    PathLike,
+    Paths,
+    Progress,
+    document_list,
+    path_list,
+    read_files,
+    split,
+)
 from ..loop_lock import LoopLock
 from ..passage_index import PassageIndex
 from ..retrieval import Passage
@@ -182,6 +194,7 @@ class EmbeddingRetriever:
         self._embedded: dict[str, Vector] = {}
         """Vectors that are not in the index yet: of additions that are under way, or that failed."""
         self._changing = LoopLock()
+        self._replacing = threading.Lock()  # additions of several event loops may end at once
 
     @property
     def passages(self) -> Sequence[Passage]:
@@ -189,7 +202,8 @@ class EmbeddingRetriever:
         return self._index.passages
 
     async def prepare(self) -> None:
-        """Add the constructor's files now and not on first use. Once, also if it is called many times at once.
+        """Add the constructor's files now and not on first use. Once, also if it is called many times at once, unless
+        that is in several event loops.
 
         Raises what `add_files` raises; then it may be tried again, and what was embedded is not embedded again.
         """
@@ -228,12 +242,12 @@ class EmbeddingRetriever:
             progress: Told how many texts are embedded, and of how many.
 
         Raises:
-            ConfigurationError: there is no API key.
+            ConfigurationError: there is no API key, or something is no document.
             ResponseFailed: there was no answer in time, or it holds no vectors.
             openai.APIError: a request was refused, or the connection failed, for the last time.
         """
         async with self._changing:
-            await self._add(list(documents), progress)
+            await self._add(document_list(documents), progress)
 
     async def retrieve(self, query: str, limit: int) -> list[Passage]:
         """The passages nearest to a query, the best first. Raises what `add_files` raises."""
@@ -276,19 +290,23 @@ class EmbeddingRetriever:
         for document in documents:
             cut = partial(split, document, self._chunking, self._embeddings.model)
             passages += await anyio.to_thread.run_sync(cut, abandon_on_cancel=True)
+        embedded = self._embedded  # these, also if another event loop's addition ends meanwhile
         texts = dict.fromkeys(passage.text for passage in passages)
-        missing = [text for text in texts if text not in self._index.rows and text not in self._embedded]
+        missing = [text for text in texts if text not in self._index.rows and text not in embedded]
         done = 0
         for batch in batches(missing):
             vectors = await self._embeddings.embed(batch)
-            self._embedded.update(zip(batch, vectors, strict=True))
+            embedded.update(zip(batch, vectors, strict=True))
             done += len(batch)
             if progress is not None:
                 progress(done, len(missing))
         sources = {document.source for document in documents}
-        replace = partial(self._index.replaced, sources, passages, self._embedded)
-        self._index = await anyio.to_thread.run_sync(replace)
-        self._embedded = {}
+        await anyio.to_thread.run_sync(self._replace, sources, passages, embedded)
+
+    def _replace(self, sources: set[str], passages: Sequence[Passage], embedded: dict[str, Vector]) -> None:
+        with self._replacing:
+            self._index = self._index.replaced(sources, passages, embedded)
+            self._embedded = {}
 
 
 def _vectors(answer: "CreateEmbeddingResponse", count: int) -> list[Vector]:

@@ -176,6 +176,17 @@ def split_turns(items: Iterable[Item]) -> list[tuple[Item, ...]]:
     return [tuple(turn) for turn in turns]
 
 
+def without_open_reasoning(items: Sequence[Item]) -> Sequence[Item]:
+    """What was said, without reasoning that was cut off before it came to anything: no request may end an answer in it.
+
+    Source: the API's error "'reasoning' was provided without its required following item" (continuedev/continue#8933).
+    """
+    end = len(items)
+    while end and items[end - 1].get("type") == "reasoning":
+        end -= 1
+    return items[:end]
+
+
 def instructions_in(turns: Sequence[Turn], pinned: Sequence[Item]) -> tuple[Item, ...]:
     """The system and developer messages of turns, each once, after those that are pinned already."""
     found = list(pinned)

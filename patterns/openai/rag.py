@@ -43,7 +43,7 @@ class OpenAIRAGConfig(OpenAIPatternConfig):
     With neither `sources` nor `vector_store_id`, and no retriever, nothing is ever found, and the model is told so.
     """
 
-    sources: tuple[str, ...] = ()
+    sources: tuple[Name, ...] = ()
     """Files and folders to search: read and embedded on first use, and searched on this machine."""
     file_patterns: tuple[Name, ...] = TEXT_FILES
     """Which files of the folders are read."""
@@ -185,7 +185,9 @@ class OpenAIRAGPattern(ResponsesPattern):
         conversation = "\n\n".join([*earlier[-_REWRITTEN_TURNS:], f"user: {question}"])
         asked: Item = {"role": "user", "content": conversation}
         outcome = await self._rewriting.run([asked], params={"instructions": REWRITE}, deliver=False)
-        return outcome.text.strip() or question, outcome.turns
+        # With half a query, nothing good would be found.
+        rewritten = outcome.text.strip() if outcome.finish_reason == "stop" else ""
+        return rewritten or question, outcome.turns
 
     async def _search(self, query: str) -> tuple[Passage, ...]:
         if self.retriever is None or not query.strip():

@@ -7,6 +7,7 @@ developers.openai.com/api/docs/assistants/migration; both 2026-11.
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -15,6 +16,7 @@ from openai import APIError
 
 from runmeter.engine import ConfigurationError
 
+from ..context import checked_id
 from ..errors import ConversationLocked, ResponseFailed, UnknownConversation
 from ..messages import Item
 from ..retry import RetryPolicy, status_code, with_retries
@@ -42,6 +44,9 @@ _UNANSWERED = "No tool output found for"
 
 logger = logging.getLogger("runmeter")
 
+_waits: ContextVar[int] = ContextVar("runmeter_lock_waits", default=0)
+"""How often the request being made has found its conversation locked: such an attempt is none of the base policy's."""
+
 
 def check_id(source: str, value: object) -> str:
     """Check that an id can be a conversation's.
@@ -53,15 +58,14 @@ def check_id(source: str, value: object) -> str:
     Raises:
         ConfigurationError: it is none, or an id of the Assistants API.
     """
-    if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{source}: a conversation's id is a string, not {value!r}")
+    checked = checked_id(source, value)
     for prefix, kind in _LEGACY.items():
-        if value.startswith(prefix):
+        if checked.startswith(prefix):
             raise ConfigurationError(
-                f"{source} {value!r} is a {kind} of the Assistants API, which ended on 2026-08-26: "
+                f"{source} {checked!r} is a {kind} of the Assistants API, which ended on 2026-08-26: "
                 "threads are conversations now (ids begin with 'conv_'), and assistants are configured in code"
             )
-    return value
+    return checked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,16 +76,19 @@ class LockPatience(RetryPolicy):
     """
 
     base: RetryPolicy
-    """Judges all other errors. Attempts count together, whatever they ended in."""
+    """Judges all other errors, and counts no attempts but those that ended in them."""
     lock_timeout: float = 30.0
     """Seconds."""
 
     def delay(self, error: BaseException, attempt: int) -> float | None:
         """Seconds to wait before trying again; None if the error is final."""
-        if not is_locked(error):
-            return self.base.delay(error, attempt)
+        waits = _waits.get() if attempt > 1 else 0  # what is there at first is an earlier request's
+        locked = is_locked(error)
+        _waits.set(waits + locked)
+        if not locked:
+            return self.base.delay(error, attempt - waits)
         backoff, waited = max(self.base.first_delay, _LEAST_DELAY), 0.0
-        for _ in range(attempt - 1):
+        for _ in range(waits):
             waited += backoff
             backoff = max(min(backoff * 2, self.base.max_delay), _LEAST_DELAY)
             if waited >= self.lock_timeout:

@@ -1,6 +1,5 @@
 """A retriever on OpenAI's vector stores: search in one that is there, or in one that is made and filled here."""
 
-import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +11,7 @@ from runmeter.engine import ConfigurationError
 
 from ..config import OpenAIPatternConfig
 from ..errors import IngestionError, ResponseFailed
-from ..ingestion import TEXT_FILES, Document, Paths, Progress, read_files
+from ..ingestion import TEXT_FILES, Document, Paths, Progress, document_list, read_files
 from ..loop_lock import LoopLock
 from ..retrieval import Passage
 from ..retry import RetryPolicy
@@ -50,7 +49,7 @@ class VectorStoreRetriever:
         min_score: The least score, from 0 to 1, of a passage; None takes all.
         rewrite_query: Whether OpenAI rewrites queries for the search.
         persistent: Whether `aclose` leaves what was made here: a store, and files.
-        indexing_timeout: Seconds that OpenAI may take to index what was added.
+        indexing_timeout: Seconds that OpenAI may take to index what one `add` has added.
         poll_interval: Seconds between two looks whether it has.
         sleep: Waits so many seconds.
         retry: When to try a request again; by default what the config says.
@@ -81,7 +80,7 @@ class VectorStoreRetriever:
         self._min_score = min_score
         self._rewrite_query = rewrite_query
         self._persistent = persistent
-        self._polls = math.ceil(indexing_timeout / poll_interval)
+        self._polls = indexing_timeout / poll_interval
         self._poll_interval = poll_interval
         self._sleep = sleep
         self._made_store: str | None = None
@@ -143,16 +142,13 @@ class VectorStoreRetriever:
 
         One that was added here before is replaced. What was uploaded before it fails is there, and deleted by `aclose`.
         """
-        added = list(documents)
+        added = document_list(documents)
         sources = {document.source for document in added}
         async with self._changing:
             store_id = await self._store()
             replaced = [file_id for file_id, each in self._documents.items() if each.source in sources]
             file_ids = [await self._upload(each, store_id) for each in added if each.text.strip()]
-        for done, file_id in enumerate(file_ids, 1):
-            await self._wait_until_indexed(file_id, store_id)
-            if progress is not None:
-                progress(done, len(file_ids))
+        await self._wait_until_indexed(file_ids, store_id, progress)
         for file_id in replaced:
             if (error := await self._delete_file(file_id)) is not None:
                 raise error
@@ -181,11 +177,10 @@ class VectorStoreRetriever:
         return self.vector_store_id
 
     async def _upload(self, document: Document, store_id: str) -> str:
-        content = valid_text(document.text).encode()
-        file = (_file_name(document.source), content, "text/plain")
+        file = (_file_name(document.source), document.text.encode(), "text/plain")
         uploaded = await self._requests.send(lambda client: client.files.create(file=file, purpose="assistants"))
         self._made_files.append(uploaded.id)
-        source = valid_text(document.source)[:_LONGEST_SOURCE]
+        source = document.source[:_LONGEST_SOURCE]
         await self._requests.send(
             lambda client: client.vector_stores.files.create(
                 store_id, file_id=uploaded.id, attributes={"source": source}
@@ -194,18 +189,23 @@ class VectorStoreRetriever:
         self._documents[uploaded.id] = document
         return uploaded.id
 
-    async def _wait_until_indexed(self, file_id: str, store_id: str) -> None:
-        for poll in range(self._polls + 1):
-            if poll:
+    async def _wait_until_indexed(self, file_ids: Sequence[str], store_id: str, progress: Progress | None) -> None:
+        polls = self._polls
+        for done, file_id in enumerate(file_ids, 1):
+            while (file := await self._file(file_id, store_id)).status == "in_progress":
+                if polls <= 0:
+                    raise IngestionError(f"OpenAI has not indexed {self._documents[file_id].source!r} in time")
+                polls -= 1
                 await self._sleep(self._poll_interval)
-            file = await self._requests.send(
-                lambda client: client.vector_stores.files.retrieve(file_id, vector_store_id=store_id)
-            )
-            if file.status == "completed":
-                return
-            if file.status != "in_progress":
+            if file.status != "completed":
                 raise IngestionError(f"OpenAI could not index {self._documents[file_id].source!r}: {_why(file)}")
-        raise IngestionError(f"OpenAI has not indexed {self._documents[file_id].source!r} in time")
+            if progress is not None:
+                progress(done, len(file_ids))
+
+    async def _file(self, file_id: str, store_id: str) -> "VectorStoreFile":
+        return await self._requests.send(
+            lambda client: client.vector_stores.files.retrieve(file_id, vector_store_id=store_id)
+        )
 
     async def _delete_what_was_made(self) -> None:
         """Delete all that can be, then raise an error if there was one."""
@@ -240,7 +240,7 @@ class VectorStoreRetriever:
     def _passage(self, hit: "VectorStoreSearchResponse") -> Passage:
         text = "\n".join(part.text for part in hit.content or ())
         document = self._documents.get(hit.file_id)
-        start = valid_text(document.text).find(text) if document else -1
+        start = document.text.find(text) if document else -1
         return Passage(
             text=text,
             source=document.source if document else str((hit.attributes or {}).get("source") or hit.filename),
@@ -252,7 +252,7 @@ class VectorStoreRetriever:
 
 def _file_name(source: str) -> str:
     """A name that OpenAI takes for that of a text file; not all endings are (file search guide, "supported files")."""
-    name = PurePosixPath(valid_text(source)).name or "document"
+    name = PurePosixPath(source).name or "document"
     return name if name.endswith((".md", ".txt")) else f"{name}.txt"
 
 

@@ -38,6 +38,7 @@ def runmeter(context: click.Context) -> None:
       runmeter demo                          a few hundred runs on a simulated API: no key, no network
       runmeter demo --otlp http://localhost:4317   the same, with its traces in Jaeger
       OPENAI_API_KEY=... runmeter demo --live      a few runs on the real API, for real money
+      runmeter run routing "Where is my parcel?" --simulated --trace
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
@@ -45,7 +46,7 @@ def runmeter(context: click.Context) -> None:
 
 @runmeter.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, readable=True, path_type=Path), required=False)
-@click.option("--runs", type=click.IntRange(1, 100_000), help="How many runs.  [default: 300; with --live 6]")
+@click.option("--runs", type=click.IntRange(1, 100_000), help="How many runs.  [default: 300; with --live 12]")
 @click.option("--concurrency", type=click.IntRange(1, 1_000), default=32, show_default=True, help="Runs at once.")
 @click.option("--model", default="gpt-6-luna", show_default=True, help="The OpenAI model to ask.")
 @click.option("--live", is_flag=True, help="Ask the real API, with the key in OPENAI_API_KEY. This costs money.")
@@ -58,14 +59,14 @@ def demo(
 ) -> int:
     """Run patterns over the texts in FOLDER, and show what they took.
 
-    Two patterns, one on the OpenAI client and one on LangGraph, answer questions about the documents (*.md, *.txt,
-    *.rst) in FOLDER, by default Runmeter's own, many at a time. Then come their usage and cost, the event bus's
-    accounting, and one run's trace. Ctrl-C stops early and still shows what was counted.
+    All twelve patterns answer questions about the documents (*.md, *.txt, *.rst) in FOLDER, by default Runmeter's own,
+    many at a time. Then come their usage and cost, the event bus's accounting, and one run's trace. Ctrl-C stops early
+    and still shows what was counted.
     """
     from .demo import DemoError, DemoOptions, run_demo
 
     try:
-        return run_demo(DemoOptions(folder, runs or (6 if live else 300), concurrency, model, live, otlp, svg))
+        return run_demo(DemoOptions(folder, runs or (12 if live else 300), concurrency, model, live, otlp, svg))
     except DemoError as error:
         raise click.UsageError(str(error)) from None
 

@@ -1,0 +1,41 @@
+"""What the context of a run says: checked, since it comes from outside as it is."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from runmeter.engine import ConfigurationError
+
+from .text import valid_text
+
+
+def instructions_of(context: Mapping[str, Any], default: str | None) -> str | None:
+    """The instructions of a run, with valid text.
+
+    Args:
+        context: Where `instructions` may be; None there stands for none at all.
+        default: What holds where the context does not say.
+
+    Raises:
+        ConfigurationError: they are no string.
+    """
+    instructions = context.get("instructions", default)
+    if instructions is None:
+        return None
+    if not isinstance(instructions, str):
+        raise ConfigurationError(f"instructions in the context are a string, not {type(instructions).__name__!r}")
+    return valid_text(instructions)
+
+
+def checked_id(source: str, value: object) -> str:
+    """An id that is one.
+
+    Args:
+        source: Where it comes from.
+        value: A string that is not empty.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"{source}: an id is a string that is not empty, not {value!r}")
+    return value
