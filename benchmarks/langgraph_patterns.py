@@ -1,6 +1,6 @@
 """What do the LangGraph patterns add to bare graphs? Run: .venv/bin/python benchmarks/langgraph_patterns.py
 
-Each pattern runs in an engine, with events, statistics and tracing, over a chat model that answers at once. Beside it
+Each pattern runs in an engine, with events and statistics, over a chat model that answers at once. Beside it
 runs a bare LangGraph graph with the same nodes and the same number of questions to the same model, and nothing else.
 The difference is CPU time per node, the median over interleaved rounds. It contains all that a pattern does in its
 nodes: the tool loop, retries and deadlines of each question, reading structured answers, child runs of workers.
@@ -164,11 +164,12 @@ async def measure(case: Case, engine: Engine) -> str:
 
 
 async def main() -> None:
-    print(f"{'pattern':22} nodes  bare ms/node  added ms/node  (middle 3/5)   ratio")
     telemetry = configure(traces_exporter="none", metrics_exporter="none")
-    async with Engine(telemetry=telemetry) as engine:
-        for case in CASES:
-            print(await measure(case, engine), flush=True)
+    for title, sinks in (("statistics", None), ("statistics, spans and metrics", telemetry)):
+        print(f"with {title}\n{'pattern':22} nodes  bare ms/node  added ms/node  (middle 3/5)   ratio")
+        async with Engine(telemetry=sinks) as engine:
+            for case in CASES:
+                print(await measure(case, engine), flush=True)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from typing import Annotated, NamedTuple
 import openai
 import uvicorn
 from fastapi import Depends, FastAPI, Header, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from opentelemetry.context import attach, detach
@@ -121,6 +122,11 @@ async def tell_problem(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": problem.detail}, problem.status)
 
 
+async def tell_what_is_wrong(_: Request, error: RequestValidationError) -> JSONResponse:
+    """Say it without repeating the request, as FastAPI itself does: that may hold what JSON cannot, such as NaN."""
+    return JSONResponse({"detail": [{"loc": each["loc"], "msg": each["msg"]} for each in error.errors()]}, 422)
+
+
 # What lives as long as the application
 
 
@@ -194,7 +200,7 @@ app = FastAPI(
     title="Support",
     lifespan=lifespan,
     dependencies=[Depends(continue_trace)],
-    exception_handlers=dict.fromkeys(PROBLEMS, tell_problem),
+    exception_handlers={**dict.fromkeys(PROBLEMS, tell_problem), RequestValidationError: tell_what_is_wrong},
 )
 
 

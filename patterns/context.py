@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from runmeter.engine import ConfigurationError
+from runmeter.engine import ConfigurationError, current_execution
 
 from .text import valid_text
 
@@ -22,8 +22,19 @@ def instructions_of(context: Mapping[str, Any], default: str | None) -> str | No
     if instructions is None:
         return None
     if not isinstance(instructions, str):
-        raise ConfigurationError(f"instructions in the context are a string, not {type(instructions).__name__!r}")
+        raise ConfigurationError(f"context['instructions'] must be a string, not a {type(instructions).__name__!r}")
     return valid_text(instructions)
+
+
+def conversation_id_of(context: Mapping[str, Any]) -> str | None:
+    """The conversation that a run is part of: what the context says, or else the run itself.
+
+    Raises:
+        ConfigurationError: it is no string, or an empty one.
+    """
+    told = context.get("conversation_id")
+    told = current_execution().info.conversation_id if told is None else told
+    return None if told is None else checked_id("conversation_id", told)
 
 
 def checked_id(source: str, value: object) -> str:
@@ -37,5 +48,5 @@ def checked_id(source: str, value: object) -> str:
         ConfigurationError: it is none.
     """
     if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{source}: an id is a string that is not empty, not {value!r}")
+        raise ConfigurationError(f"{source} must be a string that is not empty, not {value!r}")
     return value

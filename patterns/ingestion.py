@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import anyio.to_thread
 import msgspec
@@ -101,8 +101,8 @@ def path_list(paths: Paths) -> list[Path]:
         raise ConfigurationError(f"expected paths of files and folders: {error}") from error
 
 
-def document_list(documents: Iterable[Document]) -> list[Document]:
-    """Documents, checked to be such.
+def document_list(documents: Any) -> list[Document]:
+    """Documents, one or several, checked to be such.
 
     Raises:
         ConfigurationError: they are none.

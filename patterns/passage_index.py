@@ -35,7 +35,7 @@ class PassageIndex:
     """What made the vectors."""
     passages: Sequence[Passage] = ()
     rows: Mapping[str, int] = field(default_factory=dict)
-    """Where each text's vector is. Passages with the same text have the same, and so the same score to the last digit."""
+    """Where each text's vector is. Passages with the same text have the same one, and so exactly the same score."""
     vectors: "Vectors | None" = None
     """One a row, each of length 1; None as long as there are no passages."""
 
@@ -125,7 +125,8 @@ class PassageIndex:
         import numpy as np
 
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # Opened here, as numpy leaves a file open that turns out to be none of its own.
+            with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 described, vectors = file["described"].tobytes(), file["vectors"]
             saved = msgspec.json.decode(described, type=_Saved)
             rows = _rows(saved.passages)

@@ -1,5 +1,6 @@
 """The registry: which patterns there are, the instances made of them, and what all of them used."""
 
+import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -131,6 +132,8 @@ class PatternRegistry:
         """
         name = str(pattern_type)
         if isinstance(pattern, str):
+            if not re.fullmatch(r"[\w.]+:\w+", pattern):
+                raise ConfigurationError(f"pattern {name!r}: {pattern!r} is no 'module:Class'")
             framework = framework or (PatternType(name).framework if name in list(PatternType) else None)
         elif _is_pattern_class(pattern):
             framework = framework or getattr(pattern, "framework", None)

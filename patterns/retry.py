@@ -75,9 +75,10 @@ class RetryPolicy:
     """Between 0 and 1: delays vary by a quarter, lest all clients come back at once."""
 
     def __post_init__(self) -> None:
-        numbers = (self.max_retries, self.first_delay, self.max_delay, self.max_retry_after)
-        if not all(number >= 0 for number in numbers):  # NaN is not, either
-            raise ConfigurationError("a retry policy's numbers must not be negative")
+        for name in ("max_retries", "first_delay", "max_delay", "max_retry_after"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not value >= 0:  # NaN is not, either
+                raise ConfigurationError(f"RetryPolicy.{name}: expected a number that is not negative, is {value!r}")
 
     def delay(self, error: BaseException, attempt: int) -> float | None:
         """Seconds to wait before trying again; None if the error is final.
@@ -131,7 +132,8 @@ def is_transient(error: BaseException) -> bool:
     said = _headers(error).get("x-should-retry")
     if said in ("true", "false"):
         return bool(said == "true")
-    codes = {getattr(error, "code", None), getattr(error, "type", None)}
+    said_codes = (getattr(error, "code", None), getattr(error, "type", None))
+    codes = {code for code in said_codes if isinstance(code, str)}
     if codes & PERMANENT_CODES:
         return False
     if codes & TRANSIENT_CODES:

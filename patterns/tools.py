@@ -79,8 +79,9 @@ class Tool:
             raise ConfigurationError(
                 f"tool {self.name!r}: a tool's name has 1 to 64 letters, digits, _ and -; give it one with name="
             )
-        if self.timeout is not None and not self.timeout > 0:
-            raise ConfigurationError(f"tool {self.name!r}: timeout must be positive, is {self.timeout}")
+        timeout: object = self.timeout
+        if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+            raise ConfigurationError(f"tool {self.name!r}: timeout must be a positive number, is {timeout!r}")
         try:
             _ = self.parameters
         except ConfigurationError as error:

@@ -267,6 +267,25 @@ async def test_patience_with_a_locked_thread_ends(scene: Scene) -> None:
     assert [event.error_type for event in run.of(AssistantRun)] == ["conversation_locked"]
 
 
+async def test_waiting_for_a_lock_takes_no_other_retries(scene: Scene) -> None:
+    run = Run()
+    async with scene.pattern(max_retries=1, lock_timeout=3.0) as pattern:
+        thread_id = await pattern.create_thread()
+        scene.simulator.inject(
+            Fault("conversation_locked", times=2),
+            Fault("rate_limit", endpoint="/responses"),
+            Fault("conversation_locked"),
+        )
+        with run():
+            result = await pattern.execute("Hello.", {"thread_id": thread_id})
+        scene.simulator.inject(Fault("conversation_locked", times=2), Fault("server_error", times=2))
+        with pytest.raises(openai.InternalServerError), run():
+            await pattern.execute("Hello.", {"thread_id": thread_id})
+    assert result.content
+    assert [request.attempt for request in run.requests] == [1, 2, 3, 4, 5, 1, 2, 3, 4]
+    assert scene.slept[:2] + scene.slept[3:4] == [0.5, 1.0, 1.5], "what is left of three seconds, whatever came between"
+
+
 def test_patience_leaves_other_errors_to_the_policy() -> None:
     class Locked(Exception):
         code = "conversation_locked"
@@ -308,6 +327,14 @@ async def test_a_retry_after_a_cut_stream_repairs_what_that_has_left(scene: Scen
             result = await pattern.execute("Where is parcel AB-1?", {"thread_id": thread_id})
     assert (result.content, result.repaired_calls) == ("Here.", 1)
     assert [request.error_type for request in run.requests] == ["APIConnectionError", "BadRequestError", None]
+
+
+async def test_a_repair_in_a_thread_of_ones_own_is_told(scene: Scene) -> None:
+    async with scene.pattern(find, stream_responses=True) as pattern:
+        scene.script(Reply(tool_calls=(FIND,)), Reply("Here."))
+        scene.simulator.inject(Fault("orphaned_calls"))
+        result = await pattern.execute("Where is parcel AB-1?")
+    assert (result.thread, result.repaired_calls) == ("created", 1)
 
 
 async def test_a_cut_stream_that_left_calls_is_repaired(scene: Scene) -> None:
@@ -378,8 +405,16 @@ async def test_legacy_ids_are_named(legacy: str) -> None:
             await use()
     with pytest.raises(ConfigurationError, match="conversation_id"), Run()(conversation_id=legacy):
         await pattern.execute("Hi.")
-    with pytest.raises(ConfigurationError, match="is a string, not 7"):
+    with pytest.raises(ConfigurationError, match="must be a string that is not empty, not 7"):
         await pattern.execute("Hi.", {"thread_id": 7})
+
+
+async def test_instructions_that_cannot_be_sent(scene: Scene) -> None:
+    async with scene.pattern(system_prompt="Be brief.\udcff") as pattern:
+        await pattern.execute("Hello.")
+        with pytest.raises(ConfigurationError, match=r"context\['instructions'\] must be a string, not a 'int'"):
+            await pattern.execute("Hello.", {"instructions": 5})
+    assert [prompt.instructions for prompt in scene.prompts] == ["Be brief.?"]
 
 
 async def test_a_rate_limit_passes_and_a_retired_request_does_not(scene: Scene) -> None:

@@ -221,6 +221,55 @@ async def test_after_a_failure_the_same_message_is_not_remembered_twice(scene: S
     assert [message.type for message in state.values["messages"]] == ["human", "ai"]
 
 
+async def test_a_message_said_twice_is_remembered_twice(scene: Scene) -> None:
+    message = HumanMessage("Go on.")
+    async with scene.pattern() as pattern:
+        for _ in range(2):
+            await pattern.execute(message, {"conversation_id": "c1"})
+    assert [item.type for item in scene.prompts[-1].items] == ["message"] * 3
+    assert message.id is None, "it is its owner's"
+
+
+async def test_answers_of_one_id_are_remembered_each() -> None:
+    model = GenericFakeChatModel(messages=iter(AIMessage(text, id="same") for text in "abc"))
+    async with AugmentedLLMPattern(PatternConfig(), model=model) as pattern:
+        for text in "123":
+            await pattern.execute(text, {"conversation_id": "c1"})
+        state = await pattern.remembering_graph.aget_state({"configurable": {"thread_id": "c1"}})
+    assert [message.text for message in state.values["messages"]] == ["1", "a", "2", "b", "3", "c"]
+
+
+@pytest.mark.parametrize("durability", ["exit", "async", "sync"])
+async def test_memory_grows_with_what_was_said_alone(scene: Scene, durability: str) -> None:
+    kept: list[int] = []
+    async with scene.pattern(find, durability=durability) as pattern:
+        saver: Any = pattern.remembering_graph.checkpointer
+        for _ in range(4):
+            await pattern.execute("Where is parcel AB-1?", {"conversation_id": "c1"})
+            scene.simulator.inject(Fault("insufficient_quota"))
+            with pytest.raises(openai.RateLimitError):
+                await pattern.execute("Still there?", {"conversation_id": "c1"})
+            kept.append(len(saver.storage["c1"][""]) + len(saver.blobs) + len(saver.writes))
+        await pattern.execute("So?", {"conversation_id": "c1"})
+    assert max(kept) == kept[0] < 10
+    assert len([item for item in scene.prompts[-1].items if item.type == "message"]) == 13, "nothing is lost"
+
+
+@pytest.mark.parametrize(
+    ("context", "named"),
+    [
+        ({"conversation_id": 7}, "conversation_id must be a string that is not empty, not 7"),
+        ({"conversation_id": ""}, "conversation_id must be a string"),
+        ({"instructions": 5}, "context\\['instructions'\\] must be a string"),
+    ],
+)
+async def test_a_context_that_makes_no_sense_is_refused(scene: Scene, context: dict[str, Any], named: str) -> None:
+    async with scene.pattern() as pattern:
+        with pytest.raises(ConfigurationError, match=named):
+            await pattern.execute("Hello.", context)
+    assert scene.prompts == []
+
+
 @pytest.mark.parametrize(
     "message",
     ["Where is \ud800?", {"role": "user", "content": "\ud800"}, HumanMessage([{"type": "text", "text": "\ud800"}])],
@@ -342,6 +391,15 @@ async def test_calls_of_an_answer_that_was_cut_off_are_not_made(scene: Scene) ->
     assert (result.finish_reason, result.turns) == ("length", 1)
     assert {call.error_type for call in result.function_calls} == {"AnswerCutOff"}
     assert run.calls == []
+
+
+async def test_an_answer_cut_off_while_it_was_thought_of_can_be_gone_on_from(scene: Scene) -> None:
+    scene.simulator.script(Reply("It is in Berlin.", reasoning_tokens=100))
+    async with scene.pattern(openai_max_tokens=16) as pattern:
+        result = await pattern.execute("Where is it?", {"conversation_id": "c1"})
+        await pattern.execute("So?", {"conversation_id": "c1"})
+    assert (result.content, result.finish_reason) == ("", "length")
+    assert [item.type for item in scene.prompts[-1].items] == ["message"] * 2
 
 
 async def test_deltas_are_streamed_when_somebody_listens(scene: Scene) -> None:
@@ -691,9 +749,12 @@ async def test_passages_of_runs_at_once_do_not_mix(scene: Scene) -> None:
         assert passage.text == f"Passage for question {number}"
 
 
-async def test_what_is_no_retriever_is_refused() -> None:
+async def test_what_is_no_retriever_or_checkpointer_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="is no retriever"):
         AugmentedLLMPattern(PatternConfig(), retriever="library")
+    nothing: Any = "memory"
+    with pytest.raises(ConfigurationError, match="checkpointer must be one of LangGraph's, not 'memory'"):
+        AugmentedLLMPattern(PatternConfig(), checkpointer=nothing)
     with pytest.raises(ConfigurationError, match="durability"):
         AugmentedLLMConfig(durability="never")  # type: ignore[arg-type] # that is the point
 

@@ -130,7 +130,7 @@ async def test_which_conversation_a_run_belongs_to(scene: Scene) -> None:
                 await pattern.execute("Hi."),
             ]
         results.append(await pattern.execute("Hi."))
-        with pytest.raises(ConfigurationError, match="is a string, not 7"):
+        with pytest.raises(ConfigurationError, match="conversation_id must be a string that is not empty, not 7"):
             await pattern.execute("Hi.", {"thread_id": 7})
     assert [result.conversation_id for result in results] == ["told", "other", "of the run", "configured"]
 
@@ -168,6 +168,25 @@ async def test_a_cancelled_turn_in_a_thread_is_repaired(scene: Scene) -> None:
         result = await pattern.execute("Three.")
     assert result.repaired_calls == 1
     assert scene.seen()[0] == "Two."
+
+
+@pytest.mark.parametrize("memory", ["local", "response"])
+async def test_an_answer_cut_off_while_it_was_thought_of_can_be_gone_on_from(scene: Scene, memory: str) -> None:
+    async with scene.pattern(memory=memory, openai_max_tokens=16) as pattern:
+        scene.script(Reply("It is in Berlin.", reasoning_tokens=100))
+        first = await pattern.execute("Where is it?")
+        second = await pattern.execute("So?")
+    assert (first.finish_reason, [item["type"] for item in first.messages]) == ("length", ["reasoning"])
+    assert [item.type for item in scene.prompts[-1].items] == ["message"] * 2
+    assert second.restarted is False
+
+
+async def test_what_becomes_of_a_result_is_not_remembered(scene: Scene) -> None:
+    async with scene.pattern() as pattern:
+        result = await pattern.execute("One.")
+        result.messages[0]["content"].clear()
+        await pattern.execute("Two.")
+    assert scene.seen() == ["One.", "Answer 1.", "Two."]
 
 
 # The limit
@@ -264,6 +283,15 @@ async def test_without_a_summary_turns_are_left_out(
     assert (result.summary_error, result.summarised_turns) == (why, 0)
     assert result.trimmed_turns > 0
     assert scene.seen()[-1].startswith("3 ")
+
+
+async def test_no_summary_is_paid_for_where_none_can_help(scene: Scene) -> None:
+    async with scene.pattern(max_context_tokens=200, context_policy="summarise", summary_tokens=20) as pattern:
+        await pattern.execute("One. " + "word " * 40)
+        before = scene.simulator.statistics().total
+        with pytest.raises(ContextTooLong):
+            await pattern.execute("word " * 300)
+    assert scene.simulator.statistics().total == before
 
 
 async def test_deltas_are_of_answers_and_not_of_summaries(scene: Scene) -> None:
@@ -372,6 +400,14 @@ async def test_a_conversation_can_be_forgotten(scene: Scene, memory: str) -> Non
             assert first.thread_id != second.thread_id
             with pytest.raises(UnknownConversation):
                 await pattern.execute("Three.", {"thread_id": first.thread_id})
+
+
+async def test_a_thread_of_the_callers_own_is_not_deleted(scene: Scene) -> None:
+    async with scene.pattern(memory="conversation") as pattern:
+        thread_id = (await pattern.clients.get().conversations.create()).id
+        await pattern.execute("One.", {"conversation_id": thread_id})
+        await pattern.forget(thread_id)
+        assert len(await pattern.threads.items(thread_id)) == 2
 
 
 # Stores

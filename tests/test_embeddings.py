@@ -425,7 +425,7 @@ async def test_what_two_event_loops_add_at_once_is_all_there(scene: Scene) -> No
         await retriever.add([document], progress=meet)
         await retriever._requests.clients.aclose()
 
-    def slowly(*args: Any) -> PassageIndex:
+    def slowly(*args: Any) -> Any:
         made = replaced(*args)
         with contextlib.suppress(threading.BrokenBarrierError):
             both.wait(0.5)  # for the other, which must not be here yet

@@ -279,7 +279,9 @@ async def test_an_evaluator_that_breaks_is_the_runs_error(scene: Scene, evaluato
     assert len(run.requests) == 1
 
 
-@pytest.mark.parametrize("options", [{"evaluator": 7}, {"evaluator": broken, "evaluator_model": object()}])
+@pytest.mark.parametrize(
+    "options", [{"evaluator": 7}, {"evaluator": Verdict}, {"evaluator": broken, "evaluator_model": object()}]
+)
 def test_options_that_do_not_fit_are_said_at_once(options: Any) -> None:
     with pytest.raises(ConfigurationError, match="evaluator"):
         EvaluatorOptimizerPattern(EvaluatorOptimizerConfig(), **options)

@@ -355,14 +355,25 @@ def test_a_stream_that_breaks_ends_in_an_error(service: Service, simulator: Simu
 
 
 @pytest.mark.parametrize(
-    "wrong", [{}, {"question": ""}, QUESTION | {"timeout": 0}, QUESTION | {"timeout": 1e9}], ids=str
+    ("wrong", "field"),
+    [
+        ({}, "question"),
+        ({"question": ""}, "question"),
+        ({"question": "\ud800"}, "question"),
+        (QUESTION | {"timeout": 0}, "timeout"),
+        (QUESTION | {"timeout": 1e9}, "timeout"),
+        (QUESTION | {"timeout": float("nan")}, "timeout"),
+    ],
+    ids=ascii,
 )
 @pytest.mark.parametrize("path", ["/answer", "/stream"])
 def test_what_makes_no_sense_is_refused_before_it_costs_anything(
-    service: Service, simulator: Simulator, path: str, wrong: dict[str, Any]
+    service: Service, simulator: Simulator, path: str, wrong: dict[str, Any], field: str
 ) -> None:
     before = simulator.statistics().requests
-    assert service.client.post(path, json=wrong).status_code == 422
+    response = service.client.post(path, content=json.dumps(wrong), headers={"Content-Type": "application/json"})
+    assert response.status_code == 422
+    assert [each["loc"] for each in response.json()["detail"]] == [["body", field]]
     assert simulator.statistics().requests == before
 
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import httpx2
 import openai
 import pytest
 from pattern_support import KEY, Run, check_whole
@@ -14,6 +15,7 @@ from pattern_support import KEY, Run, check_whole
 from runmeter.engine import ConfigurationError, Engine, ModelCallStarted, Provenance, RunTimeout
 from runmeter.engine.testing import Recorder
 from runmeter.patterns import (
+    OpenAIFunctionCallingConfig,
     OpenAIFunctionCallingPattern,
     OpenAIPatternConfig,
     PatternConfig,
@@ -263,6 +265,70 @@ async def test_the_mode_says_whether_functions_are_called(scene: Scene, mode: An
         result = await pattern.execute("Where is parcel AB-1?")
     assert [prompt.choice for prompt in scene.prompts] == choices
     assert result.content
+
+
+def test_a_first_function_contradicts_the_mode_that_forbids_calls() -> None:
+    with pytest.raises(ConfigurationError, match="first_function"):
+        OpenAIFunctionCallingConfig(first_function="find", function_calling_mode="none")
+
+
+def answered_with(monkeypatch: pytest.MonkeyPatch, pattern: OpenAIFunctionCallingPattern, item: Any) -> None:
+    """Have each request answered with one item, as a server would that cares for no rules."""
+    answer = {"id": "r", "model": "m", "status": "completed", "output": [item], "usage": None}
+
+    async def respond(_: httpx2.Request) -> httpx2.Response:
+        await anyio.lowlevel.checkpoint()  # so that a run without an end can be ended
+        return httpx2.Response(200, content=json.dumps(answer))
+
+    transport = httpx2.MockTransport(respond)
+    monkeypatch.setattr(pattern.clients.get(), "_client", httpx2.AsyncClient(transport=transport))
+
+
+CALL = {"type": "function_call", "id": "f", "call_id": "c", "name": "weigh", "arguments": '{"number": "AB-1"}'}
+
+
+@pytest.mark.parametrize(
+    ("tools", "settings", "turns", "errors"),
+    [
+        ((), {"max_iterations": 3}, 3, ["UnknownTool", "UnknownTool", "CallLimitReached"]),
+        ((), {"max_function_calls": 1}, 2, ["UnknownTool", "CallLimitReached"]),
+        ((weigh,), {"max_iterations": 2}, 2, [None, "CallLimitReached"]),
+        ((weigh,), {"function_calling_mode": "none"}, 1, ["CallLimitReached"]),
+    ],
+)
+async def test_calls_that_must_not_be_made_are_not_made_and_have_an_end(
+    scene: Scene,
+    monkeypatch: pytest.MonkeyPatch,
+    tools: tuple[Any, ...],
+    settings: dict[str, Any],
+    turns: int,
+    errors: list[str | None],
+) -> None:
+    run = Run()
+    async with scene.pattern(*tools, **settings) as pattern:
+        answered_with(monkeypatch, pattern, CALL)
+        with anyio.fail_after(10), run():
+            result = await pattern.execute("How heavy is it?")
+    assert (result.turns, result.finish_reason) == (turns, "tool_calls")
+    assert [call.error_type for call in result.function_calls] == errors
+    assert len(run.calls) == sum(error != "CallLimitReached" for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        ({"type": "output_text", "text": None}, ""),
+        ({"type": "output_text", "text": "a\ud800b"}, "a?b"),
+        ({"type": "refusal", "refusal": "No."}, "No."),
+    ],
+)
+async def test_any_answer_has_a_text_that_can_be_sent(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, part: dict[str, Any], text: str
+) -> None:
+    async with scene.pattern(enable_token_counting=False) as pattern:
+        answered_with(monkeypatch, pattern, {"type": "message", "id": "m", "role": "assistant", "content": [part]})
+        result = await pattern.execute("Hello")
+    assert result.content == text
 
 
 def test_a_required_call_needs_a_tool() -> None:

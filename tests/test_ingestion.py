@@ -102,7 +102,7 @@ async def test_one_kind_of_files_is_as_good_as_several(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("paths", [5, None, [5], [b"a"], "", ["docs", ""]])
 def test_what_is_no_path_is_refused(paths: Any) -> None:
-    with pytest.raises(ConfigurationError, match="paths? of"):
+    with pytest.raises(ConfigurationError, match=r"paths? of"):
         find_files(paths)
 
 

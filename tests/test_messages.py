@@ -180,3 +180,15 @@ def test_calls_that_nobody_answered_are() -> None:
 
 def test_items_are_json() -> None:
     assert msgspec.json.decode(msgspec.json.encode(to_items(LANGCHAIN))) == ITEMS
+
+
+def test_a_message_of_the_user_s_own_is_not_changed() -> None:
+    own = AIMessage("I look it up.")
+    calls: list[dict[str, object]] = [
+        {"type": "function_call", "call_id": "1", "name": "find", "arguments": "{}"},
+        {"type": "function_call", "call_id": "2", "name": "find", "arguments": "{"},
+    ]
+    [message] = to_langchain([own, *calls])
+    assert isinstance(message, AIMessage)
+    assert (len(message.tool_calls), len(message.invalid_tool_calls)) == (1, 1)
+    assert (own.tool_calls, own.invalid_tool_calls) == ([], [])

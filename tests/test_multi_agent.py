@@ -347,6 +347,21 @@ async def test_a_task_that_fails_is_the_manager_s_to_know(scene: Scene) -> None:
     assert (ends.count(Status.ERROR), ends.count(Status.OK)) == (1, 3)
 
 
+async def test_the_calls_of_a_task_that_fails_later_are_calls_of_the_run(scene: Scene) -> None:
+    def fails_after_a_call(prompt: Prompt) -> Reply:
+        if "You greet." in str(prompt.instructions):
+            return Reply("Sorry.") if prompt.outputs else Reply(tool_calls=(ask("billing"),))
+        if not prompt.outputs:
+            scene.simulator.inject(Fault("failed"))  # for its next request
+        return Reply(tool_calls=(FIND,))
+
+    scene.by_agent = fails_after_a_call
+    result = await scene.run(find, coordination="manager", max_retries=0)
+    calls = [(call.name, call.error_type) for call in result.function_calls]
+    assert calls == [("find", None), ("ask_billing", "ResponseFailed")]
+    assert [event.name for event in scene.events(FunctionCall)] == ["find", "ask_billing"]
+
+
 async def test_workers_leave_the_manager_its_last_turn(scene: Scene) -> None:
     scene.by_agent = managed
     result = await scene.run(coordination="manager", max_turns=3)

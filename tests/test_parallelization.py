@@ -1,5 +1,6 @@
 """The parallelization pattern: branches at once, and one answer of them, over real HTTP."""
 
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -238,6 +239,24 @@ async def test_what_it_raises_or_gives_is_checked(scene: Scene) -> None:
     async with scene.pattern(aggregator=len) as pattern:
         with pytest.raises(ConfigurationError, match="the aggregator gave a 'int', not a string"):
             await pattern.execute(QUESTION)
+
+
+@pytest.mark.parametrize("aggregator", ["concatenate", str])
+def test_an_aggregator_must_be_a_function(aggregator: Any) -> None:
+    with pytest.raises(ConfigurationError, match="aggregator must be a function"):
+        ParallelizationPattern(PatternConfig(), aggregator=aggregator)
+
+
+async def test_one_that_blocks_holds_nobody_up(scene: Scene) -> None:
+    threads: list[int] = []
+
+    def note(branches: Sequence[BranchResult]) -> str:
+        threads.append(threading.get_ident())
+        return "done"
+
+    async with scene.pattern(aggregator=note) as pattern:
+        assert (await pattern.execute(QUESTION)).content == "done"
+    assert threads != [threading.get_ident()]
 
 
 async def test_branches_have_the_tools_and_share_the_allowance(scene: Scene) -> None:

@@ -162,6 +162,8 @@ def test_registration_is_checked(registry: PatternRegistry) -> None:
         registry.register("dict", dict)  # type: ignore[arg-type] # that is the point
     with pytest.raises(ConfigurationError, match="say which framework"):
         registry.register("mine", "my.module:Pattern")
+    with pytest.raises(ConfigurationError, match="is no 'module:Class'"):
+        registry.register("mine", "my.module.Pattern", framework="python")
 
 
 def test_instances_are_known_and_not_kept_alive(registry: PatternRegistry) -> None:

@@ -1,23 +1,20 @@
 """Requests to the Responses API: what each used, and how that is known, however it ended."""
 
 import json
-import traceback
 from collections.abc import AsyncIterator
-from datetime import date
 from typing import Any
 
 import anyio
 import httpx2
 import openai
 import pytest
+from answer_support import event_stream, served_by
 from openai.types.responses import Response
 from pattern_support import KEY, Run
 
-from runmeter.engine import ConfigurationError, ModelCallStarted, Provenance, Usage
-from runmeter.patterns import OpenAIPatternConfig, PatternRegistry, ResponseFailed, RetryPolicy
-from runmeter.patterns.errors import RetiredModel
+from runmeter.engine import ModelCallStarted, Provenance, Usage
+from runmeter.patterns import ResponseFailed, RetryPolicy
 from runmeter.patterns.openai.client import Clients
-from runmeter.patterns.openai.models import check_not_retired, takes_temperature
 from runmeter.patterns.openai.responses import MeteredResponses
 from runmeter.patterns.openai.usage import finish_reason_of, usage_of
 from runmeter.simulator import Fault, Reply, Simulator
@@ -255,14 +252,7 @@ async def test_whoever_stops_listening_leaves_nothing_open(service: Service) -> 
     assert (request.error_type, request.provenance) == ("EOFError", Provenance.PARTIAL)
 
 
-def served_by(monkeypatch: pytest.MonkeyPatch, clients: Clients, chunks: Any) -> None:
-    """Have the client answered by these chunks of a stream, for ends that the simulator does not make."""
-    response = httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=chunks)
-    transport = httpx2.MockTransport(lambda _: response)
-    monkeypatch.setattr(clients.get(), "_client", httpx2.AsyncClient(transport=transport))
-
-
-COMPLETED = {
+COMPLETED: dict[str, Any] = {
     "type": "response.completed",
     "sequence_number": 0,
     "response": {
@@ -340,6 +330,11 @@ def test_a_part_is_no_more_than_its_total() -> None:
     )
 
 
+def test_a_part_that_is_no_number_is_not_counted() -> None:
+    usage = {"input_tokens": 3, "output_tokens": 2, "input_tokens_details": {"cached_tokens": "1"}}
+    assert usage_of(response_of(usage=usage)) == Usage(3, 2)
+
+
 def test_searches_are_counted() -> None:
     output = [
         {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "x"}},
@@ -395,107 +390,7 @@ async def test_what_is_not_reported_may_be_counted_here(
         assert last.usage == service.simulator.statistics().total, "the simulator counts by the same rules"
 
 
-# Keys, models, event loops
-
-
-async def test_a_key_that_is_quoted_back_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(request: httpx2.Request) -> httpx2.Response:
-        key = request.headers["authorization"].removeprefix("Bearer ")
-        error = {"message": f"Incorrect API key provided: {key}", "code": "invalid_api_key", "type": "x", "seen": [key]}
-        return httpx2.Response(401, json={"error": error})
-
-    async def provide() -> str:
-        return KEY
-
-    for key in (KEY, provide):
-        clients = Clients(key, "http://127.0.0.1:1/v1", timeout=5)
-        client = clients.get()
-        monkeypatch.setattr(client, "_client", httpx2.AsyncClient(transport=httpx2.MockTransport(refuse)))
-        run = Run()
-        with pytest.raises(openai.AuthenticationError) as raised, run():
-            await MeteredResponses(clients, RetryPolicy(), timeout=5, estimate=False).create(PARAMS)
-        await clients.aclose()
-        error = raised.value
-        assert KEY not in f"{error!r} {error} {error.message} {error.body}"
-        assert "Incorrect API key provided: ***" in str(error)
-        [request] = run.requests
-        assert request.error_type == "invalid_api_key"
-        assert request.error_message is not None
-        assert "***" in request.error_message
-
-
-def event_stream(*events: dict[str, Any]) -> bytes:
-    return b"".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events)
-
-
-QUOTED = {"code": "invalid_api_key", "message": f"Incorrect API key provided: {KEY}"}
-FAILED = {
-    "id": "resp_1",
-    "object": "response",
-    "model": "gpt-6-luna",
-    "status": "failed",
-    "output": [],
-    "error": QUOTED,
-}
-QUOTING = [
-    (True, event_stream({"type": "error", "sequence_number": 0, **QUOTED})),
-    (True, event_stream({"type": "error", "sequence_number": 0, "error": {**QUOTED, "type": "x"}})),
-    (True, event_stream({"type": "response.failed", "sequence_number": 0, "response": FAILED})),
-    (False, json.dumps(FAILED).encode()),
-    (False, json.dumps({"error": QUOTED}).encode()),
-]
-
-
-@pytest.mark.parametrize(("stream", "content"), QUOTING)
-@pytest.mark.parametrize(
-    ("pattern_type", "anyio_backend"),
-    [("openai_function_calling", "asyncio"), ("openai_function_calling", "trio"), ("augmented_llm", "asyncio")],
-)
-async def test_a_key_that_an_answer_quotes_is_not_passed_on(
-    monkeypatch: pytest.MonkeyPatch, pattern_type: str, stream: bool, content: bytes
-) -> None:
-    kind = "text/event-stream" if stream else "application/json"
-    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, headers={"content-type": kind}, content=content))
-    config = OpenAIPatternConfig(api_key=KEY, base_url="http://127.0.0.1:1/v1", max_retries=0, stream_responses=stream)
-    pattern: Any = PatternRegistry().create_pattern(pattern_type, config)
-    clients: Clients = getattr(pattern, "clients", None) or pattern._clients
-    monkeypatch.setattr(clients.get(), "_client", httpx2.AsyncClient(transport=transport))
-    seen: list[str] = []
-
-    async def delta(text: str) -> None:
-        seen.append(text)
-
-    run = Run(delta=delta if stream else None)
-    with pytest.raises(Exception, match=r"Incorrect API key provided: \*\*\*") as raised, run():
-        await pattern.execute("x")
-    await pattern.aclose()
-    assert KEY not in "".join(traceback.format_exception(raised.value))
-
-
-async def test_what_the_model_says_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    message = {"type": "message", "id": "m", "role": "assistant", "content": [{"type": "output_text", "text": KEY}]}
-    answer = {**FAILED, "status": "completed", "error": None, "output": [message]}
-    content = event_stream({"type": "response.completed", "sequence_number": 0, "response": answer})
-    clients = Clients(KEY, "http://127.0.0.1:1/v1", timeout=5)
-    served_by(monkeypatch, clients, content)
-    with Run()():
-        response = await MeteredResponses(clients, RetryPolicy(), timeout=5, estimate=False).create(PARAMS, stream=True)
-    await clients.aclose()
-    assert response.output_text == KEY
-
-
-async def test_a_key_that_cannot_be_sent_is_refused_wherever_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def provide() -> str:
-        return f"{KEY}\n"
-
-    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")
-    with pytest.raises(ConfigurationError, match="OPENAI_API_KEY: a key has"):
-        Clients(None, None, timeout=5).get()
-    clients = Clients(provide, "http://127.0.0.1:1/v1", timeout=5)
-    with pytest.raises(ConfigurationError, match="api_key function returned: a key has") as raised, Run()():
-        await MeteredResponses(clients, RetryPolicy(), timeout=5, estimate=False).create(PARAMS)
-    await clients.aclose()
-    assert KEY not in "".join(traceback.format_exception(raised.value))
+# What servers send in place of an answer
 
 
 @pytest.mark.parametrize(
@@ -524,7 +419,7 @@ async def test_what_is_no_answer_is_said_in_the_servers_words(
 async def test_null_in_place_of_a_list_is_an_empty_one(
     monkeypatch: pytest.MonkeyPatch, stream: bool, output: list[Any] | None
 ) -> None:
-    answer: dict[str, Any] = {**FAILED, "status": "completed", "error": None, "output": output}
+    answer: dict[str, Any] = {**COMPLETED["response"], "output": output}
     clients = Clients(KEY, "http://127.0.0.1:1/v1", timeout=5)
     if stream:
         event = {"type": "response.completed", "sequence_number": 0, "response": answer}
@@ -563,79 +458,51 @@ async def test_a_request_of_a_client_closed_before_it_left_goes_over_a_new_one(s
     assert len(run.requests) == 1 + retries
 
 
-def test_clients_of_event_loops_that_ended_are_forgotten() -> None:
-    clients = Clients(KEY, "http://127.0.0.1:9/v1", timeout=5)
-
-    async def use() -> None:
-        clients.get()
-
-    for _ in range(3):
-        for backend in ("asyncio", "trio"):
-            anyio.run(use, backend=backend)
-    assert len(clients._clients) == 1
-
-
-async def test_a_key_may_come_from_the_environment_or_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.delenv("OPENAI_ADMIN_KEY", raising=False)
-    clients = Clients(None, None, timeout=5)
-    with pytest.raises(ConfigurationError, match="set OPENAI_API_KEY"):
-        clients.get()
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
-    client = clients.get()
-    assert client is clients.get()
-    assert (client.api_key, str(client.base_url), client.max_retries) == (KEY, "http://127.0.0.1:9/v1/", 0)
-    await clients.aclose()
-    assert client.is_closed()
-    assert clients.get() is not client
-    await clients.aclose()
-
-
-def test_each_event_loop_has_a_client_of_its_own() -> None:
-    clients = Clients(KEY, "http://127.0.0.1:9/v1", timeout=5)
-
-    async def use() -> object:
-        client = clients.get()
-        await clients.aclose()
-        return client
-
-    assert len({id(anyio.run(use, backend=backend)) for backend in ("asyncio", "trio")}) == 2
+def delta_of(text: str | None) -> dict[str, Any]:
+    return {"type": "response.output_text.delta", "output_index": 0, "sequence_number": 0, "delta": text}
 
 
 @pytest.mark.parametrize(
-    ("model", "effort", "takes"),
+    ("data", "complaint"),
     [
-        ("gpt-6-luna", None, False),
-        ("gpt-6-luna", "none", True),
-        ("gpt-5.6-terra", None, False),
-        ("o4-mini", None, False),
-        ("gpt-10-x", None, False),
-        ("gpt-4.1", None, True),
-        ("gpt-4o-mini", None, True),
-        ("gpt-5-chat-latest", None, True),
-        ("llama-3.3", None, True),
+        ({"type": "error", "error": "out of memory"}, "out of memory"),
+        ({"type": "error", "message": "out of memory"}, "out of memory"),
+        ({"error": {"code": ["odd"], "message": "out of memory"}}, "out of memory"),
+        ({"error": "out of memory"}, "out of memory"),
     ],
 )
-def test_only_some_models_take_a_temperature(model: str, effort: str | None, takes: bool) -> None:
-    assert takes_temperature(model, effort) is takes
-
-
-async def test_a_retired_model_is_named_before_a_request_leaves() -> None:
-    clients = Clients(KEY, "https://api.openai.com/v1", timeout=5)
-    run = Run()
-    with pytest.raises(RetiredModel) as raised, run():
-        await MeteredResponses(clients, RetryPolicy(), timeout=5, estimate=False).create(
-            {**PARAMS, "model": "gpt-4-1106-preview"}
-        )
+async def test_an_error_in_a_stream_is_said_whatever_its_shape(
+    monkeypatch: pytest.MonkeyPatch, data: dict[str, Any], complaint: str
+) -> None:
+    clients = Clients(KEY, "http://127.0.0.1:1/v1", timeout=5)
+    served_by(monkeypatch, clients, f"data: {json.dumps(data)}\n\n".encode())
+    policy = RetryPolicy(max_retries=1, sleep=at_once)
+    with pytest.raises(ResponseFailed, match=complaint), Run()():
+        await MeteredResponses(clients, policy, timeout=5, estimate=False).create(PARAMS, stream=True)
     await clients.aclose()
-    assert str(raised.value) == "model 'gpt-4-1106-preview' was shut down on 2026-10-23; use 'gpt-6-luna' instead"
-    assert run.requests == []
 
 
-def test_models_retire_on_their_day_and_at_openai_only() -> None:
-    check_not_retired("gpt-4o-2024-11-20", "api.openai.com", date(2027, 1, 13))
-    with pytest.raises(RetiredModel):
-        check_not_retired("gpt-4o-2024-11-20", "api.openai.com", date(2027, 1, 14))
-    check_not_retired("gpt-4", "localhost", date(2030, 1, 1))
-    check_not_retired("gpt-6-luna", "api.openai.com", date(2030, 1, 1))
+async def test_an_answer_that_is_complete_stays_so_whatever_is_said_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    clients = Clients(KEY, "http://127.0.0.1:1/v1", timeout=5)
+    late = {"type": "error", "code": "server_error", "message": "too late", "sequence_number": 1}
+    served_by(monkeypatch, clients, event_stream(delta_of(None), COMPLETED, late))
+    run = Run()
+    with run():
+        await MeteredResponses(clients, RetryPolicy(), timeout=5, estimate=False).create(PARAMS, stream=True)
+    await clients.aclose()
+    assert [(request.error_type, request.usage) for request in run.requests] == [(None, Usage(3, 2))]
+
+
+async def test_a_stream_that_stays_open_after_its_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield event_stream(COMPLETED)
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr("runmeter.patterns.openai.stream._CLOSE_GRACE", 0.05)
+    clients = Clients(KEY, "http://127.0.0.1:1/v1", timeout=60)
+    served_by(monkeypatch, clients, chunks())
+    run = Run()
+    with anyio.fail_after(30), run():
+        await MeteredResponses(clients, RetryPolicy(), timeout=60, estimate=False).create(PARAMS, stream=True)
+    await clients.aclose()
+    assert [(request.error_type, request.usage) for request in run.requests] == [(None, Usage(3, 2))]

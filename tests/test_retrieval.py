@@ -3,7 +3,7 @@
 import functools
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import msgspec
@@ -187,7 +187,7 @@ async def test_what_it_finds_may_come_one_by_one() -> None:
         (PINE, (PINE,)),
         ([], ()),
         (None, ()),
-        ([Passage(text="one", score=np.float32(0.5))], (Passage(text="one", score=0.5),)),
+        ([Passage(text="one", score=cast("float", np.float32(0.5)))], (Passage(text="one", score=0.5),)),
     ],
 )
 async def test_what_a_function_finds_becomes_passages(found: Any, passages: tuple[Passage, ...]) -> None:

@@ -189,3 +189,6 @@ def test_a_policy_with_negative_numbers_is_refused() -> None:
         RetryPolicy(max_retries=-1)
     with pytest.raises(ConfigurationError):
         RetryPolicy(first_delay=float("nan"))
+    wrong: Any = "3"
+    with pytest.raises(ConfigurationError, match=r"RetryPolicy\.max_delay: expected a number"):
+        RetryPolicy(max_delay=wrong)

@@ -298,7 +298,14 @@ def test_a_config_is_made_of_plain_data() -> None:
     assert list(config.by_label) == ["a", "general"]
 
 
-@pytest.mark.parametrize("handlers", [{"Weather": find}, {"Refund": "not callable"}, {"Refund": AugmentedLLMPattern}])
+async def pieces(messages: Any, context: Any) -> AsyncIterator[str]:
+    yield "A piece."
+
+
+@pytest.mark.parametrize(
+    "handlers",
+    [{"Weather": find}, {"Refund": "not callable"}, {"Refund": AugmentedLLMPattern}, {"Refund": pieces}, [find]],
+)
 def test_a_handler_must_be_one_and_have_a_route(handlers: Any) -> None:
     with pytest.raises(ConfigurationError, match="handlers"):
         RoutingPattern(RoutingConfig(routes=ROUTES, api_key=KEY), handlers=handlers)

@@ -104,6 +104,14 @@ def test_a_failed_run_is_exit_code_1_and_says_why(served: Simulator) -> None:
     assert "quota" in report["error"]
 
 
+def test_a_chain_that_a_gate_stopped_says_why(settings: Path) -> None:
+    step = '{ name = "facts", prompt = "List facts about {input}", gate = { must_contain = "wasps" } }'
+    settings.write_text(f"steps = [{step}]")
+    ran = Ran("prompt_chaining", config=settings, simulated=True)
+    assert "no answer: " in ran.shown
+    assert "wasps" in ran.shown
+
+
 def test_a_trace_shows_what_happened(served: Simulator) -> None:
     ran = Ran("openai_rag", trace=True)
     assert "openai_rag" in ran.shown

@@ -119,6 +119,7 @@ def test_null_stands_for_what_is_not_given() -> None:
         ("{x}", "it is not JSON"),
         ('{"steps": "\ud800" x}', "it is not JSON"),
         ("{" + '"a": {' * 5000 + "}" * 5001, "it is not JSON"),
+        ('{"steps": ' + "[" * 700 + "]" * 700 + "}", "it is nested too deeply"),
         ("{}", "missing required field `steps`"),
         ('{"steps": [{"text": 1}]}', r"Expected `str`, got `int` - at `\$.steps\[0\].text`"),
         ('{"steps": [], "mood": "angry"}', "Invalid enum value 'angry'"),
@@ -129,6 +130,12 @@ def test_what_cannot_be_read_is_said(text: str, why: str) -> None:
         read_shape(AIMessage(text), PLAN)
     assert raised.value.shape == "plan"
     assert isinstance(raised.value, ValueError)
+
+
+def test_a_long_text_without_an_object_is_read_at_once() -> None:
+    """Looking for the end anew from each of its braces would take minutes."""
+    with pytest.raises(MalformedAnswer, match="there is no JSON object"):
+        read_shape(AIMessage("{" * 1_000_000), PLAN)
 
 
 def test_the_error_keeps_what_was_said() -> None:

@@ -107,7 +107,7 @@ def test_what_is_wrong_with_a_tool_is_said_with_its_name() -> None:
         as_tool(bad)
     with pytest.raises(ConfigurationError, match="tool 'free': strict"):
         Tool.from_function(free, strict=True)
-    with pytest.raises(ConfigurationError, match="timeout must be positive"):
+    with pytest.raises(ConfigurationError, match="timeout must be a positive number"):
         Tool.from_function(find, timeout=0)
     with pytest.raises(ConfigurationError, match="two tools 'find'"):
         Toolbox([find, find])
@@ -313,6 +313,12 @@ def test_a_name_the_api_refuses_is_refused_here(name: Any) -> None:
     if name == "<lambda>":
         with pytest.raises(ConfigurationError, match="<lambda>"):
             as_tool(lambda: 1)
+
+
+@pytest.mark.parametrize("timeout", ["5", 0, -1, float("nan")])
+def test_a_timeout_is_a_positive_number(timeout: Any) -> None:
+    with pytest.raises(ConfigurationError, match="tool 'find': timeout must be a positive number"):
+        Tool.from_function(find, timeout=timeout)
 
 
 @pytest.mark.parametrize(

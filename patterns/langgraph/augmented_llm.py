@@ -6,20 +6,21 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypedDict
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.runtime import Runtime
 
-from runmeter.engine import current_execution
+from runmeter.engine import ConfigurationError
 
 from ..base import PatternResult
 from ..config import AtLeastOne, OpenAIPatternConfig, PatternConfig, PatternType
-from ..context import checked_id, instructions_of
+from ..context import conversation_id_of
 from ..retrieval import Passage, RetrieverLike, as_retriever, search
 from ..retry import RetryPolicy
 from ..tools import CallAllowance, ToolLike
 from ..turns import turn
+from .answers import id_of, text_of
 from .base import LangGraphBasePattern, Run, ToolChoice, is_complete
 from .callbacks import MeteringHandler
 from .memory import LatestStateSaver
@@ -66,7 +67,6 @@ class _State(TypedDict):
 
 @dataclass
 class _Run(Run):
-    instructions: str | None = None
     choice: ToolChoice = "auto"
     """What the last answer could do with tools."""
     over: bool = False
@@ -104,7 +104,8 @@ class AugmentedLLMPattern(LangGraphBasePattern):
         retry: When to try a request again; by default what the config says.
 
     Raises:
-        ConfigurationError: the config is of another kind, or a tool or the retriever is none.
+        ConfigurationError: the config is of another kind, or a tool, the model, the retriever or the checkpointer is
+            none.
     """
 
     pattern_type = PatternType.AUGMENTED_LLM
@@ -124,6 +125,8 @@ class AugmentedLLMPattern(LangGraphBasePattern):
     ) -> None:
         super().__init__(config, tools, ws_streaming, model=model, retry=retry)
         self._retriever = None if retriever is None else as_retriever(retriever)
+        if not isinstance(checkpointer, BaseCheckpointSaver | None):
+            raise ConfigurationError(f"checkpointer must be one of LangGraph's, not {checkpointer!r}")
         self._checkpointer = LatestStateSaver() if checkpointer is None else checkpointer
         graph = StateGraph(_State, context_schema=_Run)
         graph.add_node("model", self._model_node)
@@ -137,7 +140,7 @@ class AugmentedLLMPattern(LangGraphBasePattern):
         graph.add_conditional_edges("model", _after_model, ["tools", END])
         graph.add_conditional_edges("tools", _after_tools, ["model", END])
         # Two of one kind: what nobody will go on with is not worth a checkpoint.
-        self.graph = graph.compile(name=self.name)
+        self.graph = self._compile(graph)
         self.remembering_graph = graph.compile(self._checkpointer, name=self.name)
 
     async def execute(self, messages: Any, context: Mapping[str, Any] | None = None) -> AugmentedResult:
@@ -156,8 +159,8 @@ class AugmentedLLMPattern(LangGraphBasePattern):
         """
         self._check_loop()
         context = context or {}
-        instructions = instructions_of(context, self.config.system_prompt)
-        conversation = _conversation_of(context)
+        instructions = self._instructions(context)
+        conversation = conversation_id_of(context)
         # Copies: the state gives a message an id, and takes the place of another of that id. The same object, said
         # again, would be no new message.
         state = _State(messages=[message.model_copy() for message in to_langchain(messages)])
@@ -165,19 +168,19 @@ class AugmentedLLMPattern(LangGraphBasePattern):
             run = await self._run_graph(state, instructions, conversation)
         last = run.answers[-1]
         return AugmentedResult(
-            content=str(last.text),
+            content=text_of(last),
             finish_reason=finish_reason_of(last) or "stop",
             messages=tuple(run.new),
             turns=len(run.answers),
             function_calls=tuple(run.results),
-            response_id=last.response_metadata.get("id"),
+            response_id=id_of(last),
             conversation_id=conversation,
             passages=run.passages or (),
         )
 
     async def _run_graph(self, state: _State, instructions: str | None, conversation: str | None) -> _Run:
         with MeteringHandler() as meter:
-            run = _Run(meter, CallAllowance(self.config.max_function_calls), instructions=instructions)
+            run = _Run(meter, CallAllowance(self.config.max_function_calls), instructions)
             steps = 2 * self.config.max_iterations + 2  # retrieval is one, and each turn two
             if conversation is None:
                 await self._invoke(self.graph, state, run, steps=steps)
@@ -199,10 +202,12 @@ class AugmentedLLMPattern(LangGraphBasePattern):
     async def _model_node(self, state: _State, runtime: Runtime[_Run]) -> _State:
         run = runtime.context
         run.choice = self._tool_choice(len(run.answers) + 1, run.allowance)
-        messages = list(answer_open_calls(state["messages"]))
+        messages = [each for each in answer_open_calls(state["messages"]) if not _is_open_reasoning(each)]
         if run.passages is not None:
             messages = _with_passages(messages, run.passages)
         answer = await self._ask(run, messages, choice=run.choice, instructions=run.instructions, deliver=True)
+        if any(message.id == answer.id for message in state["messages"]):  # of a server that has one id for all answers
+            answer = answer.model_copy(update={"id": None})
         run.new.append(answer)
         return {"messages": [answer]}
 
@@ -215,18 +220,23 @@ class AugmentedLLMPattern(LangGraphBasePattern):
         return {"messages": [*told]}
 
 
-def _conversation_of(context: Mapping[str, Any]) -> str | None:
-    told = context.get("conversation_id")
-    told = current_execution().info.conversation_id if told is None else told
-    return None if told is None else checked_id("conversation_id", told)
-
-
 async def _after_model(state: _State, runtime: Runtime[_Run]) -> Literal["tools", "__end__"]:  # noqa: ARG001 - LangGraph gives both
     return "tools" if calls_of(runtime.context.answers[-1]) else "__end__"
 
 
 async def _after_tools(state: _State, runtime: Runtime[_Run]) -> Literal["model", "__end__"]:  # noqa: ARG001 - LangGraph gives both
     return "__end__" if runtime.context.over else "model"
+
+
+def _is_open_reasoning(message: BaseMessage) -> bool:
+    """Whether an answer was cut off before reasoning came to anything: no request may have it.
+
+    Source: the API's error "'reasoning' was provided without its required following item" (continuedev/continue#8933).
+    """
+    if not isinstance(message, AIMessage) or calls_of(message) or not isinstance(message.content, list):
+        return False
+    kinds = {block.get("type") if isinstance(block, dict) else None for block in message.content}
+    return kinds == {"reasoning"}
 
 
 def _last_question(messages: Sequence[BaseMessage]) -> int | None:

@@ -15,6 +15,7 @@ from runmeter.engine import ConfigurationError
 
 from ..base import BasePattern
 from ..config import OpenAIPatternConfig, PatternConfig
+from ..context import instructions_of
 from ..errors import AsyncioRequired, MalformedAnswer
 from ..openai.client import Clients, load_library
 from ..openai.models import check_not_retired, takes_temperature
@@ -300,10 +301,7 @@ class LangGraphBasePattern(BasePattern):
         Raises:
             ConfigurationError: it is no string.
         """
-        told = (context or {}).get("instructions", self.config.system_prompt)
-        if told is not None and not isinstance(told, str):
-            raise ConfigurationError(f"context['instructions'] must be a string, not a {type(told).__name__!r}")
-        return told
+        return instructions_of(context or {}, self.config.system_prompt)
 
     def _check_loop(self) -> None:
         try:

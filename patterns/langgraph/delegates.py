@@ -1,6 +1,7 @@
 """Delegates: patterns and functions that do a step's work in place of the pattern's own model, as child runs."""
 
 import functools
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -26,12 +27,14 @@ def as_delegate(what: str, delegate: DelegateLike) -> Any:
         delegate: A pattern or a function.
 
     Raises:
-        ConfigurationError: it is neither.
+        ConfigurationError: it is neither, or yields in place of returning.
     """
     if isinstance(delegate, type) or not callable(getattr(delegate, "execute", delegate)):
         raise ConfigurationError(f"{what} must be a pattern or a function of messages and context, not {delegate!r}")
     if hasattr(delegate, "execute"):
         return delegate
+    if inspect.isasyncgenfunction(delegate) or inspect.isgeneratorfunction(delegate):
+        raise ConfigurationError(f"{what} must return its answer: pieces of it go to `current_execution().delta`")
 
     @functools.wraps(delegate)
     async def work(messages: Any, context: Any) -> Any:

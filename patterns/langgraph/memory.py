@@ -23,7 +23,9 @@ class LatestStateSaver(InMemorySaver):
         saved = super().put(config, checkpoint, metadata, new_versions)
         place = (config["configurable"]["thread_id"], config["configurable"]["checkpoint_ns"])
         states = self.storage[place[0]][place[1]]
-        for old in [each for each in states if each != checkpoint["id"]]:
+        for old in list(states):
+            if old == checkpoint["id"]:
+                continue
             written, *_ = states.pop(old)
             self.writes.pop((*place, old), None)
             for channel, version in self.serde.loads_typed(written)["channel_versions"].items():

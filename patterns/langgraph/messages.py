@@ -76,7 +76,7 @@ def _append(messages: list[BaseMessage], item: Item) -> None:
         case "function_call":
             if not (messages and isinstance(messages[-1], AIMessage)):
                 messages.append(AIMessage(""))
-            _add_call(messages[-1], item)
+            messages[-1] = _with_call(messages[-1], item)
         case "function_call_output":
             messages.append(ToolMessage(_content(item.get("output")), tool_call_id=item.get("call_id")))
         case "reasoning":
@@ -98,14 +98,16 @@ def _message(item: Item) -> BaseMessage:
             return SystemMessage(content)
 
 
-def _add_call(message: BaseMessage, item: Item) -> None:
+def _with_call(message: BaseMessage, item: Item) -> AIMessage:
+    """The message with one call more. A copy: it may be the user's own."""
     assert isinstance(message, AIMessage)  # noqa: S101 - the caller has seen to it
     call_id, name, arguments = item.get("call_id"), item.get("name") or "", item.get("arguments") or "{}"
     try:
-        message.tool_calls.append(tool_call(name=name, args=msgspec.json.decode(arguments, type=dict), id=call_id))
+        call = tool_call(name=name, args=msgspec.json.decode(arguments, type=dict), id=call_id)
     except msgspec.MsgspecError as error:
         invalid = invalid_tool_call(name=name, args=arguments, id=call_id, error=str(error))
-        message.invalid_tool_calls.append(invalid)
+        return message.model_copy(update={"invalid_tool_calls": [*message.invalid_tool_calls, invalid]})
+    return message.model_copy(update={"tool_calls": [*message.tool_calls, call]})
 
 
 def _content(content: Any) -> Any:

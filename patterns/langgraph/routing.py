@@ -11,10 +11,11 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from msgspec import Meta
 
-from runmeter.engine import ConfigurationError, current_execution
+from runmeter.engine import ConfigurationError
 
 from ..base import PatternResult
 from ..config import Checked, OpenAIPatternConfig, PatternConfig, PatternType
+from ..context import conversation_id_of
 from ..errors import MalformedAnswer
 from ..retry import RetryPolicy
 from ..tools import CallAllowance, ToolLike
@@ -221,7 +222,7 @@ class RoutingPattern(LangGraphBasePattern):
         self._check_loop()
         instructions = self._instructions(context)
         context = context or {}
-        conversation = context.get("conversation_id") or current_execution().info.conversation_id
+        conversation = conversation_id_of(context)
         state = _State(messages=conversation_of(messages))
         with MeteringHandler() as meter:
             allowance = CallAllowance(self.config.max_function_calls)
@@ -272,8 +273,10 @@ class RoutingPattern(LangGraphBasePattern):
             return _Decision(self._default, said, "low_confidence")
         return _Decision(route, said)
 
-    def _check_handlers(self, handlers: Mapping[str, DelegateLike]) -> dict[str, Any]:
+    def _check_handlers(self, handlers: Any) -> dict[str, Any]:
         """The handlers, by the names of their routes as the config has them."""
+        if not isinstance(handlers, Mapping):
+            raise ConfigurationError(f"handlers must be a dict by route name, not a {type(handlers).__name__!r}")
         checked: dict[str, Any] = {}
         for name, handler in handlers.items():
             route = self._routes.get(_plain(name))

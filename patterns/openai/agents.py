@@ -137,6 +137,8 @@ class HandoffToolbox(Toolbox):
         ]
         super().__init__([*tools, *handoffs], timeout=timeout, parallel=parallel)
         self._first: str | None = None
+        self.results: list[FunctionResult] = []
+        """All calls that it has answered."""
 
     @property
     def handoffs(self) -> Collection[str]:
@@ -153,7 +155,9 @@ class HandoffToolbox(Toolbox):
     ) -> list[FunctionResult]:
         """Answer function calls; see `Toolbox.answer`."""
         self._first = next((request.call_id for request in requests if request.name in self._targets), None)
-        return await super().answer(requests, allowance, complete=complete)
+        results = await super().answer(requests, allowance, complete=complete)
+        self.results += results
+        return results
 
     async def _hand_over(self, _: Mapping[str, Any], call_id: str) -> str:
         if call_id != self._first:

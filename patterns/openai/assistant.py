@@ -39,7 +39,8 @@ class AssistantResult(PatternResult, frozen=True, kw_only=True):
     thread: Literal["created", "resumed"]
     """Whether the run made the thread."""
     repaired_calls: int = 0
-    """Calls of earlier runs, or of an attempt whose answer was cut, that were never answered, and of which the model was told that they were interrupted."""
+    """Calls of earlier runs, or of an attempt whose answer was lost, that were never answered, and of which the model
+    was told that they were interrupted."""
 
 
 class OpenAIAssistantPattern(ThreadPattern):

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -96,9 +97,12 @@ def check_key(source: str, key: object) -> None:
 
 def _checked(provider: Callable[[], Awaitable[str]]) -> Callable[[], Awaitable[str]]:
     async def provide() -> str:
-        key = await provider()
+        key: Any = provider()
+        if not isawaitable(key):
+            raise ConfigurationError("the api_key function must be async")
+        key = await key
         check_key("what the api_key function returned", key)
-        return key
+        return str(key)
 
     return provide
 

@@ -42,10 +42,10 @@ class OpenAIConversationConfig(OpenAIThreadConfig):
     """
 
     memory: Literal["local", "response", "conversation"] = "local"
-    """Where what was said is kept. `local`: here, and sent whole each time; OpenAI keeps nothing, but for `store`. `response`: OpenAI
-    keeps answers for 30 days, and each request refers to the last one; a copy is kept here, for when that is gone.
-    `conversation`: in a conversation of OpenAI's, without an end. The last two have OpenAI store answers, whatever
-    `store` says."""
+    """Where what was said is kept. `local`: here, and sent whole each time; OpenAI keeps answers only if `store` says
+    so. `response`: OpenAI keeps answers for 30 days, and each request refers to the last one; a copy is kept here, for
+    when that is gone. `conversation`: in a conversation of OpenAI's, without an end. The last two have OpenAI store
+    answers, whatever `store` says."""
     max_context_tokens: AtLeastOne | None = None
     """Tokens a turn's first request may have, as counted here; images and files are not. By default 128 000. Not for
     the memory `conversation`, which OpenAI keeps as it is."""

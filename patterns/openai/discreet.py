@@ -16,37 +16,42 @@ class DiscreetOpenAI(AsyncOpenAI):
     """OpenAI's client, but that no error of it says the key, nor what an answer or a stream says of an error."""
 
     def _make_status_error(self, err_msg: str, *, body: object, response: httpx2.Response) -> APIStatusError:
-        error = super()._make_status_error(err_msg, body=_hide(body, self.api_key), response=response)
-        error.message = _hide(error.message, self.api_key)
-        error.args = tuple(_hide(arg, self.api_key) for arg in error.args)
+        key = _key_sent(response)
+        error = super()._make_status_error(err_msg, body=_hide(body, key), response=response)
+        error.message = _hide(error.message, key)
+        error.args = tuple(_hide(arg, key) for arg in error.args)
         return error
 
     def _process_response_data(self, *, data: object, cast_to: Any, response: httpx2.Response) -> Any:
-        return super()._process_response_data(
-            data=_hide_in_errors(data, self.api_key), cast_to=cast_to, response=response
-        )
+        data = _hide_in_errors(data, _key_sent(response))
+        return super()._process_response_data(data=data, cast_to=cast_to, response=response)
 
     def _make_sse_decoder(self) -> SSEDecoder:
-        return _DiscreetDecoder(self)
+        return _DiscreetDecoder(self.api_key)
 
 
 class _DiscreetDecoder(SSEDecoder):
     """Reads a stream, in which the client raises what an event says of an error before anybody else sees it."""
 
-    def __init__(self, client: AsyncOpenAI) -> None:
+    def __init__(self, key: str) -> None:
         super().__init__()
-        self._client = client
+        self._key = key
 
     def decode(self, line: str) -> ServerSentEvent | None:
         event = super().decode(line)
-        key = self._client.api_key
-        if event is None or not key or key not in event.data:
+        # The key may be written with escapes: then it is not found as it is.
+        if event is None or not self._key or not ("error" in event.data or self._key in event.data):
             return event
         try:
-            data = json.dumps(_hide_in_errors(event.json(), key))
+            data = json.dumps(_hide_in_errors(event.json(), self._key))
         except ValueError:
-            data = _hide(event.data, key)
+            data = _hide(event.data, self._key)
         return ServerSentEvent(event=event.event, data=data, id=event.id, retry=event.retry)
+
+
+def _key_sent(response: httpx2.Response) -> str:
+    """The key that was sent for it. The client's own may be a newer one by now, if a function gives keys out."""
+    return str(response.request.headers.get("authorization", "")).removeprefix("Bearer ")
 
 
 def _hide_in_errors(data: Any, key: str) -> Any:

@@ -148,7 +148,8 @@ def batches(texts: Iterable[str]) -> Iterator[list[str]]:
 class EmbeddingRetriever:
     """Searches documents by the vectors of their passages, on this machine.
 
-    It may be searched many times at once, in any event loop. What is added by a run counts as that run's usage.
+    It may be searched many times at once, in any event loop. What is added by a run counts as that run's usage; what is
+    added outside a run is not metered.
 
     Args:
         config: How to reach the API: key, URL, timeout, retries.
@@ -180,7 +181,6 @@ class EmbeddingRetriever:
         clients: Clients | None = None,
     ) -> None:
         self.name = name
-        self._own_clients = clients is None
         self._requests = Requests.of(config, retry, clients)
         self._embeddings = MeteredEmbeddings(
             self._requests, model, dimensions=dimensions, estimate=config.enable_token_counting
@@ -282,8 +282,7 @@ class EmbeddingRetriever:
 
     async def aclose(self) -> None:
         """Close the clients if they are its own. What was added stays."""
-        if self._own_clients:
-            await self._requests.clients.aclose()
+        await self._requests.aclose()
 
     async def _add(self, documents: Sequence[Document], progress: Progress | None) -> None:
         passages: list[Passage] = []

@@ -8,6 +8,7 @@ from runmeter.engine import ConfigurationError, current_execution
 
 from ..base import PatternResult
 from ..config import Name, OpenAIPatternConfig, PatternConfig, PatternType
+from ..context import instructions_of
 from ..messages import to_items
 from ..retry import RetryPolicy
 from ..tools import ToolLike
@@ -21,6 +22,11 @@ class OpenAIFunctionCallingConfig(OpenAIPatternConfig):
 
     first_function: Name | None = None
     """The function that the first answer must call."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.first_function is not None and self.function_calling_mode == "none":
+            raise ConfigurationError("first_function: function_calling_mode 'none' forbids what it asks for")
 
 
 class OpenAIFunctionCallingPattern(ResponsesPattern):
@@ -78,7 +84,7 @@ class OpenAIFunctionCallingPattern(ResponsesPattern):
         """
         context = context or {}
         params = given(
-            instructions=context.get("instructions", self.config.system_prompt),
+            instructions=instructions_of(context, self.config.system_prompt),
             previous_response_id=context.get("previous_response_id"),
         )
         outcome = await self.tool_loop.run(to_items(messages), params=params, first_choice=self._first_choice)

@@ -12,7 +12,7 @@ from ..errors import RetiredModel
 
 OPENAI_HOST = "api.openai.com"
 
-_REASONING = re.compile(r"(?:o\d|gpt-(?:[5-9]|\d\d)|codex)(?!.*-chat)")
+_REASONING = re.compile(r"(?:ft:|[\w.-]+/)?(?:o\d|gpt-(?:[5-9]|\d\d)|codex)(?!.*-chat)")
 _DATED = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 _SHUTDOWNS = {
@@ -37,7 +37,10 @@ _SHUTDOWN_OF = {model: day for day, models in _SHUTDOWNS.items() for model in mo
 
 
 def takes_temperature(model: str, effort: str | None = None) -> bool:
-    """Whether a model accepts `temperature`: reasoning models refuse it, unless they are told not to reason."""
+    """Whether a model accepts `temperature`: reasoning models refuse it, unless they are told not to reason.
+
+    So do their fine-tuned versions (`ft:gpt-5…`), and they do under the names that routers give them (`openai/gpt-5…`).
+    """
     return effort == "none" or not _REASONING.match(model)
 
 

@@ -9,6 +9,7 @@ from runmeter.engine import ConfigurationError, RunInfo, current_execution
 
 from ..base import PatternResult
 from ..config import AtLeastOne, Count, OpenAIPatternConfig, PatternConfig, PatternType
+from ..context import instructions_of
 from ..messages import Item, to_items
 from ..retry import RetryPolicy
 from ..tools import FunctionResult, Tool, Toolbox, ToolLike, render
@@ -176,7 +177,7 @@ class OpenAIMultiAgentPattern(ResponsesPattern):
             raise ConfigurationError(f"there is no agent {name!r}; the agents are: {', '.join(self._agents)}")
         run = _Run(
             to_items(messages),
-            context.get("instructions", self.config.system_prompt),
+            instructions_of(context, self.config.system_prompt),
             _describe_shared(context.get("shared")),
             TurnAllowance(self.config.max_function_calls, max_turns=self.config.max_turns),
         )
@@ -251,16 +252,18 @@ class OpenAIMultiAgentPattern(ResponsesPattern):
         with current_execution().child(
             RunInfo(f"{self.name}.{agent.name}", self.framework, "invoke_agent", parent.conversation_id)
         ):
-            outcome = await loop.run(
-                history,
-                allowance=run.allowance,
-                params=given(instructions=instructions),
-                first_choice=choice,
-                stop_after=toolbox.handoffs,
-                on_turn=lambda: run.allowance.take_turn(reserved=1 if task else 0),
-                deliver=False if task else "final" if held else True,
-            )
-            run.function_calls += outcome.function_calls
+            try:
+                outcome = await loop.run(
+                    history,
+                    allowance=run.allowance,
+                    params=given(instructions=instructions),
+                    first_choice=choice,
+                    stop_after=toolbox.handoffs,
+                    on_turn=lambda: run.allowance.take_turn(reserved=1 if task else 0),
+                    deliver=False if task else "final" if held else True,
+                )
+            finally:  # also of an agent that fails at its task
+                run.function_calls += toolbox.results
             if held and not _is_marked(outcome) and toolbox.target_of(outcome.function_calls) is None:
                 await self.delivery.delta(outcome.text)
         return outcome

@@ -12,6 +12,7 @@ from runmeter.engine import ConfigurationError, current_execution
 from ..base import PatternResult
 from ..citations import Citation, find_citations, number_passages
 from ..config import AtLeastOne, Name, OpenAIPatternConfig, PatternConfig, PatternType
+from ..context import instructions_of
 from ..ingestion import TEXT_FILES, Chunking, Progress
 from ..messages import Item, to_items
 from ..retrieval import Passage, Retriever, RetrieverLike, as_retriever, search
@@ -127,7 +128,7 @@ class OpenAIRAGPattern(ResponsesPattern):
         self._rewriting = ToolLoop(alone, Toolbox(()), self.responses, self.delivery)
 
     async def prepare(self) -> None:
-        """Read and embed the config's sources now and not in the first run.
+        """Read and embed the config's sources now and not in the first run. What it uses outside a run is not metered.
 
         Raises:
             IngestionError: a source is not there, or cannot be read.
@@ -158,7 +159,7 @@ class OpenAIRAGPattern(ResponsesPattern):
         passages = await self._search(query)
         if not passages and not self.config.answer_without_passages:
             return await self._say_nothing_found(query, rewritings)
-        instructions = (context or {}).get("instructions", self.config.system_prompt)
+        instructions = instructions_of(context or {}, self.config.system_prompt)
         params = {"instructions": f"{instructions}\n\n{INSTRUCTIONS}" if instructions else INSTRUCTIONS}
         outcome = await self.tool_loop.run(_with_passages(items, place, passages), params=params)
         citations, unsupported = find_citations(outcome.text, passages)

@@ -23,18 +23,29 @@ class Requests:
         clients: Where the client comes from.
         policy: When to try again.
         timeout: Seconds an attempt may take, its answer included.
+        own_clients: Whether `aclose` closes the clients.
     """
 
-    def __init__(self, clients: Clients, policy: RetryPolicy, timeout: float) -> None:
+    def __init__(self, clients: Clients, policy: RetryPolicy, timeout: float, *, own_clients: bool = False) -> None:
         self.clients = clients
         self.policy = policy
         self._timeout = timeout
+        self._own_clients = own_clients
 
     @classmethod
     def of(cls, config: OpenAIPatternConfig, retry: RetryPolicy | None = None, clients: Clients | None = None) -> Self:
         """As a config says, over clients of its own unless there are others to use."""
-        clients = clients or Clients(config.api_key, config.base_url, config.request_timeout)
-        return cls(clients, retry or RetryPolicy(max_retries=config.max_retries), config.request_timeout)
+        return cls(
+            clients or Clients(config.api_key, config.base_url, config.request_timeout),
+            retry or RetryPolicy(max_retries=config.max_retries),
+            config.request_timeout,
+            own_clients=clients is None,
+        )
+
+    async def aclose(self) -> None:
+        """Close the clients if they are its own."""
+        if self._own_clients:
+            await self.clients.aclose()
 
     async def send(self, request: Callable[["AsyncOpenAI"], Awaitable[T]]) -> T:
         """Send a request.

@@ -1,6 +1,6 @@
 """Reading a streamed answer to its end, whatever its end is, and saying what is known of its usage then."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import anyio
@@ -50,16 +50,16 @@ async def read_stream(
     try:
         async for event in _Events(stream):
             await reading.take(event)
+            if reading.final is not None:
+                await _finish(stream)
+                return reading.final
     except BaseException as error:
         if reading.final is None:
             reading.cut(error)
-        if reading.final is None or not isinstance(error, APIError):
-            await _close(stream)
-            raise
-    if reading.final is None:
-        reading.cut(None)
-        raise ResponseFailed("stream_cut", "the stream ended before the answer was complete")
-    return reading.final
+        await _close(stream)
+        raise
+    reading.cut(None)
+    raise ResponseFailed("stream_cut", "the stream ended before the answer was complete")
 
 
 class _Reading:
@@ -79,12 +79,12 @@ class _Reading:
         """Take the next event. They are a union of sixty classes: what each has is told by its type."""
         kind = event.type
         if kind in _SAYS_NOTHING_YET:
-            self._call.response_id = event.response.id
+            self._call.response_id = getattr(event.response, "id", None)
             return
         self._call.first_chunk()
         if kind in _TEXT_DELTAS:
             self._pieces += 1
-            if self._is_wanted(self._phases.get(getattr(event, "output_index", None))):
+            if event.delta and self._is_wanted(self._phases.get(getattr(event, "output_index", None))):
                 await self._deliver(event.delta)
         elif kind == "response.output_item.added":
             self._phases[getattr(event, "output_index", None)] = getattr(getattr(event, "item", None), "phase", None)
@@ -93,7 +93,7 @@ class _Reading:
         elif kind in _FINAL:
             self.final = completed(event.response)
             record_response(self._call, self.final)  # it is known from here on, whatever comes
-        elif kind == "error":
+        elif kind == "error" or (kind is None and getattr(event, "error", None)):  # some servers do not say a type
             raise _failure(event)
 
     def _is_wanted(self, phase: str | None) -> bool:
@@ -123,7 +123,9 @@ class _Events:
 
 def _failure(event: Any) -> ResponseFailed:
     """What an error event says: in itself, as documented, or under `error`, as real servers are seen to send it."""
-    details = getattr(event, "error", None) or {"code": event.code, "message": event.message}
+    details = getattr(event, "error", None) or {name: getattr(event, name, None) for name in ("code", "message")}
+    if not isinstance(details, Mapping):
+        details = {"message": details}
     code = details.get("code") or details.get("type") or "error"
     return ResponseFailed(code, details.get("message") or "the stream ended in an error")
 
@@ -132,6 +134,18 @@ def _is_said_by_api(error: BaseException | None) -> bool:
     if isinstance(error, APIError):
         return not isinstance(error, APIConnectionError)
     return isinstance(error, ResponseFailed)
+
+
+async def _finish(stream: "AsyncStream[Any]") -> None:
+    """Let a stream end whose answer is complete, so that its connection can be used again."""
+    with anyio.move_on_after(_CLOSE_GRACE) as scope:
+        try:
+            async for _ in _Events(stream):
+                pass
+        except Exception:
+            return  # the answer is complete: what comes after it is of no matter
+    if scope.cancelled_caught:
+        await _close(stream)
 
 
 async def _close(stream: "AsyncStream[Any]") -> None:

@@ -11,6 +11,7 @@ from runmeter.engine import Provenance, TokenUsage, Usage, current_execution
 
 from ..base import PatternResult
 from ..config import OpenAIPatternConfig, PatternType, Seconds
+from ..context import instructions_of
 from ..delivery import Delivery
 from ..errors import ListenerGone, PatternError
 from ..messages import to_items
@@ -101,7 +102,7 @@ class OpenAIStreamingPattern(ResponsesPattern):
         requests = current_execution().requests
         earlier = len(requests)
         params = given(
-            instructions=context.get("instructions", self.config.system_prompt),
+            instructions=instructions_of(context, self.config.system_prompt),
             previous_response_id=context.get("previous_response_id"),
         )
         try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from ..config import OpenAIPatternConfig
 from ..delivery import Delivery
 from ..messages import Item
-from ..text import valid
+from ..text import valid, valid_text
 from ..tools import CallAllowance, FunctionRequest, FunctionResult, Toolbox
 from .models import takes_temperature
 from .responses import MeteredResponses
@@ -110,17 +110,20 @@ class ToolLoop:
             if on_turn is not None:
                 on_turn()
             choice = self._tool_choice(turn, allowance, first_choice)
+            if self.definitions:
+                asked["tool_choice"] = choice
             asked["input"] = [*history, *items] if kept == "here" else unsent
-            response = await self._responses.create(asked | choice, stream=stream, deliver=deliver)
+            response = await self._responses.create(asked, stream=stream, deliver=deliver)
             items += map(as_item, response.output)
-            answers = await self._make_calls(response, allowance)
+            # Not every server keeps its model from calling what it must not.
+            answers = await self._make_calls(response, CallAllowance(0) if choice == "none" else allowance)
             unsent = [_as_output(answer) for answer in answers]
             items += unsent
             results += answers
             if kept == "response":
                 asked["previous_response_id"] = response.id
             stopped = any(answer.name in stop_after and answer.error_type is None for answer in answers)
-            if stopped or not answers or response.status == "incomplete" or choice.get("tool_choice") == "none":
+            if stopped or not answers or response.status == "incomplete" or choice == "none":
                 break
         return Outcome(response, tuple(items), tuple(results), turn)
 
@@ -147,16 +150,14 @@ class ToolLoop:
             service_tier=config.service_tier,
         )
 
-    def _tool_choice(self, turn: int, allowance: CallAllowance, first: Any) -> dict[str, Any]:
-        if not self.definitions:
-            return {}
-        if turn == self._config.max_iterations or allowance.left <= 0:
-            return {"tool_choice": "none"}
+    def _tool_choice(self, turn: int, allowance: CallAllowance, first: Any) -> Any:
+        if turn >= self._config.max_iterations or allowance.left <= 0:
+            return "none"
         mode = self._config.function_calling_mode
         if turn == 1:
-            return {"tool_choice": first or mode}
+            return first or mode
         # If every answer had to call a function, there would never be a last one.
-        return {"tool_choice": "auto" if mode == "required" else mode}
+        return "auto" if mode == "required" else mode
 
 
 def given(**params: Any) -> dict[str, Any]:
@@ -174,9 +175,12 @@ def text_of(response: "Response") -> str:
     """An answer's text, without what a model says while it works if it marks that; or why it refuses."""
     messages = [item for item in response.output if item.type == "message"]
     final = [message for message in messages if getattr(message, "phase", None) == "final_answer"] or messages
-    return "".join(
-        part.text if part.type == "output_text" else part.refusal for message in final for part in message.content
-    )
+    return valid_text("".join(_text_of_part(part) for message in final for part in message.content))
+
+
+def _text_of_part(part: Any) -> str:
+    """What a part of a message says. Either may be missing: the client does not check what servers send."""
+    return getattr(part, "text", None) or getattr(part, "refusal", None) or ""
 
 
 def _functions(toolbox: Toolbox) -> list[dict[str, Any]]:

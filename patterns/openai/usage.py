@@ -76,7 +76,8 @@ def finish_reason_of(response: "Response") -> str:
 
 
 def _count(part: Any, name: str) -> int:
-    return getattr(part, name, None) or 0
+    count = getattr(part, name, None)
+    return count if isinstance(count, int) else 0
 
 
 def _web_searches(response: "Response") -> int:

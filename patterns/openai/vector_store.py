@@ -75,7 +75,6 @@ class VectorStoreRetriever:
             raise ConfigurationError("poll_interval must be positive, and indexing_timeout not negative")
         self.vector_store_id = vector_store_id
         self._requests = Requests.of(config, retry, clients)
-        self._own_clients = clients is None
         self._filters = filters
         self._min_score = min_score
         self._rewrite_query = rewrite_query
@@ -165,8 +164,7 @@ class VectorStoreRetriever:
                 async with self._changing:
                     await self._delete_what_was_made()
         finally:
-            if self._own_clients:
-                await self._requests.clients.aclose()
+            await self._requests.aclose()
 
     async def _store(self) -> str:
         if self.vector_store_id is None:

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 import anyio
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 
 from runmeter.engine import ConfigurationError, Delta, Engine, Event, ExecutionFinished
 from runmeter.patterns import BasePattern, OpenAIPatternConfig, PatternError, PatternRegistry
@@ -193,6 +194,8 @@ def _show(options: RunOptions, engine: Engine, outcome: Outcome, out: TextIO, co
     if options.trace and outcome.run_id is not None:
         console.print(trace_tree(outcome.events, outcome.run_id, console.width))
     if not options.as_json:
+        if (reason := getattr(outcome.result, "reason", None)) and not outcome.result.content:
+            console.print(f"no answer: {escape(str(reason))}", style="yellow")
         console.print(run_summary(engine.usage().total, outcome.duration_ns, outcome.status, outcome.error))
 
 
