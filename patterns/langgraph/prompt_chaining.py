@@ -137,10 +137,15 @@ class PromptChainingPattern(LangGraphBasePattern):
         self._then = {step.name: step.then or then for step, then in zip(steps, following, strict=True)}
         self._on_failure = {step.name: step.on_failure for step in steps}
         graph = StateGraph(_State, context_schema=_Run)
+        straight = all(step.gate is None and step.then is None for step in steps)
         for step in steps:
             graph.add_node(step.name, partial(self._take, step))
-            targets = {self._then[step.name], step.on_failure} - {FINISH, STOP}
-            graph.add_conditional_edges(step.name, self._next, [*sorted(targets), END])
+            then = self._then[step.name]
+            if straight:  # a decision after each step would cost as much as a step
+                graph.add_edge(step.name, END if then == FINISH else then)
+            else:
+                targets = {then, step.on_failure} - {FINISH, STOP}
+                graph.add_conditional_edges(step.name, self._next, [*sorted(targets), END])
         graph.add_edge(START, steps[0].name)
         self.graph = self._compile(graph)
 
