@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.runtime import Runtime
+from langgraph.types import Command
 
 from runmeter.engine import ConfigurationError
 
@@ -69,7 +70,6 @@ class _State(TypedDict):
 class _Run(Run):
     choice: ToolChoice = "auto"
     """What the last answer could do with tools."""
-    over: bool = False
     passages: tuple[Passage, ...] | None = None
     """What was found; None if nothing was asked."""
     new: list[BaseMessage] = field(default_factory=list)
@@ -129,16 +129,15 @@ class AugmentedLLMPattern(LangGraphBasePattern):
             raise ConfigurationError(f"checkpointer must be one of LangGraph's, not {checkpointer!r}")
         self._checkpointer = LatestStateSaver() if checkpointer is None else checkpointer
         graph = StateGraph(_State, context_schema=_Run)
-        graph.add_node("model", self._model_node)
-        graph.add_node("tools", self._tools_node)
+        # Nodes say themselves where to go on: an edge that decides would cost a step of LangGraph's own.
+        graph.add_node("model", self._model_node, destinations=("tools", END))
+        graph.add_node("tools", self._tools_node, destinations=("model", END))
         if self._retriever is None:
             graph.add_edge(START, "model")
         else:
             graph.add_node("retrieve", self._retrieve_node)
             graph.add_edge(START, "retrieve")
             graph.add_edge("retrieve", "model")
-        graph.add_conditional_edges("model", _after_model, ["tools", END])
-        graph.add_conditional_edges("tools", _after_tools, ["model", END])
         # Two of one kind: what nobody will go on with is not worth a checkpoint.
         self.graph = self._compile(graph)
         self.remembering_graph = graph.compile(self._checkpointer, name=self.name)
@@ -199,7 +198,7 @@ class AugmentedLLMPattern(LangGraphBasePattern):
             config = self.config
             runtime.context.passages = await search(self._retriever, query, config.passages, config.min_score)
 
-    async def _model_node(self, state: _State, runtime: Runtime[_Run]) -> _State:
+    async def _model_node(self, state: _State, runtime: Runtime[_Run]) -> Command[str]:
         run = runtime.context
         run.choice = self._tool_choice(len(run.answers) + 1, run.allowance)
         messages = [each for each in answer_open_calls(state["messages"]) if not _is_open_reasoning(each)]
@@ -209,23 +208,15 @@ class AugmentedLLMPattern(LangGraphBasePattern):
         if any(message.id == answer.id for message in state["messages"]):  # of a server that has one id for all answers
             answer = answer.model_copy(update={"id": None})
         run.new.append(answer)
-        return {"messages": [answer]}
+        return Command(update={"messages": [answer]}, goto="tools" if calls_of(answer) else END)
 
-    async def _tools_node(self, state: _State, runtime: Runtime[_Run]) -> _State:
+    async def _tools_node(self, state: _State, runtime: Runtime[_Run]) -> Command[str]:
         run = runtime.context
         answer = run.answers[-1]
         told = await self._make_calls(run, answer)
-        run.over = run.choice == "none" or not is_complete(answer)
         run.new += told
-        return {"messages": [*told]}
-
-
-async def _after_model(state: _State, runtime: Runtime[_Run]) -> Literal["tools", "__end__"]:  # noqa: ARG001 - LangGraph gives both
-    return "tools" if calls_of(runtime.context.answers[-1]) else "__end__"
-
-
-async def _after_tools(state: _State, runtime: Runtime[_Run]) -> Literal["model", "__end__"]:  # noqa: ARG001 - LangGraph gives both
-    return "__end__" if runtime.context.over else "model"
+        over = run.choice == "none" or not is_complete(answer)
+        return Command(update={"messages": [*told]}, goto=END if over else "model")
 
 
 def _is_open_reasoning(message: BaseMessage) -> bool:

@@ -10,6 +10,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, HumanMessage
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
+from langgraph.types import Command
 from msgspec import Meta
 
 from runmeter.engine import ConfigurationError
@@ -168,10 +169,9 @@ class EvaluatorOptimizerPattern(LangGraphBasePattern):
         self._evaluator_model = evaluator_model
         graph = StateGraph(_State, context_schema=_Run)
         graph.add_node("generate", self._generate)
-        graph.add_node("evaluate", self._evaluate)
+        graph.add_node("evaluate", self._evaluate, destinations=("generate", END))
         graph.add_edge(START, "generate")
         graph.add_edge("generate", "evaluate")
-        graph.add_conditional_edges("evaluate", self._next, ["generate", END])
         self.graph = self._compile(graph)
 
     async def execute(self, messages: Any, context: Mapping[str, Any] | None = None) -> OptimizedResult:
@@ -223,14 +223,17 @@ class EvaluatorOptimizerPattern(LangGraphBasePattern):
         answered = await self._answer(run, [*state["messages"], *feedback], instructions=run.instructions)
         return {"messages": [*feedback, *answered.new], "answers": [answered]}
 
-    async def _evaluate(self, state: _State, runtime: Runtime[_Run]) -> dict[str, Any]:
+    async def _evaluate(self, state: _State, runtime: Runtime[_Run]) -> Command[str]:
         text = state["answers"][-1].text
         verdict: Verdict | None = None
         try:
             verdict = await self._judge(runtime.context, text)
         except MalformedAnswer as error:
             runtime.context.evaluation_error = str(error)
-        return {"attempts": [Attempt(text=text, verdict=verdict)]}
+        attempt = Attempt(text=text, verdict=verdict)
+        made = len(state["attempts"]) + 1
+        over = verdict is None or self._accepts(attempt) or made == self.config.max_attempts
+        return Command(update={"attempts": [attempt]}, goto=END if over else "generate")
 
     async def _judge(self, run: _Run, text: str) -> Verdict:
         if self._evaluator is None:
@@ -246,13 +249,6 @@ class EvaluatorOptimizerPattern(LangGraphBasePattern):
         if not isinstance(verdict, Verdict):
             raise ConfigurationError(f"an evaluator must give a Verdict, not {verdict!r}")
         return verdict
-
-    async def _next(self, state: _State) -> str:
-        """The edge after `evaluate`."""
-        attempts = state["attempts"]
-        last = attempts[-1]
-        over = last.verdict is None or self._accepts(last) or len(attempts) == self.config.max_attempts
-        return END if over else "generate"
 
     def _accepts(self, attempt: Attempt) -> bool:
         verdict = attempt.verdict

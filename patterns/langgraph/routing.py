@@ -9,6 +9,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
+from langgraph.types import Command
 from msgspec import Meta
 
 from runmeter.engine import ConfigurationError
@@ -197,11 +198,10 @@ class RoutingPattern(LangGraphBasePattern):
         self._classification = _shape(list(self._routes.values()))
         self._question = "\n".join([CLASSIFY, *map(_describe, self._routes.values())])
         graph = StateGraph(_State, context_schema=_Run)
-        graph.add_node("classify", self._classify_node)
+        graph.add_node("classify", self._classify_node, destinations=("answer", "handle"))
         graph.add_node("answer", self._answer_node)
         graph.add_node("handle", self._handle_node)
         graph.add_edge(START, "classify")
-        graph.add_conditional_edges("classify", self._after_classify, ["answer", "handle"])
         graph.add_edge("answer", END)
         graph.add_edge("handle", END)
         self.graph = self._compile(graph)
@@ -230,14 +230,16 @@ class RoutingPattern(LangGraphBasePattern):
             ended = await self._invoke(self.graph, state, run, steps=5)
         return _routed(ended["decision"], ended["result"], run, ended.get("handled"))
 
-    async def _classify_node(self, state: _State, runtime: Runtime[_Run]) -> _State:
+    async def _classify_node(self, state: _State, runtime: Runtime[_Run]) -> Command[str]:
         try:
             said = await self._ask_for(
                 runtime.context, self._classification, state["messages"], instructions=self._question
             )
+            decision = self._decide(said)
         except MalformedAnswer:
-            return {"decision": _Decision(self._default, None, "malformed")}
-        return {"decision": self._decide(said)}
+            decision = _Decision(self._default, None, "malformed")
+        handled = decision.route.name in self._handlers
+        return Command(update={"decision": decision}, goto="handle" if handled else "answer")
 
     async def _answer_node(self, state: _State, runtime: Runtime[_Run]) -> _State:
         run = runtime.context
@@ -261,9 +263,6 @@ class RoutingPattern(LangGraphBasePattern):
             conversation_id=run.conversation_id,
         )
         return {"result": as_result(value), "handled": value}
-
-    async def _after_classify(self, state: _State) -> Literal["answer", "handle"]:
-        return "handle" if state["decision"].route.name in self._handlers else "answer"
 
     def _decide(self, said: Classification) -> _Decision:
         route = self._routes.get(_plain(said.route))
