@@ -56,6 +56,11 @@ class RunResult(Generic[Value]):
         """Cost in USD of the run's own requests."""
         return _sum_cost(self.requests, self.prices)
 
+    @property
+    def child_cost(self) -> CostEstimate:
+        """Cost in USD of the requests of child runs, at any depth."""
+        return _sum_cost(self.child_requests, self.prices)
+
 
 def _sum_usage(requests: Iterable[TokenUsage]) -> Usage:
     return sum((request.usage for request in requests if request.usage is not None), start=Usage())

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
 
@@ -10,7 +11,7 @@ import genai_prices
 import msgspec
 import pytest
 from genai_prices.data_snapshot import get_snapshot
-from genai_prices.types import ModelInfo
+from genai_prices.types import ModelInfo, ModelPrice, Tier, TieredPrices
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import NOW, costs, text_usages, usages, wild_usages
@@ -21,8 +22,9 @@ from runmeter.engine.pricing import CostEstimate, PriceBook
 BOOK = PriceBook()
 UNPRICED = CostEstimate(high=None, unpriced=1)
 PROVIDERS = {provider.id: provider for provider in get_snapshot().providers}
-TIERS = (None, "default", "flex", "priority", "fast", "ultrafast", "scale")
+TIERS = (None, "default", "flex", "priority", "fast", "batch", "scale")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+AT = datetime.fromtimestamp(NOW // 10**9, UTC)
 
 # What `Usage` says, under the names of genai-prices.
 USAGE_KEYS = {
@@ -48,6 +50,11 @@ REQUIRED = {
     "web_searches": "web_searches_kcount",
     "file_searches": "storage_searches_kcount",
 }
+WRITTEN_FOR_12_HOURS = {
+    *("gpt-5.6-luna", "gpt-5.6-terra", "gpt-5.6-sol"),
+    *("gpt-6-luna", "gpt-6-sol", "gpt-6-astra", "gpt-6.1-terra", "gpt-6.1-sol"),
+}
+"""The models whose cache writes for 12 hours the shipped overlay prices."""
 INEXPRESSIBLE = ("hours", "mchars", "kpages", "gpixels", "messages_kcount", "video", "citation")
 
 
@@ -60,6 +67,7 @@ def request(
     provider: str = "openai",
     response_model: str | None = None,
     start_ns: int = NOW,
+    bound: Usage | None = None,
 ) -> TokenUsage:
     return TokenUsage(
         run_id="1" * 32,
@@ -75,6 +83,7 @@ def request(
         duration_ns=0,
         response_model=response_model,
         service_tier=tier,
+        bound=bound,
     )
 
 
@@ -89,7 +98,7 @@ def calculated(event: TokenUsage) -> Decimal | None:
             event.model,
             provider_id=event.provider,
             genai_request_timestamp=at,
-            price_context={"service_tier": tier} if tier else None,
+            price_context=context_of(tier),
         )
     except (LookupError, ValueError):
         return None
@@ -98,16 +107,32 @@ def calculated(event: TokenUsage) -> Decimal | None:
         any(word in key for key in listed for word in INEXPRESSIBLE)
         or "input_mtok" not in listed
         or any(getattr(usage, kind) and key not in listed for kind, key in REQUIRED.items())
-        or usage.cache_write_12h_tokens
+        or (usage.cache_write_12h_tokens and result.model.id not in WRITTEN_FOR_12_HOURS)
         or (usage.cache_write_tokens and "cache_write_1h_mtok" in listed)
         or not serves(result.model, tier, at)
     )
-    return None if guesses else result.total_price
+    if guesses:
+        return None
+    # genai-prices has no 12 hours: such tokens cost twice what it says of a write, so they cost that once more.
+    return result.total_price + usage.cache_write_12h_tokens * write_rate(result.model_price, usage.input_tokens)
+
+
+def write_rate(prices: ModelPrice, input_tokens: int) -> Decimal:
+    """USD for one token."""
+    listed = prices.cache_write_mtok or Decimal(0)
+    rates = [Tier(-1, listed)] if isinstance(listed, Decimal) else [Tier(-1, listed.base), *listed.tiers]
+    return [tier.price for tier in rates if input_tokens > tier.start or tier.start < 0][-1] / 10**6
+
+
+def context_of(tier: str | None) -> dict[str, str] | None:
+    if tier is None:
+        return None
+    return {"processing": "batch"} if tier == "batch" else {"service_tier": tier}
 
 
 def serves(model: ModelInfo, tier: str | None, at: datetime) -> bool:
     return tier in (None, "default") or any(
-        variant.when == {"service_tier": tier} and (variant.constraint is None or variant.constraint.active(at))
+        variant.when == context_of(tier) and (variant.constraint is None or variant.constraint.active(at))
         for variant in model.price_variants or ()
     )
 
@@ -155,18 +180,52 @@ CHAT_MODELS = [
 
 
 @pytest.mark.parametrize("model", CHAT_MODELS)
-@given(st.sampled_from([None, "default", "flex", "priority", "fast"]), text_usages())
+@given(st.sampled_from(TIERS), text_usages())
 @settings(max_examples=15)
 def test_text_of_every_openai_model_is_priced_like_genai_prices(model: str, tier: str | None, usage: Usage) -> None:
     check(request(usage, model, tier=tier))
 
 
-@given(st.data(), text_usages(), times)
+def shapes(start: int) -> Iterator[Usage]:
+    """Prompts just below and beyond a threshold, of all kinds of text."""
+    for total in (start - 1, start, start + 1):
+        yield Usage(total)
+        yield Usage(total, 1_001, total // 3, 0, 0, 1_001)
+        yield Usage(total, start + 1, total // 3, total - total // 3, 0, 7)
+        yield Usage(total, 13, 0, total, total // 7)
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("model", CHAT_MODELS)
+def test_every_model_on_every_tier_is_exact_around_each_threshold(model: str, tier: str | None) -> None:
+    listed = next(each for each in PROVIDERS["openai"].models if each.id == model).get_prices(AT)
+    thresholds = {
+        step.start for price in vars(listed).values() if isinstance(price, TieredPrices) for step in price.tiers
+    }
+    for start in sorted(thresholds or {1_000}):
+        for usage in shapes(start):
+            check(request(usage, model, tier=tier))
+
+
+def test_batches_are_priced_at_their_own_rates() -> None:
+    """Half of the standard ones; so that the comparison above is not of nothing with nothing."""
+    usage = Usage(100_000, 2_000, 60_000, 10_000)
+    for model in ("gpt-6-luna", "gpt-6.1-terra", "gpt-5.6-sol", "gpt-4o-mini"):
+        text = Usage(100_000, 2_000) if model == "gpt-4o-mini" else usage
+        batch, standard = BOOK.cost(request(text, model, tier="batch")).usd, BOOK.cost(request(text, model)).usd
+        assert batch is not None
+        assert standard is not None
+        assert batch * 2 == standard
+
+
+@given(st.data(), st.sampled_from([None, "batch"]), text_usages(), times)
 @settings(max_examples=500)
-def test_prices_of_other_providers_equal_genai_prices(data: st.DataObject, usage: Usage, start_ns: int) -> None:
+def test_prices_of_other_providers_equal_genai_prices(
+    data: st.DataObject, tier: str | None, usage: Usage, start_ns: int
+) -> None:
     provider = data.draw(st.sampled_from(sorted(PROVIDERS.keys() - {"openai", "litellm"})))
     model = data.draw(st.sampled_from([model.id for model in PROVIDERS[provider].models]))
-    check(request(usage, model, provider=provider, start_ns=start_ns))
+    check(request(usage, model, provider=provider, tier=tier, start_ns=start_ns))
 
 
 @pytest.mark.parametrize("model", ["gpt-6-luna", "gpt-6.1-terra", "gpt-6-sol", "gpt-5.6-sol", "gpt-5", "gpt-4o", "o3"])
@@ -201,7 +260,7 @@ def test_audio_is_priced_as_audio() -> None:
     assert BOOK.cost(request(usage, "gpt-audio-mini")).usd == Decimal("1.20") + 10 + Decimal("2.40") + 40
 
 
-@pytest.mark.parametrize("model", ["gpt-6.2-sol", "gpt-6.2-astra", "gpt-17", "", "llama3"])
+@pytest.mark.parametrize("model", ["gpt-6.3-sol", "gpt-17", "", "llama3"])
 def test_an_unknown_model_is_unpriced(model: str) -> None:
     for provenance in Provenance:
         usage = None if provenance is Provenance.UNKNOWN else Usage(10, 10)
@@ -214,9 +273,9 @@ def test_an_unknown_provider_is_unpriced(provider: str) -> None:
     assert BOOK.cost(request(Usage(10, 10), provider=provider)) == UNPRICED
 
 
-@pytest.mark.parametrize("tier", ["ultrafast", "scale", "auto", "batch", "FLEX", ""])
+@pytest.mark.parametrize("tier", ["ultrafast", "scale", "auto", "FLEX", ""])
 def test_a_tier_without_a_price_is_unpriced_and_never_at_the_standard_rate(tier: str) -> None:
-    assert BOOK.cost(request(Usage(10, 10), "gpt-6-astra", tier=tier)) == UNPRICED
+    assert BOOK.cost(request(Usage(10, 10), "gpt-6-sol", tier=tier)) == UNPRICED
 
 
 def test_a_tier_is_unpriced_before_its_prices_are_known() -> None:
@@ -230,7 +289,7 @@ def test_a_tier_is_unpriced_before_its_prices_are_known() -> None:
 @pytest.mark.parametrize(
     ("usage", "model"),
     [
-        (Usage(100, 0, 0, 50, 50), "gpt-6.1-terra"),  # 12 hours in the cache
+        (Usage(100, 0, 0, 50, 50), "gpt-6-rosalind"),  # 12 hours in the cache
         (Usage(100, 10, audio_input_tokens=1), "gpt-6-luna"),
         (Usage(100, 10, audio_output_tokens=1), "gpt-6-luna"),
         (Usage(100, 10, web_searches=1), "gpt-4"),
@@ -251,7 +310,7 @@ def test_the_model_that_answered_sets_the_price() -> None:
     usage = Usage(1_000_000)
     assert BOOK.cost(request(usage, "gpt-6-sol", response_model="gpt-6-luna-2026-09-22")).usd == Decimal("0.2")
     assert BOOK.cost(request(usage, "gpt-6-luna", response_model="gpt-6-luna-of-tomorrow")).usd == Decimal("0.2")
-    other = BOOK.cost(request(usage, "gpt-6-luna", response_model="gpt-6.2-sol"))
+    other = BOOK.cost(request(usage, "gpt-6-luna", response_model="gpt-6.3-sol"))
     assert (other.usd, other.unpriced) == (None, 1), "not what the model asked for would have cost"
     assert BOOK.cost(request(usage, "a-deployment", response_model="gpt-6-luna")).usd == Decimal("0.2")
 
@@ -279,16 +338,103 @@ def test_rebates_by_the_time_of_day(hour: int) -> None:
 # What is not known
 
 
-@given(text_usages(), st.data())
-def test_a_cut_stream_costs_at_least_its_lower_bound(truth: Usage, data: st.DataObject) -> None:
+@st.composite
+def truths_and_bounds(draw: st.DrawFn) -> tuple[Usage, Usage, Usage]:
+    """What a request used, a part of that, and what it may have used at the most."""
+    truth = draw(text_usages())
+    truth = msgspec.structs.replace(truth, cache_write_12h_tokens=draw(st.integers(0, truth.cache_write_tokens)))
+    seen = Usage(*(draw(st.integers(0, getattr(truth, kind))) for kind in Usage.__struct_fields__))
+    more = st.just(0) | st.integers(0, 300_000)
+    return truth, seen, Usage(truth.input_tokens + draw(more), truth.output_tokens + draw(more))
+
+
+@pytest.mark.parametrize("model", [*CHAT_MODELS, "gpt-6.2-sol", "gpt-6.2-astra"])
+@given(st.data(), truths_and_bounds(), st.sampled_from([*TIERS, "ultrafast"]))
+@settings(max_examples=40)
+def test_the_true_cost_lies_within_the_estimate(
+    model: str, data: st.DataObject, usages: tuple[Usage, Usage, Usage], tier: str | None
+) -> None:
+    truth, seen, bound = usages
+    paid = BOOK.cost(request(truth, model, tier=tier)).usd
+    if paid is None:  # it has no true price
+        return
+    downgraded = BOOK.cost(request(truth, model, tier="default")).usd
+    assert downgraded is not None
+    cut = BOOK.cost(request(seen, model, tier=tier, provenance=Provenance.PARTIAL, bound=bound))
+    lost = BOOK.cost(request(None, model, tier=tier, provenance=Provenance.UNKNOWN, bound=bound))
+    guessed = BOOK.cost(request(truth + seen, model, tier=tier, provenance=Provenance.ESTIMATED, bound=bound))
+    for cost in (cut, lost, guessed):
+        assert cost.unpriced == 0
+        assert 0 <= cost.low <= min(paid, downgraded)
+        assert cost.high == BOOK.upper_bound("openai", model, tier, bound, NOW)
+        assert cost.high is None or paid <= cost.high
+    assert (cut.high is None) == (model in NO_UPPER_BOUND)
+    assert BOOK.cost(request(seen, model, tier=tier, provenance=Provenance.PARTIAL)) == CostEstimate(cut.low, None)
+
+
+NO_UPPER_BOUND = {"gpt-6.2-astra", "gpt-6-cyber", "gpt-6-rosalind", "gpt-5.6-cyber"}
+"""What some of their cache writes cost is not known."""
+
+
+@given(text_usages(), st.data(), times)
+@settings(max_examples=300)
+def test_the_true_cost_lies_within_the_estimate_at_other_providers(
+    truth: Usage, data: st.DataObject, start_ns: int
+) -> None:
+    provider = data.draw(st.sampled_from(sorted(PROVIDERS.keys() - {"openai", "litellm"})))
+    model = data.draw(st.sampled_from([model.id for model in PROVIDERS[provider].models]))
+    paid = BOOK.cost(request(truth, model, provider=provider, start_ns=start_ns)).usd
     seen = Usage(*(data.draw(st.integers(0, getattr(truth, kind))) for kind in Usage.__struct_fields__))
-    model = data.draw(st.sampled_from(["gpt-6-luna", "gpt-6.1-terra", "gpt-4o", "gpt-4"]))
-    paid = BOOK.cost(request(truth, model)).usd
-    bound = BOOK.cost(request(seen, model, provenance=Provenance.PARTIAL))
-    assert paid is not None
-    assert bound.high is None
-    assert bound.unpriced == 0
-    assert 0 <= bound.low <= paid
+    cut = BOOK.cost(
+        request(seen, model, provider=provider, start_ns=start_ns, provenance=Provenance.PARTIAL, bound=truth)
+    )
+    if paid is not None and not cut.unpriced:
+        assert cut.low <= paid
+        assert cut.high is None or paid <= cut.high
+
+
+@given(usages())
+@settings(max_examples=300)
+def test_audio_and_images_lie_within_the_estimate(truth: Usage) -> None:
+    for model in ("gpt-audio", "gpt-realtime", "gpt-image-1.5", "gpt-4o"):
+        paid = BOOK.cost(request(truth, model)).usd
+        most = BOOK.upper_bound("openai", model, None, truth, NOW)
+        assert paid is None or most is None or paid <= most
+
+
+def test_an_upper_bound_by_hand() -> None:
+    # gpt-6.1-terra, all input written to the cache for 12 hours: $2.50 a million tokens, $5 output.
+    bound = Usage(100_000, 10_000)
+    assert BOOK.upper_bound("openai", "gpt-6.1-terra", None, bound, NOW) == Decimal("0.25") + Decimal("0.05")
+    assert BOOK.upper_bound("openai", "gpt-6.1-terra", "auto", bound, NOW) == Decimal("0.30")
+    assert BOOK.upper_bound("openai", "gpt-6.1-terra", "priority", bound, NOW) == Decimal("0.60")
+    long = Usage(272_001, 10_000)  # twice the input, one and a half times the output
+    assert BOOK.upper_bound("openai", "gpt-6.1-terra", None, long, NOW) == 272_001 * 5 / Decimal(10**6) + Decimal(
+        "0.075"
+    )
+    assert BOOK.upper_bound("openai", "gpt-17", None, bound, NOW) is None
+    assert BOOK.upper_bound("openai", "gpt-6.1-terra", "scale", bound, NOW) is None
+    assert BOOK.upper_bound("openai", "gpt-6.1-terra", None, Usage(0, 0), NOW) == 0
+    assert BOOK.upper_bound("openai", "gpt-6.1-terra", None, Usage(-1, 0), NOW) is None
+
+
+def test_searches_count_in_a_bound_as_far_as_somebody_knows_of_them() -> None:
+    text = Usage(1_000, 100)
+    without = BOOK.upper_bound("openai", "gpt-6-luna", None, text, NOW)
+    assert without is not None
+    ten = msgspec.structs.replace(text, web_searches=10)  # $10 for a thousand
+    assert BOOK.upper_bound("openai", "gpt-6-luna", None, ten, NOW) == without + Decimal("0.10")
+    seen = Usage(1_000, 50, web_searches=3)
+    cut = BOOK.cost(request(seen, provenance=Provenance.PARTIAL, bound=text))
+    assert cut.low >= Decimal("0.03")
+    assert cut.high == without + Decimal("0.03")
+
+
+@pytest.mark.parametrize("seen", [Usage(1_001, 0), Usage(0, 101)])
+def test_a_bound_that_did_not_hold_is_none(seen: Usage) -> None:
+    cost = BOOK.cost(request(seen, provenance=Provenance.PARTIAL, bound=Usage(1_000, 100)))
+    assert cost.low > 0
+    assert cost.high is None
 
 
 def test_a_cut_stream_gives_a_bound_of_the_right_size() -> None:
@@ -310,10 +456,17 @@ def test_without_reported_usage_nothing_is_claimed(provenance: Provenance) -> No
     assert cost.usd is None
 
 
-@given(wild_usages, st.sampled_from(Provenance), st.sampled_from(["gpt-6-luna", "gpt-realtime", "claude-sonnet-4-5"]))
-def test_no_usage_makes_pricing_raise_or_pay_money_back(usage: Usage, provenance: Provenance, model: str) -> None:
+@given(
+    wild_usages,
+    st.none() | wild_usages,
+    st.sampled_from(Provenance),
+    st.sampled_from(["gpt-6-luna", "gpt-realtime", "claude-sonnet-4-5"]),
+)
+def test_no_usage_makes_pricing_raise_or_pay_money_back(
+    usage: Usage, bound: Usage | None, provenance: Provenance, model: str
+) -> None:
     provider = "anthropic" if model.startswith("claude") else "openai"
-    cost = BOOK.cost(request(usage, model, provenance=provenance, provider=provider))
+    cost = BOOK.cost(request(usage, model, provenance=provenance, provider=provider, bound=bound))
     assert cost.low >= 0
     assert cost.high is None or cost.high >= cost.low
 

@@ -27,6 +27,7 @@ def test_the_wheel_holds_every_module_and_data_file(wheel: zipfile.ZipFile) -> N
         *(f"runmeter/{path.relative_to(own)}" for path in own.rglob("*.py")),
         *(f"runmeter/{name}/{path.relative_to(at)}" for name, at in folders.items() for path in at.rglob("*.py")),
         *(f"runmeter/engine/vocab/{path.name}" for path in folders["engine"].glob("vocab/*.gz")),
+        *(f"runmeter/engine/{path.name}" for path in folders["engine"].glob("*.toml")),
         "runmeter/py.typed",
     }
     assert len(sources) > 60
