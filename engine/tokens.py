@@ -5,7 +5,8 @@ thread, for code that is in one already.
 
 The text of a message is counted exactly where tiktoken knows the model's vocabulary. What surrounds it
 (roles, separators, tool definitions) is counted by the rules OpenAI published for gpt-4o, the newest there
-are. Images, audio and files are not counted.
+are, and images by those for each model. What cannot be counted (files, audio, images by URL, encrypted reasoning)
+makes a count incomplete.
 """
 
 import functools
@@ -16,12 +17,15 @@ import threading
 import zlib
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio.to_thread
 import msgspec
 
 from .errors import TokenizerError
+from .image_tokens import Image
+from .model_names import base_model
+from .prompt_layout import Messages, Opaque, Tools, lay_out, to_json
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -30,13 +34,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Messages: TypeAlias = str | Sequence[Mapping[str, Any]]
-"""What a request is made of: Chat Completions messages, Responses input items, or a str: one user message."""
-Tools: TypeAlias = Sequence[Mapping[str, Any]]
-"""Tool definitions, in the form of either API."""
-
 FRAMING = -1
 """Stands in `Tokenizer.encode_messages` for a token that is not text. Its real number is not published."""
+
+_SPARE = 8
+"""Tokens added to each text of a bound, for framing other than the published, and for what the texts' joints cost."""
+_SPARE_ONCE = 64
+"""Tokens added to each bound, for what may be said to the model around a request."""
 
 
 class TokenCount(msgspec.Struct, frozen=True, gc=False):
@@ -47,6 +51,9 @@ class TokenCount(msgspec.Struct, frozen=True, gc=False):
     """False where tiktoken does not know the model's vocabulary, or where framing was counted by rule."""
     encoding: str
     """The vocabulary counted with: `o200k_base` or `cl100k_base`."""
+    complete: bool = True
+    """False where there is more than was counted: files, audio, images of unknown size, encrypted reasoning, items and
+    tools of a kind that only OpenAI can count."""
 
 
 class Tokenizer:
@@ -71,25 +78,105 @@ class Tokenizer:
         """The text's UTF-8. One token alone may be only part of a character."""
         return _load(self.encoding).decode_bytes(tokens)
 
-    def encode_messages(self, messages: Messages, *, instructions: str | None = None, tools: Tools = ()) -> list[int]:
+    def encode_messages(
+        self,
+        messages: Messages,
+        *,
+        instructions: str | None = None,
+        tools: Tools = (),
+        text_format: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         """A whole request as the model reads it: tools, instructions, messages; with `FRAMING` between texts.
+
+        Images are `FRAMING` too; what cannot be counted is left out.
 
         Raises:
             TokenizerError: The shipped vocabulary is missing or damaged.
         """
         tokens: list[int] = []
-        for piece in _pieces(messages, instructions, tools):
-            tokens += [FRAMING] * piece if isinstance(piece, int) else self.encode(piece)
+        for piece in lay_out(messages, instructions, tools, text_format):
+            match piece:
+                case str():
+                    tokens += self.encode(piece)
+                case int():
+                    tokens += [FRAMING] * piece
+                case Image():
+                    tokens += [FRAMING] * (piece.tokens(self.model) or 0)
         return tokens
 
     def count_text(self, text: str) -> TokenCount:
         """Count a text. Raises what `encode` raises."""
         return TokenCount(len(self.encode(text)), self.exact, self.encoding)
 
-    def count_messages(self, messages: Messages, *, instructions: str | None = None, tools: Tools = ()) -> TokenCount:
+    def count_messages(
+        self,
+        messages: Messages,
+        *,
+        instructions: str | None = None,
+        tools: Tools = (),
+        text_format: Mapping[str, Any] | None = None,
+    ) -> TokenCount:
         """Count a whole request. Never exact: the framing is counted by rule. Raises what `encode` raises."""
-        tokens = self.encode_messages(messages, instructions=instructions, tools=tools)
-        return TokenCount(len(tokens), exact=False, encoding=self.encoding)
+        tokens, complete = 0, True
+        for piece in lay_out(messages, instructions, tools, text_format):
+            match piece:
+                case str():
+                    tokens += len(self.encode(piece))
+                case int():
+                    tokens += piece
+                case Image():
+                    counted = piece.tokens(self.model)
+                    tokens += counted or 0
+                    complete = complete and counted is not None
+                case Opaque():
+                    complete = False
+        return TokenCount(tokens, exact=False, encoding=self.encoding, complete=complete)
+
+    def bound_messages(
+        self,
+        messages: Messages,
+        *,
+        instructions: str | None = None,
+        tools: Tools = (),
+        text_format: Mapping[str, Any] | None = None,
+    ) -> int | None:
+        """How many tokens a whole request is at the most: for budgets, which must hold.
+
+        A text is counted where its vocabulary is known to be the model's, and has else no more tokens than bytes of
+        UTF-8, since a token is at least one. On top come the published framing, a generous allowance for framing that
+        is not published (8 tokens for each text, 64 once), and the JSON of tools and schema once more. Encrypted
+        reasoning counts a token for each character.
+
+        Returns:
+            None if something in it has no bound: an image of unknown size, a file, audio, a tool that OpenAI runs, an
+            item that refers to another.
+
+        Raises:
+            TokenizerError: The shipped vocabulary is missing or damaged.
+        """
+        measure = self._length if self.exact else _bytes
+        total = _SPARE_ONCE + sum(measure(to_json(each)) for each in (*tools, *filter(None, [text_format])))
+        for piece in lay_out(messages, instructions, tools, text_format):
+            match piece:
+                case str():
+                    most: int | None = measure(piece) + _SPARE
+                case int():
+                    most = piece
+                case Image():
+                    most = piece.bound(self.model)
+                case Opaque():
+                    most = piece.bound
+            if most is None:
+                return None
+            total += most
+        return total
+
+    def _length(self, text: str) -> int:
+        return len(self.encode(text))
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 class TokenCounter:
@@ -104,126 +191,58 @@ class TokenCounter:
         return await _in_thread(lambda: Tokenizer(model).count_text(text))
 
     async def count_messages(
-        self, messages: Messages, model: str, *, instructions: str | None = None, tools: Tools = ()
+        self,
+        messages: Messages,
+        model: str,
+        *,
+        instructions: str | None = None,
+        tools: Tools = (),
+        text_format: Mapping[str, Any] | None = None,
     ) -> TokenCount:
         """Count a whole request: messages or input items, instructions and tool definitions.
+
+        Args:
+            messages: Chat Completions messages, Responses input items, or the text of one user message.
+            model: Whose vocabulary and image rules to count with.
+            instructions: What the model is told before all messages.
+            tools: Tool definitions, in the form of either API.
+            text_format: What the answer must look like: `text.format` of Responses, or `response_format`.
 
         Raises:
             TokenizerError: The shipped vocabulary is missing or damaged.
         """
         return await _in_thread(
-            lambda: Tokenizer(model).count_messages(messages, instructions=instructions, tools=tools)
+            lambda: Tokenizer(model).count_messages(
+                messages, instructions=instructions, tools=tools, text_format=text_format
+            )
+        )
+
+    async def bound_messages(
+        self,
+        messages: Messages,
+        model: str,
+        *,
+        instructions: str | None = None,
+        tools: Tools = (),
+        text_format: Mapping[str, Any] | None = None,
+    ) -> int | None:
+        """How many tokens a whole request is at the most; None if that cannot be said. See `Tokenizer.bound_messages`.
+
+        What the request only refers to (`previous_response_id`, a conversation) is not in it: ask no bound then.
+
+        Raises:
+            TokenizerError: The shipped vocabulary is missing or damaged.
+        """
+        return await _in_thread(
+            lambda: Tokenizer(model).bound_messages(
+                messages, instructions=instructions, tools=tools, text_format=text_format
+            )
         )
 
 
 async def _in_thread(count: Callable[[], T]) -> T:
     # Nothing comes of a count nobody waits for: a cancelled caller need not wait for it either.
     return await anyio.to_thread.run_sync(count, abandon_on_cancel=True)
-
-
-# --- How a request is laid out ---
-#
-# Published for gpt-4o and gpt-4o-mini in OpenAI's cookbook, "How to count tokens with tiktoken"
-# (openai/openai-cookbook, examples/How_to_count_tokens_with_tiktoken.ipynb, 2024), sections 6 and 7. It
-# knows flat tool schemas only: here nested ones follow the same rule at every level. It knows no tool calls:
-# here each call and each output counts as a message of its own, whose text is the name and arguments, or the
-# output.
-
-_PER_MESSAGE = 3
-_PER_NAME = 1
-_REPLY = 3  # the answer begins with <|start|>assistant<|message|>
-_TOOL_START = 7
-_TOOLS_END = 12
-_PROPERTIES_START = 3
-_PER_PROPERTY = 3
-_ENUM_START = -3
-_PER_ENUM_VALUE = 3
-
-_Piece: TypeAlias = str | int
-"""Text, or a number of framing tokens."""
-
-
-def _pieces(messages: Messages, instructions: str | None, tools: Tools) -> Iterator[_Piece]:
-    functions = [tool.get("function", tool) for tool in tools if tool.get("type") == "function"]
-    for function in functions:
-        yield from _function(function)
-    if functions:
-        yield _TOOLS_END
-    if instructions:
-        yield from _message("developer", instructions)
-    for item in [{"role": "user", "content": messages}] if isinstance(messages, str) else messages:
-        yield from _item(item)
-    yield _REPLY
-
-
-def _item(item: Mapping[str, Any]) -> Iterator[_Piece]:
-    """A Chat Completions message or a Responses item."""
-    match item.get("type", "message"):
-        case "message":
-            calls = item.get("tool_calls") or ()
-            if item.get("content") or not calls:
-                yield from _message(item.get("role", "user"), item.get("content"), item.get("name"))
-            for call in calls:
-                yield from _call(call.get("function") or call.get("custom") or {})
-        case "function_call" | "custom_tool_call":
-            yield from _call(item)
-        case "function_call_output" | "custom_tool_call_output":
-            yield from _message("tool", item.get("output"))
-        case "reasoning":
-            yield from _message("assistant", item.get("summary"))
-        case _:
-            yield from _message("assistant", item.get("content"))
-
-
-def _message(role: str, content: Any, name: str | None = None) -> Iterator[_Piece]:
-    yield _PER_MESSAGE
-    yield role
-    if isinstance(content, str):
-        yield content
-    elif isinstance(content, Sequence):
-        yield from (part.get("text") or part.get("refusal") or "" for part in content)
-    if name:
-        yield _PER_NAME
-        yield name
-
-
-def _call(function: Mapping[str, Any]) -> Iterator[_Piece]:
-    yield from _message("assistant", function.get("name"))
-    yield function.get("arguments") or function.get("input") or ""
-
-
-def _function(function: Mapping[str, Any]) -> Iterator[_Piece]:
-    yield _TOOL_START
-    yield f"{function.get('name', '')}:{_description(function)}"
-    yield from _properties(function.get("parameters"))
-
-
-def _properties(schema: Any) -> Iterator[_Piece]:
-    """The properties of a JSON schema, and of the schemas inside it."""
-    if not isinstance(schema, Mapping):
-        return
-    properties = schema.get("properties") or {}
-    if properties:
-        yield _PROPERTIES_START
-    for name, value in properties.items():
-        yield from _property(name, value if isinstance(value, Mapping) else {})
-    inner = [schema.get("items"), *(schema.get("$defs") or {}).values()]
-    for combination in ("anyOf", "oneOf", "allOf"):
-        inner += schema.get(combination) or ()
-    for each in inner:
-        yield from _properties(each)
-
-
-def _property(name: str, schema: Mapping[str, Any]) -> Iterator[_Piece]:
-    values = schema.get("enum") or ()
-    yield _PER_PROPERTY + (_ENUM_START + _PER_ENUM_VALUE * len(values) if values else 0)
-    yield from map(str, values)
-    yield f"{name}:{schema.get('type', '')}:{_description(schema)}"
-    yield from _properties(schema)
-
-
-def _description(schema: Mapping[str, Any]) -> str:
-    return (schema.get("description") or "").removesuffix(".")
 
 
 # --- Vocabularies ---
@@ -274,10 +293,9 @@ def _encoding_of(model: str) -> tuple[str, bool]:
     from tiktoken.model import encoding_name_for_model
 
     # "ft:gpt-4.1:acme::7p4l" has its base model's vocabulary; for this one tiktoken 0.14 would say gpt-4's.
-    base = model.split(":")[1] if model.startswith("ft:") and model.count(":") > 1 else model
     try:
         # o200k_harmony differs in special tokens only, which text never becomes.
-        name = encoding_name_for_model(base).replace("o200k_harmony", "o200k_base")
+        name = encoding_name_for_model(base_model(model)).replace("o200k_harmony", "o200k_base")
     except KeyError:
         return _NEWEST, False
     return (name, True) if name in _VOCABULARIES else (_NEWEST, False)

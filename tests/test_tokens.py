@@ -234,7 +234,7 @@ def test_unusual_schemas_are_counted_without_raising() -> None:
         {"type": "web_search"},
     ]
     tokenizer = Tokenizer("gpt-4o")
-    assert tokenizer.count_messages("hi", tools=tools[3:]) == tokenizer.count_messages("hi")
+    assert tokenizer.count_messages("hi", tools=tools[3:]).tokens == tokenizer.count_messages("hi").tokens
     assert tokenizer.count_messages("hi", tools=tools).tokens > tokenizer.count_messages("hi").tokens
 
 
