@@ -1,13 +1,15 @@
 """The models there are, and the retired ones: enough of each to answer, refuse and bill as the API does.
 
-Sources, 2026-11: openai 3.54.0 `types/shared/chat_model.py` (names, shutdown dates) and `types/shared/reasoning.py`;
-genai-prices 0.2.3 (release of gpt-6.1-sol). What is not published, the release dates of gpt-5.6 and the first gpt-6 and
-the default efforts from gpt-5.5 on, is approximate.
+Sources, 2026-11: openai 3.54.0 `types/shared/chat_model.py` (names) and `types/shared/reasoning.py`; genai-prices 0.2.3
+(release of gpt-6.1-sol); `engine/models.toml` (shutdown dates). What is not published, the release dates of gpt-5.6 and
+the first gpt-6 and the default efforts from gpt-5.5 on, is approximate.
 """
 
 from datetime import UTC, date, datetime
 
 import msgspec
+
+from runmeter.engine import lifecycle
 
 from .errors import ApiError
 
@@ -25,7 +27,12 @@ class Model(msgspec.Struct, frozen=True):
     """Effort `none` is accepted."""
     dimensions: int = 0
     """The length of its vectors: for embedding models only."""
-    shutdown: date | None = None
+
+    @property
+    def shutdown(self) -> date | None:
+        """The day on which it is shut down, if that was announced."""
+        retirement = lifecycle.find(self.id)
+        return retirement.shutdown if retirement else None
 
     @property
     def created(self) -> int:
@@ -49,17 +56,9 @@ class Model(msgspec.Struct, frozen=True):
 
 
 def _chat(
-    version: tuple[int, int],
-    released: str,
-    names: str,
-    effort: str | None,
-    *,
-    skip: bool = False,
-    shutdown: str | None = None,
+    version: tuple[int, int], released: str, names: str, effort: str | None, *, skip: bool = False
 ) -> list[Model]:
-    ends = date.fromisoformat(shutdown) if shutdown else None
-    day = date.fromisoformat(released)
-    return [Model(name, day, version, effort, skip, shutdown=ends) for name in names.split()]
+    return [Model(name, date.fromisoformat(released), version, effort, skip) for name in names.split()]
 
 
 def _embedding(name: str, released: str, dimensions: int) -> Model:
@@ -75,28 +74,27 @@ _KNOWN = [
     *_chat((5, 6), "2026-06-26", "gpt-5.6 gpt-5.6-sol gpt-5.6-terra gpt-5.6-luna", "medium", skip=True),
     *_chat((5, 5), "2026-04-23", "gpt-5.5 gpt-5.5-2026-04-23", "medium", skip=True),
     *_chat((5, 4), "2026-03-17", "gpt-5.4 gpt-5.4-mini gpt-5.4-mini-2026-03-17", "none", skip=True),
-    *_chat((5, 4), "2026-03-17", "gpt-5.4-nano gpt-5.4-nano-2026-03-17", "none", skip=True, shutdown="2027-04-01"),
+    *_chat((5, 4), "2026-03-17", "gpt-5.4-nano gpt-5.4-nano-2026-03-17", "none", skip=True),
     *_chat((5, 2), "2025-12-11", "gpt-5.2 gpt-5.2-2025-12-11", "none", skip=True),
-    *_chat((5, 1), "2025-11-13", "gpt-5.1 gpt-5.1-2025-11-13", "none", skip=True, shutdown="2027-04-01"),
-    *_chat((5, 0), "2025-08-07", "gpt-5 gpt-5-mini gpt-5-nano", "medium", shutdown="2026-12-11"),
-    *_chat((5, 0), "2025-08-07", "gpt-5-2025-08-07 gpt-5-mini-2025-08-07", "medium", shutdown="2026-12-11"),
-    *_chat((3, 0), "2025-04-16", "o3 o3-2025-04-16", "medium", shutdown="2026-12-11"),
-    *_chat((4, 1), "2025-04-14", "gpt-4.1 gpt-4.1-mini gpt-4.1-2025-04-14", None, shutdown="2027-01-14"),
-    *_chat((4, 0), "2024-11-20", "gpt-4o gpt-4o-2024-11-20", None, shutdown="2027-01-14"),
-    *_chat((4, 0), "2024-07-18", "gpt-4o-mini gpt-4o-mini-2024-07-18", None, shutdown="2027-01-14"),
+    *_chat((5, 1), "2025-11-13", "gpt-5.1 gpt-5.1-2025-11-13", "none", skip=True),
+    *_chat((5, 0), "2025-08-07", "gpt-5 gpt-5-mini gpt-5-nano", "medium"),
+    *_chat((5, 0), "2025-08-07", "gpt-5-2025-08-07 gpt-5-mini-2025-08-07", "medium"),
+    *_chat((3, 0), "2025-04-16", "o3 o3-2025-04-16", "medium"),
+    *_chat((4, 1), "2025-04-14", "gpt-4.1 gpt-4.1-mini gpt-4.1-2025-04-14", None),
+    *_chat((4, 0), "2024-11-20", "gpt-4o gpt-4o-2024-11-20", None),
+    *_chat((4, 0), "2024-07-18", "gpt-4o-mini gpt-4o-mini-2024-07-18", None),
     _embedding("text-embedding-3-small", "2024-01-25", 1536),
     _embedding("text-embedding-3-large", "2024-01-25", 3072),
     _embedding("text-embedding-ada-002", "2022-12-15", 1536),
 ]
 MODELS = {model.id: model for model in _KNOWN}
 
-_RETIRED = """
-    gpt-4-1106-preview gpt-4 gpt-4-0613 gpt-4-0314 gpt-4-32k gpt-4-turbo gpt-4-turbo-preview gpt-4-vision-preview
-    gpt-3.5-turbo gpt-3.5-turbo-0125 gpt-3.5-turbo-1106 gpt-3.5-turbo-16k o1 o1-preview o1-mini o3-mini o4-mini
-    gpt-4.1-nano gpt-4o-2024-05-13 chatgpt-4o-latest codex-mini-latest gpt-5-chat-latest gpt-5.1-chat-latest
-    gpt-5.2-chat-latest gpt-5.3-chat-latest gpt-5.1-codex
-"""
-RETIRED = frozenset(_RETIRED.split())
+
+def is_retired(name: str) -> bool:
+    """Whether a model had been shut down when the table of models was last checked: by no clock, so that what was
+    served yesterday is served tomorrow."""
+    retirement = lifecycle.find(name)
+    return retirement is not None and retirement.is_retired(lifecycle.table().checked)
 
 
 def find_model(name: str, *, embeds: bool = False) -> Model:
@@ -105,7 +103,7 @@ def find_model(name: str, *, embeds: bool = False) -> Model:
     Raises:
         ApiError: 404 `model_not_found`: retired, never heard of, or of the wrong kind.
     """
-    if name in RETIRED:
+    if is_retired(name):
         where = "https://developers.openai.com/api/docs/deprecations"
         message = f"The model `{name}` has been deprecated, learn more here: {where}"
         raise ApiError(404, message, code="model_not_found")
