@@ -3,11 +3,17 @@
 `engine` imports no other folder of the package, and no framework. tiktoken and genai-prices are imported on first use.
 """
 
+from . import lifecycle
+from .advice import Advice
+from .advisor import Advisor
+from .budget import Budget, BudgetStatus
 from .bus import Bus, BusStatistics
 from .clock import Clock, IdSource, SystemClock
 from .codec import JSON, MSGPACK, Codec
+from .context_sizes import context_size
 from .engine import Engine, EngineStatistics
 from .errors import (
+    BudgetExceeded,
     BusClosed,
     ConfigurationError,
     EngineNotRunning,
@@ -16,6 +22,7 @@ from .errors import (
     RunTimeout,
     StrayCancellation,
     TokenizerError,
+    UnboundedRequest,
 )
 from .events import (
     AssistantRun,
@@ -25,6 +32,7 @@ from .events import (
     FunctionCall,
     KnownEvent,
     ModelCallStarted,
+    Notice,
     Provenance,
     Retrieval,
     Status,
@@ -38,7 +46,7 @@ from .histogram import Histogram, HistogramSnapshot
 from .loop import is_own_failure
 from .operations import AssistantCall, ModelCall, ModelRequest, RetrievalCall, ToolCall, error_message
 from .pattern import Pattern, run_child
-from .pricing import CostEstimate, PriceBook
+from .pricing import CostEstimate, ModelPrices, PriceBook, Unpriced
 from .result import RunResult
 from .stream import Delta, RunStream
 from .subscription import SubscriberStatistics, Subscription
@@ -51,8 +59,13 @@ from .usage_statistics import UsageCell, UsageStatistics
 __all__ = [
     "JSON",
     "MSGPACK",
+    "Advice",
+    "Advisor",
     "AssistantCall",
     "AssistantRun",
+    "Budget",
+    "BudgetExceeded",
+    "BudgetStatus",
     "Bus",
     "BusClosed",
     "BusStatistics",
@@ -75,7 +88,9 @@ __all__ = [
     "KnownEvent",
     "ModelCall",
     "ModelCallStarted",
+    "ModelPrices",
     "ModelRequest",
+    "Notice",
     "Pattern",
     "PriceBook",
     "Provenance",
@@ -102,14 +117,18 @@ __all__ = [
     "ToolCall",
     "TraceContext",
     "Tracing",
+    "UnboundedRequest",
     "UnknownEvent",
+    "Unpriced",
     "Usage",
     "UsageAggregator",
     "UsageCell",
     "UsageRow",
     "UsageStatistics",
+    "context_size",
     "current_execution",
     "error_message",
     "is_own_failure",
+    "lifecycle",
     "run_child",
 ]

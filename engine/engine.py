@@ -1,7 +1,7 @@
 """The engine: runs patterns, and lets everybody who is interested know what they did."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -13,6 +13,7 @@ import anyio.to_thread
 import msgspec
 from anyio.abc import TaskGroup
 
+from .budget import Budget, BudgetStatus
 from .bus import Bus, BusStatistics
 from .clock import Clock, IdSource, SystemClock, random_run_id
 from .errors import ConfigurationError, EngineNotRunning, RunAborted, RunTimeout
@@ -22,6 +23,7 @@ from .loop import LoopThread
 from .many import Progress, run_many
 from .pattern import Context, Messages, Pattern, PatternFunction, Work, describe, do_work
 from .pricing import PriceBook
+from .reservations import Budgets
 from .result import RunResult
 from .stream import Channel, RunStream
 from .subscription import Lane, Receiver, Subscription
@@ -54,6 +56,7 @@ class Engine:
         usage: Where statistics are kept; by default an aggregator of its own. One aggregator can serve several engines.
         prices: What tokens cost; by default the aggregator's price book. Not together with `usage`.
         telemetry: Where traces and metrics go, such as `runmeter.telemetry.configure()`.
+        budgets: What runs may spend. A request that a budget has no room for is refused before it leaves.
         max_concurrent_runs: How many runs go on at once; further ones wait. Child runs are not counted.
         drain_timeout: Seconds that closing waits for runs in flight, and again for lossless subscribers. With 0 runs
             are stopped at once, and what subscribers have not taken is lost to them.
@@ -70,6 +73,7 @@ class Engine:
         usage: UsageAggregator | None = None,
         prices: PriceBook | None = None,
         telemetry: Telemetry | None = None,
+        budgets: Sequence[Budget] = (),
         max_concurrent_runs: int | None = None,
         drain_timeout: float = 30.0,
         clock: Clock | None = None,
@@ -88,7 +92,9 @@ class Engine:
         self._limit = max_concurrent_runs
         self._drain_timeout = drain_timeout
         self._bus = Bus(late=self._publish_late)
-        self._runtime = Runtime(self, self._bus.publish, clock or SystemClock(), new_run_id, telemetry)
+        clock = clock or SystemClock()
+        self._budgets = Budgets(budgets, self._usage.prices, clock) if budgets else None
+        self._runtime = Runtime(self, self._bus.publish, clock, new_run_id, telemetry, budgets=self._budgets)
         self._tasks: TaskGroup | None = None
         self._closing = False
         self._aborting = False
@@ -130,6 +136,7 @@ class Engine:
             RunTimeout: the run took longer than its timeout.
             RunAborted: the engine closed before the run was done.
             StrayCancellation: the pattern awaited something that had been cancelled elsewhere.
+            BudgetExceeded: a budget has no room for a request of the pattern's.
             ConfigurationError: the pattern is none, the timeout not positive, or a tag no string.
             Exception: whatever the pattern raises.
         """
@@ -266,6 +273,10 @@ class Engine:
     def usage(self) -> UsageStatistics:
         """The statistics so far. Every run that has returned is in them."""
         return self._usage.snapshot()
+
+    def budgets(self) -> tuple[BudgetStatus, ...]:
+        """How each cap of the budgets stands: what is spent, reserved and refused, and when its window ends."""
+        return () if self._budgets is None else self._budgets.status()
 
     def statistics(self) -> EngineStatistics:
         """What the engine is doing, and the bus's accounting."""

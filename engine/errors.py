@@ -1,4 +1,4 @@
-"""What can go wrong, each with a sentence of its own.
+"""What can go wrong, each with a sentence of its own. All of it can be pickled, so it passes between processes.
 
 RunmeterError
 ├── EngineNotRunning     the engine was used before `async with` or after it
@@ -6,13 +6,32 @@ RunmeterError
 ├── RunAborted           the engine closed before the run was done
 ├── StrayCancellation    a pattern awaited something that somebody else had cancelled
 ├── RunTimeout           a run took longer than its timeout (also a TimeoutError)
+├── BudgetExceeded       a request was refused, because a budget has no room for it
 ├── TokenizerError       a shipped vocabulary is missing or damaged
 └── ConfigurationError   arguments that contradict each other (also a ValueError)
+    └── UnboundedRequest a budget applies to a request of which nobody knows the most that it can use
 """
+
+from decimal import Decimal
+from typing import Any, Literal, TypeAlias
+
+Kind: TypeAlias = Literal["usd", "tokens", "calls"]
+"""What a budget counts."""
 
 
 class RunmeterError(Exception):
     """Base of every error this package raises for reasons of its own."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception's own way is to call its class with the sentence it made, which is not what its class takes.
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[RunmeterError], args: tuple[Any, ...], fields: dict[str, Any]) -> RunmeterError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
 
 
 class EngineNotRunning(RunmeterError):
@@ -59,9 +78,78 @@ class StrayCancellation(RunmeterError):
         self.pattern = pattern
 
 
+class BudgetExceeded(RunmeterError):
+    """A request was refused before it left, because a budget has no room for the most that it can use.
+
+    Args:
+        budget: The budget's label.
+        scope: The tag's value or the run's id that it is the budget of, if each has one.
+        kind: What is counted: `usd`, `tokens` or `calls`, the unit of the amounts.
+        cap: How much may be spent.
+        spent: How much is.
+        reserved: How much is held for requests that have not ended.
+        asked: What the request can use at the most.
+    """
+
+    def __init__(
+        self,
+        budget: str,
+        scope: str | None,
+        kind: Kind,
+        cap: Decimal,
+        spent: Decimal,
+        reserved: Decimal,
+        asked: Decimal,
+    ) -> None:
+        said = [format_amount(kind, amount) for amount in (cap, spent, reserved, asked)]
+        of = "" if scope is None else f" of {scope!r}"
+        super().__init__(
+            f"budget {budget!r}{of} allows {said[0]}: {said[1]} spent and {said[2]} reserved "
+            f"leave no room for a request that can use {said[3]}"
+        )
+        self.budget = budget
+        self.scope = scope
+        self.kind: Kind = kind
+        self.cap = cap
+        self.spent = spent
+        self.reserved = reserved
+        self.asked = asked
+
+
 class TokenizerError(RunmeterError):
     """A shipped vocabulary is missing or damaged: reinstall the package."""
 
 
 class ConfigurationError(RunmeterError, ValueError):
     """Arguments that contradict each other or lie outside their range."""
+
+
+class UnboundedRequest(ConfigurationError):
+    """A budget applies to a request of which nobody knows the most that it can use, so it was refused before it left.
+
+    Args:
+        budget: The budget's label.
+        kind: What it counts: `usd` or `tokens`.
+        model: The model asked for.
+        bounded: Whether the most that it can use is known, and only its price is not.
+    """
+
+    def __init__(self, budget: str, kind: Kind, model: str, *, bounded: bool) -> None:
+        if not bounded:
+            why = f"the most that this request to {model!r} can use is not known: set max_output_tokens"
+        else:
+            why = f"{model!r} has no known price on this service tier: add one to the price book's overlay"
+        super().__init__(f"budget {budget!r} counts {kind}, but {why}, or let the budget count calls")
+        self.budget = budget
+        self.kind: Kind = kind
+        self.model = model
+
+
+def format_amount(kind: Kind, amount: Decimal) -> str:
+    """An amount that a budget counts, in full, with its unit."""
+    number = f"{amount:,f}"
+    if "." in number:
+        number = number.rstrip("0").rstrip(".")
+    if kind == "usd":
+        return f"${number}"
+    return f"{number} {kind if number != '1' else kind[:-1]}"

@@ -152,6 +152,8 @@ class ModelCallStarted(_Event, frozen=True, gc=False, kw_only=True, omit_default
     previous_response_id: str | None = None
     server_address: str | None = None
     server_port: int | None = None
+    bound: Usage | None = None
+    """It can use so much at the most, input and output tokens, where that was worked out."""
 
 
 class TokenUsage(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="token_usage"):
@@ -179,6 +181,8 @@ class TokenUsage(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True
     finish_reasons: tuple[str, ...] = ()
     error_type: str | None = None
     error_message: str | None = None
+    bound: Usage | None = None
+    """Where the API did not report the usage: it was so much at the most, input and output tokens."""
 
 
 class FunctionCall(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="function_call"):
@@ -225,6 +229,16 @@ class Retrieval(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True,
     error_message: str | None = None
 
 
+class Notice(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="notice"):
+    """Something that somebody should know of before it becomes an error."""
+
+    kind: str
+    """What it is about: `budget` or `model_retirement`."""
+    subject: str
+    """Which budget, which model."""
+    message: str
+
+
 class ExecutionFinished(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="execution_finished"):
     """A run ended. Exactly one for each `ExecutionStarted`."""
 
@@ -243,6 +257,13 @@ class UnknownEvent(_Event, frozen=True, gc=False, kw_only=True, tag="unknown"):
 
 
 KnownEvent: TypeAlias = (
-    ExecutionStarted | ModelCallStarted | TokenUsage | FunctionCall | AssistantRun | Retrieval | ExecutionFinished
+    ExecutionStarted
+    | ModelCallStarted
+    | TokenUsage
+    | FunctionCall
+    | AssistantRun
+    | Retrieval
+    | Notice
+    | ExecutionFinished
 )
 Event: TypeAlias = KnownEvent | UnknownEvent

@@ -10,7 +10,8 @@ Publishing is synchronous, so a run's end needs no shielding from cancellation. 
 the same; it does nothing.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import count
@@ -21,7 +22,7 @@ import msgspec
 
 from .clock import Clock, IdSource, SystemClock, random_run_id
 from .errors import RunAborted, RunTimeout
-from .events import Event, ExecutionFinished, ExecutionStarted, Status, TokenUsage, TraceContext
+from .events import Event, ExecutionFinished, ExecutionStarted, Notice, Status, TokenUsage, TraceContext
 from .operations import (
     AssistantCall,
     ModelCall,
@@ -32,6 +33,7 @@ from .operations import (
     error_type,
     status_of,
 )
+from .reservations import Budgets, Reservation, Scope
 from .tracing import Tracing
 
 
@@ -47,6 +49,7 @@ class Runtime:
     tracing: Tracing | None = None
     delta: Callable[[str, str], Awaitable[None]] | None = None
     """Takes a run id and a piece of its answer, where somebody streams the run."""
+    budgets: Budgets | None = None
 
 
 class RunInfo(msgspec.Struct, frozen=True):
@@ -76,6 +79,11 @@ class Execution:
         self.finished = False
         self.trace: TraceContext | None = None
         self.duration_ns = 0
+        self.scope: Scope | None = None
+        """Which budgets apply to it; None if the engine has none."""
+        if runtime.budgets is not None:
+            above = parent.scope if parent else None
+            self.scope = runtime.budgets.scope(info.pattern, info.tags, self.run_id, above)
         self._seq = count()
         self._span: Any = None
 
@@ -87,6 +95,11 @@ class Execution:
         """Whether somebody listens to `delta`: then a pattern streams its answer if it can."""
         return self.runtime.delta is not None
 
+    @property
+    def budgeted(self) -> bool:
+        """Whether a budget applies to this run: then a request needs a bound, where the budget counts USD or tokens."""
+        return self.scope is not None and bool(self.scope.limits)
+
     def next_seq(self) -> int:
         """The next event's number in this run. Safe from any thread."""
         return next(self._seq)
@@ -94,11 +107,96 @@ class Execution:
     def model_call(self, request: ModelRequest, *, attempt: int = 1) -> ModelCall:
         """A request to a model, from just before it leaves until its answer is complete. A context manager.
 
+        Where a budget applies, the most that it can use is reserved on entering, unless that was done by `reserve`;
+        on leaving, what it used takes the reservation's place, or all of that where nobody knows.
+
         Args:
             request: What is asked for.
             attempt: 1 for the first try, 2 for its first retry …
+
+        Raises:
+            BudgetExceeded: on entering, a budget has no room for it.
+            UnboundedRequest: on entering, the most that it can use is not known, and a budget must know.
         """
         return ModelCall(self, request, attempt)
+
+    def reserve(self, request: ModelRequest) -> AbstractContextManager[ModelRequest]:
+        """Reserve the most that a request can use in every budget that applies, before it is built. A context manager.
+
+            with execution.reserve(request) as request:
+                with execution.model_call(request) as call:
+                    response = await client.responses.create(max_output_tokens=request.max_output_tokens, ...)
+
+        The next `model_call` within it uses the reservation. Where none does, it is released on leaving; further ones,
+        such as retries, reserve anew, within the same bound unless they have one of their own.
+
+        Args:
+            request: What is asked for, with its `bound`.
+
+        Returns:
+            The request as it may be sent: with a lower `max_output_tokens`, if a budget has it so.
+
+        Raises:
+            BudgetExceeded: on entering, a budget has no room for it.
+            UnboundedRequest: on entering, the most that it can use is not known, and a budget must know.
+        """
+        if self.scope is None or not self.scope.limits:
+            return nullcontext(request)
+        return self._reserved(self.scope, request)
+
+    @contextmanager
+    def _reserved(self, scope: Scope, request: ModelRequest) -> Iterator[ModelRequest]:
+        reservation = scope.budgets.reserve(scope, request, self._notify_of_budget, may_lower=True)
+        outer = _reservation.set(reservation)
+        try:
+            yield reservation.request
+        finally:
+            reservation.release()
+            try:
+                _reservation.reset(outer)
+            except ValueError:
+                pass  # left in another context than entered: there it stays, and is of no more use
+
+    def claim(self, request: ModelRequest) -> Reservation:
+        """The reservation of a request that is about to leave: the one made for it, or a new one.
+
+        Raises:
+            BudgetExceeded: a budget has no room for it.
+            UnboundedRequest: the most that it can use is not known, and a budget must know.
+        """
+        scope, reservation = self.scope, _reservation.get()
+        assert scope is not None  # noqa: S101 - asked before
+        if reservation is not None and reservation.scope is scope:
+            if reservation.take():
+                return reservation
+            if request.bound is None and not reservation.released:
+                request = msgspec.structs.replace(request, bound=reservation.request.bound)
+        reservation = scope.budgets.reserve(scope, request, self._notify_of_budget, may_lower=False)
+        reservation.take()
+        return reservation
+
+    def notice(self, kind: str, subject: str, message: str) -> None:
+        """Say something that somebody should know of before it becomes an error.
+
+        Args:
+            kind: What it is about, in a word, such as `budget` or `model_retirement`. Few different ones.
+            subject: Which budget, which model.
+            message: A sentence.
+        """
+        self.runtime.publish(
+            Notice(
+                run_id=self.run_id,
+                seq=self.next_seq(),
+                time_ns=self.runtime.clock.time_ns(),
+                trace=self.trace,
+                kind=kind,
+                subject=subject,
+                message=message,
+            )
+        )
+
+    def _notify_of_budget(self, subject: str, message: str) -> None:
+        self.notice("budget", subject, message)
 
     def function_call(self, name: str, call_id: str | None = None) -> ToolCall:
         """A tool's work. A context manager; an exception that leaves it is recorded as the tool's error.
@@ -178,6 +276,8 @@ class Execution:
         runtime = self.runtime
         self.duration_ns = runtime.clock.monotonic_ns() - self._start_monotonic
         self.finished = True
+        if self.scope is not None:
+            self.scope.finish()
         if self.parent is not None:  # which keeps the numbers, and not the child
             self.parent.child_requests += self.requests + self.child_requests
         if runtime.tracing is not None:
@@ -264,8 +364,13 @@ class _NoExecution(_Idle, Execution):
     def child(self, info: RunInfo, runtime: Runtime | None = None) -> Execution:
         return self
 
+    def notice(self, kind: str, subject: str, message: str) -> None:
+        """Nobody listens."""
+
 
 _current: ContextVar[Execution] = ContextVar("runmeter_execution", default=_NoExecution())  # noqa: B039 - has no state
+_reservation: ContextVar[Reservation | None] = ContextVar("runmeter_reservation", default=None)
+"""The one that the next request to a model uses."""
 
 
 def current_execution() -> Execution:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
+from .errors import BudgetExceeded
 from .events import (
     AssistantRun,
     FunctionCall,
@@ -23,6 +24,7 @@ from .events import (
 
 if TYPE_CHECKING:
     from .execution import Execution
+    from .reservations import Reservation
 
 MAX_ERROR_MESSAGE = 500
 """Characters of an error's message that an event keeps."""
@@ -45,6 +47,8 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     previous_response_id: str | None = None
     server_address: str | None = None
     server_port: int | None = None
+    bound: Usage | None = None
+    """It can use so much at the most, input and output tokens, where that was worked out."""
 
 
 class Operation(ABC):
@@ -109,6 +113,8 @@ class ModelCall(Operation):
         "_attempt",
         "_first_chunk_ns",
         "_request",
+        "_reservation",
+        "bound",
         "call_id",
         "finish_reasons",
         "provenance",
@@ -122,6 +128,7 @@ class ModelCall(Operation):
         super().__init__(execution)
         self._request = request
         self._attempt = attempt
+        self._reservation: Reservation | None = None
         self._first_chunk_ns: int | None = None
         self.call_id = -1
         self.usage: Usage | None = None
@@ -130,6 +137,7 @@ class ModelCall(Operation):
         self.response_model: str | None = None
         self.service_tier: str | None = None
         self.finish_reasons: tuple[str, ...] = ()
+        self.bound = request.bound
 
     def record(
         self,
@@ -163,6 +171,14 @@ class ModelCall(Operation):
         if self._first_chunk_ns is None:
             self._first_chunk_ns = self._execution.runtime.clock.monotonic_ns() - self._start_monotonic
 
+    def __enter__(self) -> Self:
+        scope = self._execution.scope
+        if scope is not None and scope.limits:
+            self._reservation = reservation = self._execution.claim(self._request)
+            if self.bound is None:
+                self.bound = reservation.request.bound
+        return super().__enter__()
+
     def _started(self) -> None:
         execution, request = self._execution, self._request
         self.call_id = execution.next_seq()
@@ -185,6 +201,7 @@ class ModelCall(Operation):
                 previous_response_id=request.previous_response_id,
                 server_address=request.server_address,
                 server_port=request.server_port,
+                bound=self.bound,
             )
         )
 
@@ -207,13 +224,21 @@ class ModelCall(Operation):
             first_chunk_ns=self._first_chunk_ns,
             response_id=self.response_id,
             response_model=self.response_model,
-            service_tier=self.service_tier or (request.service_tier if request.service_tier != "auto" else None),
+            service_tier=_served(self.service_tier, request.service_tier),
             finish_reasons=self.finish_reasons,
             error_type=self.error_type,
             error_message=self.error_message,
+            bound=None if self.provenance is Provenance.REPORTED else self.bound,
         )
         execution.requests.append(event)
         execution.runtime.publish(event)
+        if self._reservation is not None:
+            self._reservation.settle(event)
+
+
+def _served(answered: str | None, requested: str | None) -> str | None:
+    """The tier that served; `auto` is none, but a way to choose one."""
+    return next((tier for tier in (answered, requested) if tier and tier != "auto"), None)
 
 
 class ToolCall(Operation):
@@ -331,6 +356,10 @@ def status_of(error: BaseException | None) -> Status:
     """How something ended that was left by this exception, or by none."""
     if error is None:
         return Status.OK
+    if isinstance(error, BudgetExceeded) or (
+        isinstance(error, BaseExceptionGroup) and error.split(BudgetExceeded)[1] is None
+    ):
+        return Status.BUDGET_EXCEEDED
     # The event loops' cancellation, and Ctrl-C, derive from BaseException alone.
     return Status.ERROR if isinstance(error, Exception) else Status.CANCELLED
 

@@ -20,6 +20,7 @@ from .events import (
     ExecutionFinished,
     ExecutionStarted,
     FunctionCall,
+    Notice,
     Provenance,
     Retrieval,
     Status,
@@ -36,7 +37,7 @@ logger = logging.getLogger("runmeter")
 UNKNOWN = "unknown"
 """Pattern and framework of runs whose start was never seen."""
 MAX_NAMES = 100
-"""Different functions, sources of retrievals, and types of error that a cell tells apart."""
+"""Different functions, sources of retrievals, kinds of notices, and types of error that a cell tells apart."""
 RECENT_RUNS = 4_096
 """Finished runs of which stragglers and duplicates are still recognized."""
 MAX_AHEAD = 1_024
@@ -60,6 +61,7 @@ class _Cell:
         "key",
         "model_latency",
         "models",
+        "notices",
         "request_errors",
         "requests",
         "retrieval_errors",
@@ -83,6 +85,7 @@ class _Cell:
         self.function_errors: dict[str, int] = {}
         self.retrievals: dict[str, int] = {}
         self.retrieval_errors: dict[str, int] = {}
+        self.notices: dict[str, int] = {}
         self.documents_found = self.empty_retrievals = 0
         self.requests: defaultdict[Provenance, int] = defaultdict(int)
         self.request_errors: dict[str, int] = {}
@@ -111,6 +114,7 @@ class _Cell:
             retrieval_latency=self.retrieval_latency.snapshot(),
             documents_found=self.documents_found,
             empty_retrievals=self.empty_retrievals,
+            notices_by_kind=dict(self.notices),
             requests_by_provenance=dict(self.requests),
             usage_by_provenance=dict(self.usage),
             cost=self.cost,
@@ -190,6 +194,7 @@ class UsageAggregator:
             FunctionCall: self._function_call,
             AssistantRun: self._assistant_run,
             Retrieval: self._retrieval,
+            Notice: self._notice,
             ExecutionFinished: self._execution_finished,
         }
 
@@ -310,6 +315,9 @@ class UsageAggregator:
             _count(cell.retrieval_errors, event.error_type)
         elif not event.documents:
             cell.empty_retrievals += 1
+
+    def _notice(self, run: _Run, event: Notice) -> None:
+        _count(run.cell.notices, event.kind)
 
     def _model_cell(self, runs: _Cell, model: str) -> _Cell:
         """The cell for requests to a model by runs of another cell."""

@@ -39,6 +39,8 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Passages that retrievals found."""
     empty_retrievals: int = 0
     """Retrievals that found nothing; those that failed are not among them."""
+    notices_by_kind: Mapping[str, int] = {}
+    """What somebody should know of before it becomes an error, such as a budget that nears its end."""
     requests_by_provenance: Mapping[Provenance, int] = {}
     """Requests to models that have ended, by how their usage is known."""
     usage_by_provenance: Mapping[Provenance, Usage] = {}
@@ -75,6 +77,11 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def retrievals(self) -> int:
         """Searches for passages, failed ones included."""
         return sum(self.retrievals_by_source.values())
+
+    @property
+    def notices(self) -> int:
+        """What somebody should know of before it becomes an error."""
+        return sum(self.notices_by_kind.values())
 
     @property
     def requests(self) -> int:

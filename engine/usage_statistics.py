@@ -81,6 +81,9 @@ class UsageStatistics(msgspec.Struct, frozen=True):
             failed = sum(total.retrieval_errors_by_type.values())
             text += f"\nretrievals: {total.retrievals:,} ({total.empty_retrievals:,} found nothing, {failed:,} failed)"
             text += f"; documents found: {total.documents_found:,}"
+        if total.notices:
+            kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(total.notices_by_kind.items()))
+            text += f"\nnotices: {kinds}"
         unreported = {kind: n for kind, n in total.requests_by_provenance.items() if kind is not Provenance.REPORTED}
         if unreported:
             kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(unreported.items()))

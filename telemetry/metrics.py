@@ -13,6 +13,7 @@ from runmeter.engine import (
     Event,
     ExecutionFinished,
     FunctionCall,
+    Notice,
     Provenance,
     Retrieval,
     TokenUsage,
@@ -57,6 +58,7 @@ class Metrics:
         self._workflow_duration = _histogram(meter, semconv.INVOKE_WORKFLOW_DURATION)
         self._cost = _counter(meter, semconv.COST)
         self._unpriced = _counter(meter, semconv.UNPRICED_REQUESTS)
+        self._notices = _counter(meter, semconv.NOTICES)
 
     def record(self, event: Event, run: OpenRun) -> None:
         """Record what an event measures, if it measures something."""
@@ -70,6 +72,8 @@ class Metrics:
             self._run(event, run)
         elif isinstance(event, Retrieval):
             self._retrieval(event, run)
+        elif isinstance(event, Notice):
+            self._notices.add(1, {**_of_pattern(run), semconv.NOTICE_KIND: event.kind})
 
     def _model_call(self, event: TokenUsage, run: OpenRun) -> None:
         attributes = _of_request(event, run)

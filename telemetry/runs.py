@@ -12,6 +12,7 @@ from runmeter.engine import (
     ExecutionStarted,
     FunctionCall,
     ModelCallStarted,
+    Notice,
     Provenance,
     TokenUsage,
 )
@@ -23,6 +24,8 @@ Price: TypeAlias = Callable[[TokenUsage], CostEstimate]
 
 ENDED_RUNS = 4_096
 """Runs that have ended and are remembered, for events of theirs that come late."""
+MAX_NOTICES = 128
+"""Notices that a run keeps for its span: the SDK's own default for a span's events."""
 _BY_CERTAINTY = (Provenance.REPORTED, Provenance.ESTIMATED, Provenance.PARTIAL, Provenance.UNKNOWN)
 
 
@@ -53,6 +56,8 @@ class OpenRun:
     """Sum over the run's own requests."""
     finish_reasons: tuple[str, ...] = ()
     """Of the last request that has any."""
+    notices: list[Notice] = field(default_factory=list)
+    """The first of them."""
 
     @property
     def agent(self) -> str | None:
@@ -113,6 +118,8 @@ class OpenRuns:
             run.started = event
         elif isinstance(event, ExecutionFinished):
             self._close(event.run_id)
+        elif isinstance(event, Notice) and len(run.notices) < MAX_NOTICES:
+            run.notices.append(event)
         return run
 
     def _open(self, run_id: str) -> OpenRun:

@@ -111,6 +111,12 @@ ASSISTANT_STATUS = "runmeter.assistant.status"
 ASSISTANT_STEPS = "runmeter.assistant.steps"
 ASSISTANT_THREAD = "runmeter.assistant.thread"
 """`created` or `resumed`."""
+NOTICE = "runmeter.notice"
+"""Name of an event on a run's span: something that somebody should know of before it becomes an error."""
+NOTICE_KIND = "runmeter.notice.kind"
+NOTICE_SUBJECT = "runmeter.notice.subject"
+"""On the span's event alone: a metric would have a series for each budget of each tenant."""
+NOTICE_MESSAGE = "runmeter.notice.message"
 
 
 # Metrics
@@ -189,3 +195,4 @@ COST = Metric("runmeter.cost", "{USD}", "Cost in US dollars of the requests whos
 UNPRICED_REQUESTS = Metric(
     "runmeter.unpriced_requests", "{request}", "Requests whose cost is not known: they are not in `runmeter.cost`."
 )
+NOTICES = Metric("runmeter.notices", "{notice}", "What somebody should know of before it becomes an error, by kind.")

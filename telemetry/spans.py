@@ -3,11 +3,12 @@
 The SDK's own way through `tracer.start_span` costs a dozen times as much, and would have to happen while the run runs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event as SpanEvent
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
@@ -17,6 +18,7 @@ from runmeter.engine import (
     Event,
     ExecutionFinished,
     FunctionCall,
+    Notice,
     Provenance,
     Retrieval,
     TokenUsage,
@@ -156,7 +158,8 @@ class SpanBuilder:
                 attributes[semconv.TAG_PREFIX + tag] = value
         if run.is_whole(event):
             _describe_sums(attributes, run)
-        return self._span(event, trace, name, SpanKind.INTERNAL, start_ns, attributes, failure(event))
+        notices = [_notice(notice) for notice in run.notices]
+        return self._span(event, trace, name, SpanKind.INTERNAL, start_ns, attributes, failure(event), notices)
 
     def _span(
         self,
@@ -167,6 +170,7 @@ class SpanBuilder:
         start_ns: int,
         attributes: Attributes,
         error_type: str | None,
+        events: Sequence[SpanEvent] = (),
     ) -> ReadableSpan:
         status = _UNSET
         if error_type is not None:
@@ -188,6 +192,7 @@ class SpanBuilder:
             resource=self.resource,
             attributes=self._limited(attributes),
             kind=kind,
+            events=events,
             status=status,
             start_time=start_ns,
             end_time=start_ns + event.duration_ns,
@@ -208,6 +213,15 @@ def _common(operation: str, run_id: str, run: OpenRun) -> Attributes:
     if run.started is not None:
         attributes[semconv.PATTERN] = run.started.pattern
     return attributes
+
+
+def _notice(event: Notice) -> SpanEvent:
+    attributes = {
+        semconv.NOTICE_KIND: encodable(event.kind),
+        semconv.NOTICE_SUBJECT: encodable(event.subject),
+        semconv.NOTICE_MESSAGE: encodable(event.message),
+    }
+    return SpanEvent(semconv.NOTICE, attributes, event.time_ns)
 
 
 def _describe_conversation(attributes: Attributes, run: OpenRun) -> None:

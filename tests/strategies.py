@@ -14,6 +14,7 @@ from runmeter.engine.events import (
     ExecutionStarted,
     FunctionCall,
     ModelCallStarted,
+    Notice,
     Provenance,
     Retrieval,
     Status,
@@ -31,6 +32,7 @@ NOW = 1_795_305_600 * 10**9
 MODELS = ("gpt-6-luna", "gpt-6.1-terra", "gpt-5-mini", "no-such-model")
 PATTERNS = ("routing", "prompt_chaining", "openai_rag", "augmented_llm")
 FRAMEWORKS = ("langgraph", "openai")
+_KINDS = ("model", "function", "assistant", "retrieval", "notice", "unknown")
 ERRORS = (None, "TimeoutError", "rate_limit_exceeded")
 
 run_ids = st.integers(1, 2**128 - 1).map(lambda number: f"{number:032x}")
@@ -189,6 +191,13 @@ def retrievals(draw: st.DrawFn, *, run_id: str = "1" * 32, seq: int = 1) -> Retr
 
 
 @st.composite
+def notices(draw: st.DrawFn, *, run_id: str = "1" * 32, seq: int = 1) -> Notice:
+    """Something that somebody should know of."""
+    kind = draw(st.sampled_from(["budget", "model_retirement"]))
+    return Notice(run_id=run_id, seq=seq, time_ns=NOW, kind=kind, subject="gpt-5-mini", message="it nears its end")
+
+
+@st.composite
 def runs(
     draw: st.DrawFn,
     *,
@@ -211,7 +220,7 @@ def runs(
             tags=draw(tags),
         )
     ]
-    for kind in draw(st.lists(st.sampled_from(["model", "function", "assistant", "retrieval", "unknown"]), max_size=4)):
+    for kind in draw(st.lists(st.sampled_from(_KINDS), max_size=4)):
         seq = len(events)
         if kind == "model":
             usage = draw(token_usages(run_id=run_id, seq=seq + 1))
@@ -231,6 +240,8 @@ def runs(
             events.append(draw(assistant_runs(run_id=run_id, seq=seq)))
         elif kind == "retrieval":
             events.append(draw(retrievals(run_id=run_id, seq=seq)))
+        elif kind == "notice":
+            events.append(draw(notices(run_id=run_id, seq=seq)))
         else:
             fields = {"type": "handoff", "run_id": run_id, "seq": seq, "time_ns": NOW, "target": "billing"}
             events.append(UnknownEvent(run_id=run_id, seq=seq, time_ns=NOW, kind="handoff", fields=fields))

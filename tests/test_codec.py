@@ -14,6 +14,7 @@ from runmeter.engine import (
     Codec,
     Event,
     ExecutionStarted,
+    Notice,
     Provenance,
     Retrieval,
     TokenUsage,
@@ -77,6 +78,15 @@ def test_the_least_that_a_retrieval_says(codec: Codec, encode: Any, decode: Any)
 
 
 @FORMATS
+def test_a_notice_says_what_it_is_about(codec: Codec, encode: Any, decode: Any) -> None:
+    written = {"type": "notice", "run_id": RUN, "seq": 1, "time_ns": 5}
+    written |= {"kind": "budget", "subject": "daily", "message": "$8 of $10 spent"}
+    event = Notice(run_id=RUN, seq=1, time_ns=5, kind="budget", subject="daily", message="$8 of $10 spent")
+    assert codec.decode(encode(written)) == event
+    assert decode(codec.encode(event)) == written
+
+
+@FORMATS
 @pytest.mark.parametrize(
     "broken",
     [
@@ -84,6 +94,7 @@ def test_the_least_that_a_retrieval_says(codec: Codec, encode: Any, decode: Any)
         {"type": "execution_finished", "run_id": RUN, "seq": "x", "time_ns": 1, "status": "ok", "duration_ns": 1},
         {"type": "execution_finished", "run_id": RUN, "seq": 1, "time_ns": 1, "status": "fine", "duration_ns": 1},
         {"type": "retrieval", "run_id": RUN, "seq": 1, "time_ns": 1, "start_ns": 1, "duration_ns": 1, "documents": 1},
+        {"type": "notice", "run_id": RUN, "seq": 1, "time_ns": 1, "kind": "budget", "subject": "daily"},
         {"type": "handoff", "run_id": RUN},
         {"type": "handoff", "run_id": 3, "seq": 1, "time_ns": 1},
         {"type": 7, "run_id": RUN, "seq": 1, "time_ns": 1},

@@ -115,6 +115,7 @@ async def test_the_result_knows_usage_and_cost_of_the_run_and_of_its_children() 
         assert result.usage == USAGE + USAGE + USAGE
         one = engine_price(result.requests[0])
         assert result.own_cost.usd == one
+        assert result.child_cost.usd == 2 * one
         assert result.cost.usd == 3 * one
         assert engine.usage().total.usage == result.usage
 

@@ -3,13 +3,14 @@
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 
 import anyio
 import pytest
 
 from runmeter.engine.codec import MSGPACK
-from runmeter.engine.errors import RunTimeout
+from runmeter.engine.errors import BudgetExceeded, RunTimeout
 from runmeter.engine.events import (
     AssistantRun,
     Event,
@@ -17,6 +18,7 @@ from runmeter.engine.events import (
     ExecutionStarted,
     FunctionCall,
     ModelCallStarted,
+    Notice,
     Provenance,
     Retrieval,
     Status,
@@ -28,6 +30,7 @@ from runmeter.engine.execution import Execution, RunInfo, Runtime, current_execu
 from runmeter.engine.operations import ModelRequest
 from runmeter.engine.testing import CountingIds, ManualClock
 
+OVER = BudgetExceeded("daily", None, "calls", Decimal(1), Decimal(1), Decimal(0), Decimal(1))
 LUNA = ModelRequest(provider="openai", model="gpt-6-luna", api="responses", max_output_tokens=50)
 
 
@@ -77,6 +80,10 @@ class _Stop(BaseException):
         (ExceptionGroup("two", [KeyError("k"), OSError()]), Status.ERROR, "ExceptionGroup"),
         (RunTimeout("demo", f"{1:032x}", 3), Status.TIMEOUT, "RunTimeout"),
         (RunTimeout("other", f"{9:032x}", 3), Status.ERROR, "RunTimeout"),
+        (OVER, Status.BUDGET_EXCEEDED, "BudgetExceeded"),
+        (ExceptionGroup("one", [OVER]), Status.BUDGET_EXCEEDED, "BudgetExceeded"),
+        (ExceptionGroup("nested", [OVER, ExceptionGroup("", [OVER])]), Status.BUDGET_EXCEEDED, "ExceptionGroup"),
+        (ExceptionGroup("mixed", [OVER, KeyError("k")]), Status.ERROR, "ExceptionGroup"),
     ],
 )
 def test_a_run_that_fails_says_how(stage: Stage, error: BaseException, status: Status, name: str) -> None:
@@ -127,6 +134,28 @@ def test_a_model_call_that_never_answers_is_unknown(stage: Stage) -> None:
     assert (ended.usage, ended.provenance, ended.error_type) == (None, Provenance.UNKNOWN, "OSError")
 
 
+@pytest.mark.parametrize(
+    ("requested", "answered", "served"),
+    [
+        (None, None, None),
+        ("flex", None, "flex"),
+        ("auto", None, None),
+        ("auto", "auto", None),
+        (None, "auto", None),
+        ("auto", "priority", "priority"),
+        ("flex", "default", "default"),
+    ],
+)
+def test_the_tier_is_the_one_that_served(
+    stage: Stage, requested: str | None, answered: str | None, served: str | None
+) -> None:
+    request = ModelRequest(provider="openai", model="gpt-6-luna", service_tier=requested)
+    with stage.execution() as execution, execution.model_call(request) as call:
+        call.record(Usage(1, 1), service_tier=answered)
+    (usage,) = (event for event in stage.events if isinstance(event, TokenUsage))
+    assert usage.service_tier == served
+
+
 def test_a_stream_that_is_cut_keeps_what_was_recorded(stage: Stage) -> None:
     with suppress(OSError), stage.execution() as execution, execution.model_call(LUNA) as call:
         call.record(Usage(input_tokens=10), Provenance.PARTIAL, response_id="resp_1")
@@ -134,6 +163,19 @@ def test_a_stream_that_is_cut_keeps_what_was_recorded(stage: Stage) -> None:
     ended = stage.events[2]
     assert isinstance(ended, TokenUsage)
     assert (ended.provenance, ended.usage, ended.error_type) == (Provenance.PARTIAL, Usage(input_tokens=10), "OSError")
+
+
+def test_a_notice_is_one_event(stage: Stage) -> None:
+    with stage.execution() as execution:
+        execution.notice("model_retirement", "gpt-5-mini", "it retires on 2026-12-11")
+    _, notice, _ = stage.events
+    assert isinstance(notice, Notice)
+    assert (notice.seq, notice.run_id, notice.time_ns) == (1, execution.run_id, stage.clock.time_ns())
+    assert (notice.kind, notice.subject, notice.message) == (
+        "model_retirement",
+        "gpt-5-mini",
+        "it retires on 2026-12-11",
+    )
 
 
 def test_a_function_call_emits_one_event(stage: Stage) -> None:

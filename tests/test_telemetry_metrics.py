@@ -159,6 +159,18 @@ def test_tokens_that_no_api_reported_count_only_where_asked_for(count_unreported
     assert (cost.value, unpriced.value) == (2.0, 3)
 
 
+def test_notices_are_counted_by_kind(captured: Captured) -> None:
+    with captured.execution() as run:
+        for kind in ("budget", "model_retirement", "budget"):
+            run.notice(kind, "gpt-5-mini", "it nears its end")
+    captured.receive()
+    points = captured.measured()["runmeter.notices"]
+    assert by(points, "runmeter.notice.kind") == {"budget": 2, "model_retirement": 1}
+    assert {frozenset(point.attributes) for point in points} == {
+        frozenset({"runmeter.pattern", "runmeter.notice.kind"})
+    }
+
+
 def test_a_failed_request_is_measured_by_its_error(captured: Captured) -> None:
     with captured.execution() as run, suppress(ConnectionError), run.model_call(LUNA):
         raise ConnectionError

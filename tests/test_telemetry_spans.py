@@ -297,6 +297,33 @@ def test_a_retrieval_says_where_and_how_much_and_never_what(captured: Captured) 
     assert (failed.status.status_code, failed.status.description) == (StatusCode.ERROR, "slow down")
 
 
+def test_a_notice_is_an_event_on_its_run_s_span(captured: Captured) -> None:
+    clock = ManualClock()
+    with Execution(captured.runtime(clock), RunInfo("support")) as run, run.child(RunInfo("worker")) as child:
+        clock.advance(1)
+        child.notice("budget", "$10 per tenant [\ud800]", "$8 of $10 spent")
+    captured.receive()
+    assert len(captured.spans) == 2, "no span of its own"
+    assert captured.span("invoke_agent support").events == ()
+    [event] = captured.span("invoke_agent worker").events
+    assert (event.name, event.timestamp) == ("runmeter.notice", START_NS + SECOND)
+    assert dict(event.attributes or {}) == {
+        "runmeter.notice.kind": "budget",
+        "runmeter.notice.subject": "$10 per tenant [?]",
+        "runmeter.notice.message": "$8 of $10 spent",
+    }
+
+
+def test_a_flood_of_notices_is_cut(captured: Captured) -> None:
+    with captured.execution() as run:
+        for number in range(1_000):
+            run.notice("budget", "daily", str(number))
+    captured.receive()
+    events = captured.span("invoke_agent support").events
+    assert len(events) == 128
+    assert (events[0].attributes or {})["runmeter.notice.message"] == "0"
+
+
 def priced(event: TokenUsage) -> CostEstimate:
     """A tenth of a dollar for each token that is reported."""
     if event.usage is None or event.provenance is not Provenance.REPORTED:

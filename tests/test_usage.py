@@ -17,6 +17,7 @@ from runmeter.engine.events import (
     ExecutionFinished,
     ExecutionStarted,
     FunctionCall,
+    Notice,
     Provenance,
     Retrieval,
     Status,
@@ -107,6 +108,8 @@ def expected(events: list[Event], group: Group) -> dict[Any, dict[str, Any]]:
             place["empty_retrievals"] += event.error_type is None and event.documents == 0
             place["documents"] += event.documents
             place["retrieval_ns"] += event.duration_ns
+        elif isinstance(event, Notice):
+            place["notices"] += Counter([event.kind])
         elif isinstance(event, TokenUsage):
             place["requests"] += 1
             place["request_errors"] += event.error_type is not None
@@ -133,6 +136,7 @@ def told(row: UsageRow) -> dict[str, Any]:
         "empty_retrievals": row.empty_retrievals,
         "documents": row.documents_found,
         "retrieval_ns": row.retrieval_latency.sum,
+        "notices": Counter(row.notices_by_kind),
         "requests": row.requests,
         "request_errors": sum(row.request_errors_by_type.values()),
         "usage": row.usage,
@@ -515,6 +519,16 @@ def test_what_a_row_says_of_retrievals() -> None:
     assert (row.retrievals, row.documents_found, row.empty_retrievals) == (3, 3, 1), "to fail is not to find nothing"
     assert (row.retrieval_latency.count, row.retrieval_latency.max) == (3, 10**9)
     assert str(statistics).endswith("\nretrievals: 3 (1 found nothing, 1 failed); documents found: 3")
+
+
+def test_what_a_row_says_of_notices() -> None:
+    def notice(seq: int, kind: str) -> Event:
+        return cast("Event", event(Notice, "run", seq, {"kind": kind}, subject="daily", message="it nears its end"))
+
+    statistics = folded([start("run"), notice(1, "budget"), notice(2, "model_retirement"), notice(3, "budget")])
+    assert statistics.total.notices_by_kind == {"budget": 2, "model_retirement": 1}
+    assert statistics.total.notices == 3
+    assert str(statistics).endswith("\nnotices: 2 budget, 1 model_retirement")
 
 
 def test_a_model_is_named_as_requested() -> None:

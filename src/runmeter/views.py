@@ -16,6 +16,7 @@ from runmeter.engine import (
     ExecutionFinished,
     ExecutionStarted,
     FunctionCall,
+    Notice,
     Provenance,
     Retrieval,
     Status,
@@ -156,6 +157,11 @@ def _run_tree(tree: Tree, events: Sequence[Event], run: ExecutionStarted, timeli
             case TokenUsage() | FunctionCall() | AssistantRun() | Retrieval() if event.run_id == run.run_id:
                 name, style, note = _describe(event)
                 tree.add(timeline.line(name, style, event.start_ns, event.duration_ns, note, depth))
+            case Notice() if event.run_id == run.run_id:
+                name = f"notice {event.subject}"
+                tree.add(
+                    timeline.line(name, "bold yellow", event.time_ns, 0, f"[yellow]{escape(event.message)}[/]", depth)
+                )
             case _:
                 pass
     return tree

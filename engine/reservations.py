@@ -1,0 +1,374 @@
+"""What holds budgets: reservations in ledgers, all under one lock.
+
+Each cap of a budget has a ledger, or one for each tag value or run. A reservation holds its part of every ledger that
+applies to a run, or there is none: that is decided in one step. When its request has ended, what that used takes its
+place. A ledger is no more than sums, by slots of time, so it takes the same room however many requests there were.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from .budget import Budget, BudgetStatus
+from .budget_ledgers import Hold, Ledger, Limit
+from .clock import Clock
+from .errors import BudgetExceeded, ConfigurationError, Kind, UnboundedRequest, format_amount
+from .events import Provenance, TokenUsage, Usage
+from .operations import ModelRequest
+from .pricing import CostEstimate
+
+logger = logging.getLogger("runmeter")
+
+MIN_OUTPUT_TOKENS = 16
+"""The least `max_output_tokens` that OpenAI's Responses API takes. Source: its error message `integer below minimum
+value. Expected a value >= 16`, as quoted in earendil-works/pi#6265 (2026-07-02)."""
+_ZERO, _ONE = Decimal(0), Decimal(1)
+
+
+class Prices(Protocol):
+    """What budgets ask of a price book."""
+
+    def cost(self, event: TokenUsage) -> CostEstimate:
+        """What a request cost, in USD."""
+        ...
+
+    def upper_bound(
+        self, provider: str, model: str, service_tier: str | None, bound: Usage, at_ns: int
+    ) -> Decimal | None:
+        """The most that a request within these bounds can cost, in USD; None if it has no price."""
+        ...
+
+
+Notify = Callable[[str, str], None]
+"""Takes what a notice is about, and what it says."""
+
+
+class _Need(NamedTuple):
+    """The most that a request can use, of each kind; None where it is not known."""
+
+    usd: Decimal | None
+    tokens: Decimal | None
+    calls: Decimal
+
+    def of(self, kind: Kind) -> Decimal:
+        amount: Decimal | None = getattr(self, kind)
+        assert amount is not None  # noqa: S101 - a request that lacks it was refused
+        return amount
+
+
+class Scope:
+    """Which budgets apply to a run, and what it has reserved in them. Made by `Budgets.scope`."""
+
+    def __init__(
+        self, budgets: "Budgets", pattern: str, tags: Mapping[str, str], run_id: str, parent: "Scope | None"
+    ) -> None:
+        self.budgets = budgets
+        self.run_id = run_id
+        self.root: Scope = parent.root if parent else self
+        self.patterns: frozenset[str] = (parent.patterns if parent else frozenset()) | {pattern}
+        self.tags: Mapping[str, str] = {**parent.tags, **tags} if parent else tags
+        self.limits = tuple(limit for limit in budgets.limits if limit.budget.applies(self.patterns, self.tags))
+        self.reservations: set[Reservation] = set()
+        """Those that have not ended."""
+        self.run_ledgers: dict[Limit, Ledger] = {}
+        """The root run's own."""
+        self.finished = False
+
+    def finish(self) -> None:
+        """The run is over: what it has not used is released, and what has not ended counts as spent, in full."""
+        for reservation in self.budgets.end_of(self):
+            reservation.abandon()
+
+
+class Reservation:
+    """What a request can use at the most, held until it has ended."""
+
+    def __init__(self, scope: Scope, request: ModelRequest, holds: Sequence[Hold], notify: Notify) -> None:
+        self.scope = scope
+        self.request = request
+        """As it may be sent."""
+        self.holds = holds
+        self.notify = notify
+        self.taken = False
+        self.released = False
+        self.settled = False
+        """Whether it is known what was spent, or as much as ever will be."""
+
+    def take(self) -> bool:
+        """Have a request use it. Says whether it can: only one request does."""
+        with self.scope.budgets.lock:
+            if self.taken or self.released:
+                return False
+            self.taken = True
+            return True
+
+    def release(self) -> None:
+        """No request will use it. Does nothing if one does."""
+        with self.scope.budgets.lock:
+            if self.taken or self.released:
+                return
+            self.released = True
+        self.scope.budgets.settle(self, [_ZERO] * len(self.holds), known=True)
+
+    def settle(self, event: TokenUsage) -> None:
+        """Its request has ended."""
+        budgets = self.scope.budgets
+        cost = budgets.prices.cost(event) if any(hold.ledger.limit.kind == "usd" for hold in self.holds) else None
+        budgets.settle(self, [_spent(hold, event, cost) for hold in self.holds], known=True)
+
+    def abandon(self) -> None:
+        """Its run is over. Should its request end all the same, `settle` puts that right."""
+        self.release()
+        if self.taken:
+            self.scope.budgets.settle(self, [hold.asked for hold in self.holds], known=False)
+
+
+class Budgets:
+    """The budgets of an engine. Safe from any thread; it takes time by the number of budgets that apply, not of runs.
+
+    Raises:
+        ConfigurationError: something is no `Budget`, or two have the same label.
+    """
+
+    def __init__(self, budgets: Sequence[Budget], prices: Prices, clock: Clock) -> None:
+        given: object = budgets
+        if not isinstance(given, Sequence) or not all(isinstance(budget, Budget) for budget in given):
+            raise ConfigurationError(f"budgets is a list of Budget, not {given!r}")
+        labels = [budget.label for budget in budgets]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ConfigurationError(f"two budgets are called {label!r}: give them names")
+        self.prices = prices
+        self.limits = tuple(Limit(budget, kind, cap) for budget in budgets for kind, cap in budget.caps)
+        # Reentrant, since the garbage collector may end a run, and a signal handler ask for the status, in the middle
+        # of what its own thread does here. So settlements queue, and nothing is changed while `_busy`.
+        self.lock = threading.RLock()
+        self._busy = False
+        self._settlements: deque[Callable[[], None]] = deque()
+        self._notices: list[Callable[[], None]] = []
+        self._clock = clock
+        self._roots: set[Scope] = set()
+
+    def scope(self, pattern: str, tags: Mapping[str, str], run_id: str, parent: Scope | None) -> Scope:
+        """What applies to a run."""
+        return Scope(self, pattern, tags, run_id, parent)
+
+    def reserve(self, scope: Scope, request: ModelRequest, notify: Notify, *, may_lower: bool) -> Reservation:
+        """Reserve the most that a request can use in all budgets that apply to its run, or in none.
+
+        Args:
+            scope: The run's.
+            request: What is asked for.
+            notify: Emits a notice on the run.
+            may_lower: Whether the request can still be changed.
+
+        Raises:
+            BudgetExceeded: a budget has no room for it.
+            UnboundedRequest: the most that it can use is not known, and a budget must know.
+        """
+        now = self._clock.time_ns()
+        need = self._need(scope.limits, request, now)
+        with self._undisturbed():
+            return self._admit(scope, request, need, notify, now, may_lower=may_lower)
+
+    def settle(self, reservation: Reservation, spent: Sequence[Decimal], *, known: bool) -> None:
+        """Put what was spent, in each ledger, in the place of what was reserved; at first, or if it is known now."""
+        self._settlements.append(partial(self._settle, reservation, spent, known))
+        self._catch_up()
+
+    def end_of(self, scope: Scope) -> Sequence[Reservation]:
+        """Forget a run that is over. Gives back its reservations that have not ended."""
+        with self.lock:
+            scope.finished = True
+            self._roots.discard(scope)
+            return tuple(scope.reservations)
+
+    def status(self) -> tuple[BudgetStatus, ...]:
+        """How each cap stands, in the order of the budgets; of a budget with `per`, for each value or run in use."""
+        now = self._clock.time_ns()
+        with self._undisturbed() as alone:
+            runs = [ledger for scope in self._roots.copy() for ledger in scope.run_ledgers.values()]
+            ledgers = [
+                ledger
+                for limit in self.limits
+                for ledger in (*limit.ledgers.values(), *(own for own in runs if own.limit is limit))
+            ]
+            if alone:
+                for ledger in ledgers:
+                    ledger.roll(now)
+            return tuple(ledger.status() for ledger in ledgers)
+
+    def _admit(
+        self, scope: Scope, request: ModelRequest, need: _Need, notify: Notify, now: int, *, may_lower: bool
+    ) -> Reservation:
+        ledgers = [self._ledger(limit, scope, now) for limit in scope.limits]
+        full = [ledger for ledger in ledgers if not ledger.fits(need.of(ledger.limit.kind))]
+        if full:
+            lowered = self._lower(full, request, now) if may_lower else None
+            if lowered is None:
+                raise self._refusal(full, need, request, now)
+            request, need = lowered, self._need(scope.limits, lowered, now)
+        holds = [ledger.hold(need.of(ledger.limit.kind), now) for ledger in ledgers]
+        reservation = Reservation(scope, request, holds, notify)
+        scope.reservations.add(reservation)
+        return reservation
+
+    def _need(self, limits: Sequence[Limit], request: ModelRequest, now: int) -> _Need:
+        bound = request.bound
+        tokens = _tokens(bound)
+        usd: Decimal | None = None
+        if bound is not None and any(limit.kind == "usd" for limit in limits):
+            usd = self.prices.upper_bound(request.provider, request.model, request.service_tier, bound, now)
+        need = _Need(usd, tokens, _ONE)
+        for limit in limits:
+            if getattr(need, limit.kind) is None:
+                raise UnboundedRequest(limit.budget.label, limit.kind, request.model, bounded=bound is not None)
+        return need
+
+    def _lower(self, full: Sequence[Ledger], request: ModelRequest, now: int) -> ModelRequest | None:
+        """The request with the highest `max_output_tokens` for which these ledgers have room; None if there is none, or
+        one of them is not to be fitted in that way."""
+        limits = [ledger.limit for ledger in full]
+        if any(limit.budget.when_exceeded == "refuse" for limit in limits):
+            return None
+
+        def fits(max_output_tokens: int) -> bool:
+            need = self._need(limits, _limited(request, max_output_tokens), now)
+            return all(ledger.fits(need.of(ledger.limit.kind)) for ledger in full)
+
+        least, most = MIN_OUTPUT_TOKENS, _max_output_tokens(request)
+        if least >= most or not fits(least):
+            return None
+        while least < most:  # `least` fits
+            middle = (least + most + 1) // 2
+            least, most = (middle, most) if fits(middle) else (least, middle - 1)
+        return _limited(request, least)
+
+    def _refusal(self, full: Sequence[Ledger], need: _Need, request: ModelRequest, now: int) -> BudgetExceeded:
+        """What to raise for a request that these ledgers have no room for: it names one that no lowering satisfies."""
+        shortest = self._need([ledger.limit for ledger in full], _limited(request, MIN_OUTPUT_TOKENS), now)
+        hopeless = (
+            ledger
+            for ledger in full
+            if ledger.limit.budget.when_exceeded == "refuse" or not ledger.fits(shortest.of(ledger.limit.kind))
+        )
+        ledger = next(hopeless, full[0])
+        ledger.refused += 1
+        return ledger.exceeded(need.of(ledger.limit.kind))
+
+    def _ledger(self, limit: Limit, scope: Scope, now: int) -> Ledger:
+        per = limit.budget.per
+        if per != "run":
+            ledger = limit.ledger(None if per is None else scope.tags.get(per), now)
+        else:
+            root = scope.root
+            found = root.run_ledgers.get(limit)
+            if found is None:
+                found = root.run_ledgers[limit] = Ledger(limit, root.run_id)
+                if not root.finished:
+                    self._roots.add(root)
+            ledger = found
+        ledger.roll(now)
+        return ledger
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[bool]:
+        """What the garbage collector settles meanwhile waits until the end. Says whether this is the outermost one."""
+        try:
+            with self.lock:
+                alone, self._busy = not self._busy, True
+                try:
+                    yield alone
+                finally:
+                    self._busy = not alone
+        finally:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Settle what is to be settled, and emit what notices come of it."""
+        with self.lock:
+            if self._busy:
+                return  # whoever is will do it
+            self._busy = True
+            try:
+                while self._settlements:
+                    self._settlements.popleft()()
+            finally:
+                self._busy = False
+            notices, self._notices = self._notices, []
+        for notice in notices:
+            notice()
+
+    def _settle(self, reservation: Reservation, spent: Sequence[Decimal], known: bool) -> None:
+        if reservation.settled and not known:
+            return
+        reservation.settled = known
+        reservation.scope.reservations.discard(reservation)
+        now = self._clock.time_ns()
+        for hold, amount in zip(reservation.holds, spent, strict=True):
+            hold.settle(amount)
+            hold.ledger.roll(now)
+            if amount:
+                self._watch(hold, amount, now, reservation.notify)
+
+    def _watch(self, hold: Hold, amount: Decimal, now: int, notify: Notify) -> None:
+        """Say that a budget nears its end, or has passed it: each once a window."""
+        ledger, limit = hold.ledger, hold.ledger.limit
+        if limit.warn_from is not None and ledger.spent >= limit.warn_from and now >= ledger.warned_until:
+            ledger.warned_until = limit.slots(now)[1]
+            self._notices.append(partial(notify, ledger.label, f"{ledger.progress} spent"))
+        if amount > hold.asked and not ledger.fits(_ZERO) and now >= ledger.overdrawn_until:
+            ledger.overdrawn_until = limit.slots(now)[1]
+            logger.warning(
+                "budget %r is overdrawn, %s spent: a request used %s, and was to use %s at the most",
+                ledger.label,
+                ledger.progress,
+                format_amount(limit.kind, amount),
+                format_amount(limit.kind, hold.asked),
+            )
+
+
+def _spent(hold: Hold, event: TokenUsage, cost: CostEstimate | None) -> Decimal:
+    """What a request that has ended spent, or where nobody knows, the most that it can have."""
+    kind = hold.ledger.limit.kind
+    if kind == "calls":
+        return _ONE
+    if kind == "usd":
+        assert cost is not None  # noqa: S101 - it was asked for
+        return max(hold.asked, cost.low) if cost.high is None else cost.high
+    known = _tokens(event.usage)
+    if known is not None and event.provenance is Provenance.REPORTED:
+        return known
+    bound = _tokens(event.bound)
+    return max(known or _ZERO, hold.asked if bound is None else bound)
+
+
+def _tokens(usage: Usage | None) -> Decimal | None:
+    """All of them; None where nobody knows, or the counts make no sense."""
+    if usage is None or usage.input_tokens < 0 or usage.output_tokens < 0:
+        return None
+    return Decimal(usage.total_tokens)
+
+
+def _answers(request: ModelRequest) -> int:
+    """How many answers of `max_output_tokens` the bound makes room for."""
+    bound, limit = request.bound, request.max_output_tokens
+    return 1 if bound is None or not limit else max(1, -(-bound.output_tokens // limit))
+
+
+def _max_output_tokens(request: ModelRequest) -> int:
+    return 0 if request.bound is None else request.bound.output_tokens // _answers(request)
+
+
+def _limited(request: ModelRequest, max_output_tokens: int) -> ModelRequest:
+    """The request, with its answers limited to so many tokens, and bound to as much."""
+    output = max_output_tokens * _answers(request)
+    bound = msgspec.structs.replace(request.bound or Usage(), output_tokens=output)
+    return msgspec.structs.replace(request, max_output_tokens=max_output_tokens, bound=bound)
