@@ -1,0 +1,93 @@
+"""What a piece of advice is, and how its numbers are written."""
+
+import math
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Literal, TypeAlias
+
+import msgspec
+
+MIN_RUNS = 20
+"""Runs (or requests, or calls) below which nothing is said: too few to tell a habit from an accident."""
+CONFIDENCE = 0.95
+"""That all the comparisons of one report hold together: the more pairs are compared, the more each has to show."""
+
+Kind: TypeAlias = Literal[
+    "cheaper",
+    "faster",
+    "caching_saved",
+    "caching_possible",
+    "tool_tokens",
+    "prompt_tokens",
+    "failed_requests",
+    "silence",
+]
+
+
+class Advice(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that the history says. A value: msgspec can encode it."""
+
+    kind: Kind
+    """`silence` says what cannot be told, and what is missing."""
+    subject: str
+    """What it is about: a variant, a pattern with a model, a tool."""
+    text: str
+    """For people: one to three sentences."""
+    figures: Mapping[str, float | Decimal | None] = {}
+    """The numbers in the text, by name: USD, tokens, ratios, nanoseconds (`_ns`). None is an end that nobody knows."""
+    counts: Mapping[str, int] = {}
+    """How many runs, requests or calls they rest on."""
+
+
+def times(low: float, high: float) -> str:
+    """A ratio's interval above 1, rounded outwards: `3.1–4.2 times`; an end that nobody knows leaves `at least`."""
+    least = _rounded(low, math.floor)
+    if math.isinf(high):
+        return f"at least {least} times"
+    most = _rounded(high, math.ceil)
+    return f"{least} times" if least == most else f"{least}–{most} times"
+
+
+def _rounded(ratio: float, rounding: Callable[[float], int]) -> str:
+    """With two significant digits, and with as many more as it takes to differ from 1."""
+    if ratio >= 10:
+        scale = 10 ** (math.floor(math.log10(ratio)) - 1)
+        return f"{rounding(ratio / scale) * scale:,}"
+    places = 1 if ratio >= 2 else 2
+    while places < 9 and rounding(ratio * 10**places) == 10**places:
+        places += 1
+    return f"{rounding(ratio * 10**places) / 10**places:g}"
+
+
+def percent(share: float) -> str:
+    """A share as `3.2 %`."""
+    return f"{_percentage(share, 3)} %"
+
+
+def percents(low: float, high: float) -> str:
+    """The interval of a share, as `2.9–4.1 %`."""
+    first, last = _percentage(low, 2), _percentage(high, 2)
+    return f"{first} %" if first == last else f"{first}–{last} %"
+
+
+def _percentage(share: float, digits: int) -> str:
+    """With so many significant digits, written out: `100`, not `1e+02`."""
+    return f"{Decimal(f'{share * 100:.{digits}g}'):f}"
+
+
+def dollars(amount: float) -> str:
+    """US dollars with three digits."""
+    if amount >= 100:
+        return f"${amount:,.0f}"
+    places = 2 if amount <= 0 else max(2, 2 - math.floor(math.log10(amount)))
+    return f"${amount:.{places}f}"
+
+
+def tokens(low: int, high: int) -> str:
+    """A number of tokens, or the interval that it lies in."""
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
+
+
+def several(count: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
