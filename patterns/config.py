@@ -139,6 +139,9 @@ class OpenAIPatternConfig(PatternConfig):
     """The assistant's instructions. Other patterns read `system_prompt`."""
     assistant_tools: tuple[Mapping[str, Any], ...] = ()
     """Definitions of tools that OpenAI itself runs, such as `{"type": "web_search"}`."""
+    max_tool_calls: AtLeastOne | None = None
+    """How often OpenAI may run its own tools (`assistant_tools`) for one answer. Each time the model reads everything
+    again: without a limit nobody knows the most that an answer can cost, and a budget in USD or tokens refuses it."""
     thread_id: str | None = None
     """The conversation to go on with."""
     persistent_thread: bool = False
@@ -153,10 +156,17 @@ class OpenAIPatternConfig(PatternConfig):
     patterns; the others stream where somebody listens."""
     enable_token_counting: bool = True
     """Count locally where the API reports no usage; it is then marked as an estimate. False leaves it unknown.
-    Read by the `openai_*` patterns; the others never estimate."""
+    The LangGraph patterns do so for any model, with OpenAI's vocabularies."""
+    recover_usage: bool = False
+    """Where a stream was cut, or left, ask the API what its answer used, if `store` has it kept. This holds up the end
+    of the request, and so a cancellation, for a second at the most. Read by the `openai_*` patterns."""
     cost_tracking_enabled: bool = True
     """False leaves `estimated_cost_usd` empty in the registry's statistics of this name, as long as instances of that
     name are in use and all of them say so."""
+
+    check_shutdown_date: bool = False
+    """Ask the API once for each model when it is shut down, besides looking it up in the table that ships with the
+    package. The LangGraph patterns do so for their default model."""
 
     base_url: str | None = None
     """By default `OPENAI_BASE_URL` or OpenAI's own."""

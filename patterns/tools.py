@@ -1,7 +1,8 @@
 """Tools: functions a model may call. Made from plain functions, LangChain tools, or schemas with a handler.
 
 `Tool.run` runs one; `Toolbox.answer` answers everything a model asked for at once, and never raises because of a tool:
-what goes wrong is the model's answer, and is recorded as the call's error.
+what goes wrong is the model's answer, and is recorded as the call's error. One thing does end the run: that a budget
+refuses a request which a tool makes. It is not for the model to decide what to do without the money.
 """
 
 import functools
@@ -18,7 +19,7 @@ import anyio.to_thread
 import msgspec
 from anyio.lowlevel import RunVar
 
-from runmeter.engine import ConfigurationError, current_execution, is_own_failure
+from runmeter.engine import BudgetExceeded, ConfigurationError, UnboundedRequest, current_execution, is_own_failure
 
 from .errors import AnswerCutOff, CallLimitReached, ToolError, ToolFailed, ToolTimeout, UnknownTool
 from .schema import Arguments, Schema, arguments_from_schema, arguments_of, parse_docstring, strict
@@ -281,6 +282,10 @@ class Toolbox:
 
         Returns:
             One result for each request, in their order.
+
+        Raises:
+            BudgetExceeded, UnboundedRequest: a budget refused a request that a tool made. The calls still at work are
+                cancelled.
         """
         results: dict[int, FunctionResult] = {}
 
@@ -289,9 +294,15 @@ class Toolbox:
 
         allowed = allowance.take(len(requests)) if complete else 0
         if self._parallel and len(requests[:allowed]) > 1:
-            async with anyio.create_task_group() as tasks:
-                for number, request in enumerate(requests[:allowed]):
-                    tasks.start_soon(put, number, request, name=f"tool {request.name}")
+            try:
+                async with anyio.create_task_group() as tasks:
+                    for number, request in enumerate(requests[:allowed]):
+                        tasks.start_soon(put, number, request, name=f"tool {request.name}")
+            except ExceptionGroup as group:
+                refused = refusal_in(group)
+                if refused is None:
+                    raise
+                raise refused from None
         else:
             for number, request in enumerate(requests[:allowed]):
                 await put(number, request)
@@ -309,12 +320,24 @@ class Toolbox:
                     raise UnknownTool(request.name, self._tools)
                 output = await tool.run(request.arguments, request.call_id, timeout=self._timeout)
             except BaseException as error:
-                if not is_own_failure(error):
+                refused = refusal_in(error)
+                if refused is error or not is_own_failure(error):
                     raise
+                if refused is not None:
+                    raise refused from None  # out of a group of the tool's own
                 result = _failure(request, error)
                 call.fail(type(error).__qualname__, _message_of(error))
                 return result
         return FunctionResult(request.name, request.call_id, request.arguments, output)
+
+
+def refusal_in(error: BaseException) -> BudgetExceeded | UnboundedRequest | None:
+    """A budget's refusal, if an exception is one, or a group with one among them."""
+    if isinstance(error, BudgetExceeded | UnboundedRequest):
+        return error
+    nested = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    refusals = (refusal_in(each) for each in nested)
+    return next((refusal for refusal in refusals if refusal is not None), None)
 
 
 def render(value: Any) -> str:

@@ -35,7 +35,7 @@ def test_help_teaches(arguments: list[str]) -> None:
     assert "runmeter demo --live" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "simulator", "patterns"])
+@pytest.mark.parametrize("command", ["demo", "run", "simulator", "patterns", "models", "advise"])
 def test_every_command_has_help(command: str) -> None:
     done = run(command, "--help")
     assert done.returncode == 0
@@ -62,6 +62,7 @@ def test_patterns_lists_all_twelve() -> None:
         (["demo", "--otlp", "http://here:99999"], "give a URL such as"),
         (["demo", "--otlp", "nonsense"], "give a URL such as http://localhost:4317"),
         (["demo", "--model", "gpt-4-1106-preview", "--runs", "1"], "gpt-4-1106-preview"),
+        (["run", "routing", "x", "--simulated", "--max-usd", "five"], "--max-usd: usd is an amount such as '0.50'"),
         (["simulator", "--port", "99999"], "is not in the range"),
         (["simulator", "--speed", "9"], "No such option"),
     ],

@@ -201,6 +201,26 @@ async def test_an_answer_without_the_vectors_is_an_error_and_billed_all_the_same
     assert run.reported == Usage(input_tokens=3)
 
 
+@pytest.mark.parametrize(
+    "usage", [{"total_tokens": 7}, {"prompt_tokens": None, "total_tokens": 7}, {"prompt_tokens": 7}]
+)
+async def test_either_total_is_the_usage(scene: Scene, usage: dict[str, Any]) -> None:
+    retriever = scene.retriever()
+    client: Any = retriever._requests.clients.get()
+    create = client.embeddings.create
+
+    async def with_usage(**params: Any) -> Any:
+        answer = await create(**params)
+        answer.usage = type(answer.usage).construct(**usage)
+        return answer
+
+    client.embeddings.create = with_usage
+    run = Run()
+    with run():
+        await retriever.add([BEES])
+    assert run.reported == Usage(7)
+
+
 @pytest.mark.parametrize("counting", [True, False])
 async def test_usage_that_is_not_reported_is_estimated_or_unknown(scene: Scene, counting: bool) -> None:
     config = OpenAIPatternConfig(base_url=scene.simulator.url, api_key=KEY, enable_token_counting=counting)

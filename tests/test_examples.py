@@ -294,7 +294,7 @@ def test_deltas_come_while_the_model_writes_and_leaving_stops_it(service: Servic
     row = service.row("leaver")
     assert row["executions"] == row["failures"] == 1
     assert row["requests_by_provenance"] == {"partial": 1}
-    assert row["cost"]["high"] is None
+    assert Decimal(row["cost"]["low"]) < Decimal(row["cost"]["high"]), "nobody knows it exactly"
     eventually(lambda: simulator.statistics().total.output_tokens > before, "the simulator sees its client leave")
     billed = simulator.statistics().total.output_tokens - before
     assert 0 < row["usage"]["output_tokens"] <= billed < 200

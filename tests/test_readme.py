@@ -17,8 +17,8 @@ from runmeter.simulator import Simulator
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
-MODULE = re.compile(r"# (\w+\.py)\n")
-"""How a block begins that is a module which settings refer to."""
+FILE = re.compile(r"# (\w+\.(?:py|toml))\n")
+"""How a block begins that is a file which other blocks refer to."""
 
 
 def blocks(wanted: str) -> list[Any]:
@@ -30,6 +30,21 @@ def blocks(wanted: str) -> list[Any]:
     ]
 
 
+def files() -> dict[str, str]:
+    """The files that the documents show, by name."""
+    codes = [code for path in DOCUMENTS for _, code in BLOCK.findall(path.read_text())]
+    return {found[1]: code for code in codes if (found := FILE.match(code))}
+
+
+@pytest.fixture
+def beside_the_files(tmp_path: Path) -> Path:
+    """A folder with this project's documents, and the files that they show."""
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    for name, code in files().items():
+        (tmp_path / name).write_text(code)
+    return tmp_path
+
+
 def test_all_blocks_are_of_a_kind_that_is_run_or_shown_by_one() -> None:
     for path in DOCUMENTS:
         for language, _ in BLOCK.findall(path.read_text()):
@@ -38,7 +53,7 @@ def test_all_blocks_are_of_a_kind_that_is_run_or_shown_by_one() -> None:
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_python_runs_as_it_stands(code: str) -> None:
+def test_python_runs_as_it_stands(code: str, beside_the_files: Path) -> None:
     """Against the simulator: the code itself reads its key and URL from the environment, as a user's would."""
 
     async def against_the_simulator() -> subprocess.CompletedProcess[str]:
@@ -55,6 +70,7 @@ def test_python_runs_as_it_stands(code: str) -> None:
                     text=True,
                     check=False,
                     env=environment,
+                    cwd=beside_the_files,
                     timeout=120,
                 )
             )
@@ -80,25 +96,23 @@ def test_commands_run_as_they_stand(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def modules() -> dict[str, str]:
-    """The modules that the documents show, by their file's name."""
-    codes = [code for path in DOCUMENTS for _, code in BLOCK.findall(path.read_text())]
-    return {found[1]: code for code in codes if (found := MODULE.match(code))}
+def test_each_file_that_is_shown_is_used_by_an_example() -> None:
+    codes = [code for path in DOCUMENTS for _, code in BLOCK.findall(path.read_text()) if not FILE.match(code)]
+    for name in files():
+        assert any(f'"{name}"' in code or f"@{Path(name).stem}:" in code for code in codes), f"nothing uses {name}"
 
 
-@pytest.mark.parametrize("settings", blocks("toml"))
-def test_settings_do_what_their_first_line_says(settings: str, tmp_path: Path) -> None:
-    """It is the command they are for: here it asks the simulator, beside the modules that the documents show."""
-    for name, code in modules().items():
-        (tmp_path / name).write_text(code)
+@pytest.mark.parametrize("settings", [each for each in blocks("toml") if not FILE.match(each.values[0])])
+def test_settings_do_what_their_first_line_says(settings: str, beside_the_files: Path) -> None:
+    """It is the command they are for: here it asks the simulator, beside the files that the documents show."""
     command, *arguments = shlex.split(settings.splitlines()[0].removeprefix("#"))
-    (tmp_path / arguments[arguments.index("--config") + 1]).write_text(settings)
+    (beside_the_files / arguments[arguments.index("--config") + 1]).write_text(settings)
     done = subprocess.run(  # noqa: S603 - our own documents
         [Path(sys.executable).with_name(command), *arguments, "--simulated"],
         capture_output=True,
         text=True,
         check=False,
-        cwd=tmp_path,
+        cwd=beside_the_files,
         timeout=120,
     )
     assert done.returncode == 0, done.stderr

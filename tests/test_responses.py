@@ -12,11 +12,11 @@ from answer_support import event_stream, served_by
 from openai.types.responses import Response
 from pattern_support import KEY, Run
 
-from runmeter.engine import ModelCallStarted, Provenance, Usage
+from runmeter.engine import ModelCallStarted, ModelRequest, Provenance, Usage
 from runmeter.patterns import ResponseFailed, RetryPolicy
 from runmeter.patterns.openai.client import Clients
 from runmeter.patterns.openai.responses import MeteredResponses
-from runmeter.patterns.openai.usage import finish_reason_of, usage_of
+from runmeter.patterns.openai.usage import finish_reason_of, record_response, usage_of
 from runmeter.simulator import Fault, Reply, Simulator
 
 PARAMS: dict[str, Any] = {"model": "gpt-6-luna", "input": "Where is parcel AB-1? It was due on Monday, and it is late."}
@@ -335,6 +335,39 @@ def test_a_part_that_is_no_number_is_not_counted() -> None:
     assert usage_of(response_of(usage=usage)) == Usage(3, 2)
 
 
+def test_a_number_below_zero_is_none() -> None:
+    assert usage_of(response_of(usage={"input_tokens": -3, "output_tokens": 2})) is None
+    usage = {"input_tokens": 3, "output_tokens": 2, "input_tokens_details": {"cached_tokens": -1}}
+    assert usage_of(response_of(usage=usage)) == Usage(3, 2)
+
+
+@pytest.mark.parametrize("total", [{"cache_write_tokens": 7}, {}])
+def test_cache_writes_are_what_they_are_for_both_lifetimes(total: dict[str, int]) -> None:
+    lifetimes = {"cache_write_tokens_details": {"ttl_30m_tokens": 4, "ttl_12h_tokens": 3}}
+    usage = {"input_tokens": 10, "output_tokens": 2, "input_tokens_details": {**total, **lifetimes}}
+    assert usage_of(response_of(usage=usage)) == Usage(10, 2, cache_write_tokens=7, cache_write_12h_tokens=3)
+
+
+@pytest.mark.parametrize(
+    ("images", "provenance"),
+    [
+        ({"input_tokens": 9, "output_tokens": 700}, Provenance.PARTIAL),
+        ({"input_tokens": 0, "output_tokens": 0}, Provenance.REPORTED),
+        (None, Provenance.REPORTED),
+    ],
+)
+def test_what_another_model_used_for_images_makes_the_rest_a_lower_bound(
+    images: dict[str, int] | None, provenance: Provenance
+) -> None:
+    run = Run()
+    tool_usage = {"image_gen": images, "web_search": {"num_requests": 0}}
+    response = response_of(usage={"input_tokens": 3, "output_tokens": 2}, tool_usage=tool_usage)
+    with run() as execution, execution.model_call(ModelRequest(provider="openai", model="m")) as call:
+        record_response(call, response)
+    [request] = run.requests
+    assert (request.provenance, request.usage) == (provenance, Usage(3, 2))
+
+
 def test_searches_are_counted() -> None:
     output = [
         {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "x"}},
@@ -480,6 +513,36 @@ async def test_an_error_in_a_stream_is_said_whatever_its_shape(
     with pytest.raises(ResponseFailed, match=complaint), Run()():
         await MeteredResponses(clients, policy, timeout=5, estimate=False).create(PARAMS, stream=True)
     await clients.aclose()
+
+
+@pytest.mark.parametrize(
+    ("kind", "deltas", "usage"),
+    [
+        ("output_text", ["It", "", None, " is"], Usage(0, 2)),
+        ("refusal", ["No"], Usage(0, 1)),
+        ("function_call_arguments", ["{", "}"], Usage(0, 2)),
+        ("custom_tool_call_input", ["a"], Usage(0, 1)),
+        ("reasoning_text", ["Hm"], Usage(0, 1)),
+        ("reasoning_summary_text", ["I thought hard."], None),
+        ("output_text", [""], None),
+    ],
+)
+async def test_of_a_cut_stream_counts_what_is_certain(
+    monkeypatch: pytest.MonkeyPatch, kind: str, deltas: list[str | None], usage: Usage | None
+) -> None:
+    clients = Clients(KEY, "http://127.0.0.1:1/v1", timeout=5)
+    events = [{**delta_of(delta), "type": f"response.{kind}.delta"} for delta in deltas]
+    served_by(monkeypatch, clients, event_stream(*events))
+    run = Run()
+    with pytest.raises(ResponseFailed), run():
+        await MeteredResponses(clients, RetryPolicy(max_retries=0), timeout=5, estimate=True).create(
+            PARAMS, stream=True
+        )
+    await clients.aclose()
+    [request] = run.requests
+    assert request.usage == usage
+    assert request.provenance is (Provenance.UNKNOWN if usage is None else Provenance.PARTIAL)
+    assert request.bound is not None
 
 
 async def test_an_answer_that_is_complete_stays_so_whatever_is_said_after_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -21,6 +22,9 @@ from runmeter.run import CannotRun, RunOptions, run_pattern
 from runmeter.settings import load_settings
 from runmeter.simulator import Fault, Reply, Simulator
 
+RAMBLING = "Honey is made of nectar. " * 100
+"""An answer of some 600 tokens."""
+
 
 class Ran:
     """A run of the command in this process, and what it wrote."""
@@ -38,9 +42,9 @@ class Ran:
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
-    """A simulator that the environment names as the API."""
-    simulator = Simulator(script=[Reply(text="Honey is made of nectar.")])
+def served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
+    """A simulator that the environment names as the API. Its first answer is the fixture's parameter, if it has one."""
+    simulator = Simulator(script=[Reply(text=getattr(request, "param", "Honey is made of nectar."))])
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(simulator) as url:
         monkeypatch.setenv("OPENAI_BASE_URL", url)
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -102,6 +106,39 @@ def test_a_failed_run_is_exit_code_1_and_says_why(served: Simulator) -> None:
     [report] = Ran("openai_function_calling", as_json=True).lines
     assert (report["status"], report["error_type"], report["result"]) == ("error", "RateLimitError", None)
     assert "quota" in report["error"]
+
+
+def test_a_run_that_would_cost_more_is_refused_and_says_what_helps(served: Simulator) -> None:
+    ran = Ran("openai_function_calling", max_usd="0.000001")
+    assert (ran.code, ran.out) == (1, "")
+    assert "BudgetExceeded: budget '--max-usd' allows $0.000001" in ran.shown
+    assert "Without openai_max_tokens" in ran.shown
+    [report] = Ran("openai_function_calling", as_json=True, max_usd="0").lines
+    assert (report["status"], report["error_type"], report["requests"]) == ("budget_exceeded", "BudgetExceeded", 0)
+    assert served.statistics().total.input_tokens == 0
+
+
+@pytest.mark.parametrize("served", [RAMBLING], indirect=True)
+def test_an_answer_is_made_as_short_as_its_cap_demands(served: Simulator, settings: Path) -> None:
+    settings.write_text("openai_max_tokens = 2_000")
+    ran = Ran("openai_function_calling", config=settings, max_usd="0.0001", as_json=True)
+    [report] = ran.lines
+    assert report["result"]["finish_reason"] == "length"
+    assert report["usage"]["output_tokens"] < 200
+    assert 0 < report["cost_usd"]["high"] <= 0.0001
+
+
+@pytest.mark.parametrize("served", [RAMBLING], indirect=True)
+def test_a_cap_that_is_nearly_spent_is_told(served: Simulator) -> None:
+    ran = Ran("openai_function_calling", max_usd="0.00028")
+    assert "the answer was cut off at its limit of output tokens" in ran.shown
+    assert re.search(r"--max-usd: \$0\.\d+ of \$0\.00028 spent", ran.shown)
+
+
+@pytest.mark.parametrize(("amount", "message"), [("$5", "not '$5'"), ("-1", "not negative"), ("nan", "finite")])
+def test_what_is_no_amount_of_money_is_named(amount: str, message: str) -> None:
+    with pytest.raises(CannotRun, match=f"^--max-usd: .*{re.escape(message)}"):
+        Ran("openai_function_calling", simulated=True, max_usd=amount)
 
 
 def test_a_chain_that_a_gate_stopped_says_why(settings: Path) -> None:

@@ -3,24 +3,24 @@
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
-from uuid import UUID, uuid4
+from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
 
 import anyio
+import msgspec
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
+
+from runmeter.engine import ModelRequest, Usage, current_execution
 
 from ..delivery import Delivery
 from ..errors import ResponseFailed
 from ..retry import RetryPolicy, with_retries
-from .callbacks import MeteringHandler, answer_is_streamed
+from .callbacks import Asking, MeteringHandler, asking
+from .requests import Model, describe_question, with_limit
 from .usage import STREAM_CUT, finish_reason_of, was_cut
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-
-    from langchain_core.runnables import Runnable
-
-    Model: TypeAlias = Runnable[Any, BaseMessage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +62,19 @@ def id_of(answer: AIMessage) -> str | None:
 
 
 async def ask(
-    model: "Model",
+    model: Model,
     messages: Sequence[BaseMessage],
     meter: MeteringHandler,
     policy: RetryPolicy,
     timeout: float,
     delivery: Delivery | None = None,
+    *,
+    estimate: bool = False,
 ) -> AIMessage:
     """Have a model answer. The answer is streamed if somebody listens.
+
+    Where a budget applies, each attempt is reserved before it leaves. A budget that may lower `max_output_tokens` does
+    so for OpenAI's models, and for others that have a `max_tokens`.
 
     Args:
         model: A chat model, perhaps bound to tools.
@@ -78,56 +83,88 @@ async def ask(
         policy: When to try again.
         timeout: Seconds an attempt may take.
         delivery: Where the answer's pieces go; None if it is but a step on the way.
+        estimate: Whether to count tokens where the model does not say what it used.
 
     Raises:
+        BudgetExceeded: a budget has no room for it. It is not tried again.
+        UnboundedRequest: a budget must know the most that it can use, and nobody does.
         ResponseFailed: the answer was not complete in time, or its stream was cut.
         Exception: whatever the model raises, for the last time.
     """
-    asking = _Asking(model, messages, delivery)
+    question = _Question(model, messages, delivery)
 
     async def send(attempt: int) -> AIMessage:  # noqa: ARG001 - the handler reads it where LangChain calls it
+        execution = current_execution()
+        if not execution.budgeted:
+            return await answer(model)
+        request = await question.describe()
+        if request is None or with_limit(model, 1) is None:  # it cannot be lowered: the handler reserves it
+            return await answer(model, None if request is None else request.bound)
+        with execution.reserve(request) as allowed:
+            limit = allowed.max_output_tokens
+            limited = None if limit is None or limit == request.max_output_tokens else with_limit(model, limit)
+            return await answer(limited or model, allowed.bound)
+
+    async def answer(model: Model, bound: Usage | None = None) -> AIMessage:
         run_id = uuid4()
+        failure: BaseException | None = None
         try:
             with anyio.move_on_after(timeout):
-                return await asking.answer(run_id)
+                return await question.ask(model, Asking(run_id, question.streamed, bound))
             raise ResponseFailed("request_timeout", f"the answer was not complete within {timeout:g} s")
         except BaseException as error:
-            meter.abandon(run_id, error)
+            failure = error
             raise
+        finally:
+            await meter.finish(run_id, failure, estimate=estimate)
 
-    return await with_retries(send, policy, repeatable=lambda: not asking.delivered)
+    return await with_retries(send, policy, repeatable=lambda: not question.delivered)
 
 
-class _Asking:
+class _Question:
     """One question to a model, over all attempts."""
 
-    def __init__(self, model: "Model", messages: Sequence[BaseMessage], delivery: Delivery | None) -> None:
+    def __init__(self, model: Model, messages: Sequence[BaseMessage], delivery: Delivery | None) -> None:
         self._model = model
         self._messages = messages
         self._delivery = delivery
+        self._described: ModelRequest | None = None
         self.delivered = False
         """Whether a piece of the answer was handed out: then another attempt would repeat it."""
 
-    async def answer(self, run_id: UUID) -> AIMessage:
-        config: Any = {"run_id": run_id}
-        if self._delivery is not None and self._delivery.wanted:
-            answer = await self._stream(config, self._delivery)
-        else:
-            answer = cast("AIMessage", await self._model.ainvoke(self._messages, config))
+    async def describe(self) -> ModelRequest | None:
+        """What is asked for, with its bound; None if the model does not say."""
+        if self._described is None:
+            described = describe_question(self._model, self._messages)
+            if described is None:
+                return None
+            request, sent = described
+            self._described = msgspec.structs.replace(request, bound=await sent.bound())
+        return self._described
+
+    @property
+    def streamed(self) -> bool:
+        """Whether somebody listens."""
+        return self._delivery is not None and self._delivery.wanted
+
+    async def ask(self, model: Model, about: Asking) -> AIMessage:
+        """Ask a model, which is the question's own, perhaps with a limit."""
+        config: Any = {"run_id": about.run_id}
+        token = asking.set(about)
+        try:
+            if about.stream and self._delivery is not None:
+                answer = await self._read_chunks(model, config, self._delivery)
+            else:
+                answer = cast("AIMessage", await model.ainvoke(self._messages, config))
+        finally:
+            asking.reset(token)
         if was_cut(answer):
             raise ResponseFailed(*STREAM_CUT)
         return answer
 
-    async def _stream(self, config: Any, delivery: Delivery) -> AIMessage:
-        token = answer_is_streamed.set(True)
-        try:
-            return await self._read_chunks(config, delivery)
-        finally:
-            answer_is_streamed.reset(token)
-
-    async def _read_chunks(self, config: Any, delivery: Delivery) -> AIMessage:
+    async def _read_chunks(self, model: Model, config: Any, delivery: Delivery) -> AIMessage:
         chunks: list[AIMessageChunk] = []
-        answer = cast("AsyncGenerator[BaseMessage]", self._model.astream(self._messages, config))
+        answer = cast("AsyncGenerator[BaseMessage]", model.astream(self._messages, config))
         async with aclosing(answer):
             async for chunk in answer:
                 if text := text_of(chunk):

@@ -18,7 +18,7 @@ from ..config import OpenAIPatternConfig, PatternConfig
 from ..context import instructions_of
 from ..errors import AsyncioRequired, MalformedAnswer
 from ..openai.client import Clients, load_library
-from ..openai.models import check_not_retired, takes_temperature
+from ..openai.models import SunsetGuard, takes_temperature
 from ..retry import RetryPolicy
 from ..text import valid_text
 from ..tools import CallAllowance, FunctionRequest, FunctionResult, Tool, ToolLike
@@ -88,6 +88,7 @@ class LangGraphBasePattern(BasePattern):
             *map(_definition, self.toolbox),
             *map(dict, self.config.assistant_tools),
         ]
+        self._guard = SunsetGuard(check_shutdown_date=self.config.check_shutdown_date)
         self._default_model: tuple[Any, BaseChatModel] | None = None
         self._bound: dict[tuple[int, Any], tuple[BaseChatModel, Runnable[Any, BaseMessage]]] = {}
 
@@ -104,7 +105,7 @@ class LangGraphBasePattern(BasePattern):
         client = self._clients.get()
         default = self._default_model  # once: another thread, with a loop of its own, may replace it meanwhile
         if default is None or default[0] is not client:
-            check_not_retired(self.config.openai_model, client.base_url.host)
+            self._guard.check_table(self.config.openai_model, client.base_url.host)
             default = self._default_model = client, _make_model(self.config, client)
             self._bound = {}
         return default[1]
@@ -159,12 +160,14 @@ class LangGraphBasePattern(BasePattern):
             model: Another model than the pattern's own.
 
         Raises:
+            BudgetExceeded: a budget has no room for the request. It ends the run, whatever a pattern's policy.
+            UnboundedRequest: a budget must know the most that it can use, and nobody does. So does this.
             ConfigurationError: there is no API key, or the model cannot call the tools that there are.
             RetiredModel: the default model has been shut down.
             ResponseFailed: the answer was not complete in time, or its stream was cut.
             Exception: whatever the model raises, for the last time.
         """
-        asked = self._with_tools(model or self.model, choice)
+        asked = self._with_tools(model or await self._checked_model(), choice)
         return await self._ask_model(run, asked, messages, instructions, deliver=deliver)
 
     async def _ask_for(
@@ -189,11 +192,11 @@ class LangGraphBasePattern(BasePattern):
             MalformedAnswer: it cannot be read again.
             Exception: as `_ask`.
         """
-        model = model or self.model
+        chosen = model or await self._checked_model()
         try:
-            asked = self._bind(model, shape, lambda: bind_shape(model, shape))
+            asked = self._bind(chosen, shape, lambda: bind_shape(chosen, shape))
         except NotImplementedError:
-            asked, request = model, request_for(shape)
+            asked, request = chosen, request_for(shape)
             instructions = f"{instructions}\n\n{request}" if instructions else request
         answer = await self._ask_model(run, asked, messages, instructions, deliver=False)
         try:
@@ -270,10 +273,24 @@ class LangGraphBasePattern(BasePattern):
     ) -> AIMessage:
         told = [SystemMessage(valid_text(instructions)), *messages] if instructions else messages
         delivery = self.delivery if deliver else None
-        timeout = self.config.request_timeout
-        answer = valid_message(await ask(model, told, run.meter, self._retry, timeout, delivery))
-        run.answers.append(answer)
+        config = self.config
+        answer = await ask(
+            model,
+            told,
+            run.meter,
+            self._retry,
+            config.request_timeout,
+            delivery,
+            estimate=config.enable_token_counting,
+        )
+        run.answers.append(answer := valid_message(answer))
         return answer
+
+    async def _checked_model(self) -> BaseChatModel:
+        """The chat model; the default one only if it has not been shut down, as far as the table, or the API, says."""
+        if self._given_model is None:
+            await self._guard.check(self.config.openai_model, self._clients.get())
+        return self.model
 
     def _with_tools(self, model: BaseChatModel, choice: ToolChoice) -> Runnable[Any, BaseMessage]:
         if choice == "none" or not self._definitions:
@@ -343,7 +360,7 @@ def _make_model(config: OpenAIPatternConfig, client: Any) -> BaseChatModel:
     """OpenAI's model over our own client, whose errors hide the key and which leaves retries to the pattern."""
     from langchain_openai import ChatOpenAI  # only where no other model is given
 
-    effort = config.reasoning_effort
+    effort, hosted_calls = config.reasoning_effort, config.max_tool_calls if config.assistant_tools else None
     settings: Mapping[str, Any] = {
         "model": config.openai_model,
         "temperature": config.openai_temperature if takes_temperature(config.openai_model, effort) else None,
@@ -351,6 +368,7 @@ def _make_model(config: OpenAIPatternConfig, client: Any) -> BaseChatModel:
         "reasoning": {"effort": effort} if effort else None,
         "service_tier": config.service_tier,
         "store": config.store,
+        "model_kwargs": {"max_tool_calls": hosted_calls} if hosted_calls else None,
     }
     return ChatOpenAI(
         **{name: value for name, value in settings.items() if value is not None},

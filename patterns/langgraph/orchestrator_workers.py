@@ -20,7 +20,7 @@ from ..config import AtLeastOne, OpenAIPatternConfig, PatternConfig, PatternType
 from ..errors import MalformedAnswer
 from ..retry import RetryPolicy
 from ..text import valid_text
-from ..tools import CallAllowance, ToolLike
+from ..tools import CallAllowance, ToolLike, refusal_in
 from .answers import Answered
 from .base import LangGraphBasePattern, Run, check_model, conversation_of, join_texts
 from .callbacks import MeteringHandler
@@ -58,7 +58,8 @@ class OrchestratorWorkersConfig(OpenAIPatternConfig):
     on_long_plan: Literal["truncate", "fail"] = "truncate"
     """If a plan has more tasks: do the first ones, and say which were left out, or fail."""
     on_worker_failure: Literal["fail", "skip"] = "fail"
-    """If a worker fails: stop the others and fail with its error, or go on without it. If all fail, so does the run."""
+    """If a worker fails: stop the others and fail with its error, or go on without it. If all fail, so does the run.
+    What a budget refuses always ends the run."""
     planning_instructions: str = PLAN
     """The number of tasks that there may be is put after it."""
     worker_instructions: str = WORK
@@ -122,7 +123,7 @@ class _Run(Run):
     places: anyio.CapacityLimiter
     """One for each worker that may be at work."""
     failure: Exception | None = None
-    """The first worker's that failed."""
+    """The first worker's that failed, or what a budget refused later."""
     delegated_turns: int = 0
 
 
@@ -197,6 +198,7 @@ class OrchestratorWorkersPattern(LangGraphBasePattern):
             ConfigurationError: something is no message, or there is no API key.
             MalformedAnswer: the plan is too long, and the config says to fail.
             ResponseFailed: an answer was not complete in time, or its stream was cut.
+            BudgetExceeded: a budget has no room for a request, whatever `on_worker_failure` says.
             Exception: whatever the model raises, or the first worker that failed.
         """
         self._check_loop()
@@ -232,11 +234,16 @@ class OrchestratorWorkersPattern(LangGraphBasePattern):
         run, task = runtime.context, state["task"]
         fails = self.config.on_worker_failure == "fail"
         async with run.places:
-            if fails and run.failure is not None:  # a place that a failure made free: nothing new begins
+            if run.failure is not None and (fails or refusal_in(run.failure) is not None):
+                # The place is one that a failure made free: nothing new begins.
                 return {"done": []}
             try:
                 result = await self._do(run, task, [*state["messages"], HumanMessage(_assign(task))])
             except Exception as error:
+                refused = refusal_in(error)
+                if refused is not None:
+                    run.failure = refused
+                    raise refused from refused.__cause__
                 if run.failure is None:
                     run.failure = error
                     if fails:

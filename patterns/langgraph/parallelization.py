@@ -18,7 +18,7 @@ from runmeter.engine import ConfigurationError, error_message, is_own_failure
 from ..base import PatternResult
 from ..config import AtLeastOne, Checked, Name, OpenAIPatternConfig, PatternConfig, PatternType
 from ..retry import RetryPolicy
-from ..tools import CallAllowance, ToolLike
+from ..tools import CallAllowance, ToolLike, refusal_in
 from .answers import Answered
 from .base import LangGraphBasePattern, Run, conversation_of, join_texts
 from .branches import Aggregator, BranchResult, aggregate, concatenate, count_votes, finish_reason_of_all, most_voted
@@ -77,7 +77,7 @@ class ParallelizationConfig(OpenAIPatternConfig):
     By default `majority` if there are choices, else `synthesis`."""
     on_failure: Literal["fail", "skip", "threshold"] = "fail"
     """If a branch fails: `fail` ends the run, and the other branches with it; `skip` goes on as long as one branch
-    succeeds; `threshold` as long as `min_successes` of them can."""
+    succeeds; `threshold` as long as `min_successes` of them can. What a budget refuses always ends the run."""
     min_successes: AtLeastOne = 1
     """How many branches must succeed. Read with `threshold`."""
 
@@ -209,6 +209,7 @@ class ParallelizationPattern(LangGraphBasePattern):
         Raises:
             AsyncioRequired: the event loop is not asyncio's.
             ConfigurationError: something is no message, there is no API key, or the aggregator gave no string.
+            BudgetExceeded: a budget has no room for a request, whatever `on_failure` says.
             Exception: the first error of a branch, if more failed than may; or the synthesis's or aggregator's.
         """
         self._check_loop()
@@ -250,7 +251,7 @@ class ParallelizationPattern(LangGraphBasePattern):
     async def _branch_node(self, state: _Branch, runtime: Runtime[_Run]) -> _State:
         run = runtime.context
         async with run.places:
-            if self._failed(run):  # while this one waited: it is about to be cancelled
+            if self._failure(run):  # while this one waited: it is about to be cancelled
                 return {"results": []}
             try:
                 result = await self._work(run, state)
@@ -258,15 +259,16 @@ class ParallelizationPattern(LangGraphBasePattern):
                 if not is_own_failure(error):
                     raise
                 run.errors.append(error)
-                if self._failed(run):
-                    first = run.errors[0]
-                    raise first from first.__cause__  # and not from the last one
+                if failure := self._failure(run):
+                    raise failure from failure.__cause__  # and not from the last one
                 kind, message = type(error).__qualname__, error_message(error)
                 result = BranchResult(name=state.name, error_type=kind, error_message=message)
         return {"results": [result]}
 
-    def _failed(self, run: _Run) -> bool:
-        return len(run.errors) > self.config.tolerated
+    def _failure(self, run: _Run) -> BaseException | None:
+        """What the run fails with, if it has."""
+        refused = next(filter(None, map(refusal_in, run.errors)), None)
+        return refused or (run.errors[0] if len(run.errors) > self.config.tolerated else None)
 
     async def _work(self, run: _Run, branch: _Branch) -> BranchResult:
         if self._ballot is not None:

@@ -12,6 +12,7 @@ from runmeter.engine import ConfigurationError, is_own_failure
 
 from ..config import AtLeastOne, Checked, Name
 from ..errors import GateError
+from ..tools import refusal_in
 from .functions import call
 
 STOP = "stop"
@@ -152,13 +153,14 @@ async def check_gate(step: Step, output: str) -> str | None:
 
     Raises:
         GateError: it raised an error, or said something that is no answer.
+        BudgetExceeded: it asked a model, and a budget has no room for that.
     """
     if step.gate is None:
         return None
     try:
         said = await call(step.gate, output)
     except BaseException as error:
-        if not is_own_failure(error):
+        if not is_own_failure(error) or refusal_in(error) is not None:
             raise
         raise GateError(step.name, f"{type(error).__name__}: {error}") from error
     match said:

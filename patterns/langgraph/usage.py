@@ -1,5 +1,7 @@
 """What a LangChain model answered and used, in the engine's words."""
 
+import json
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,8 +9,11 @@ from typing import Any
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
-from runmeter.engine import ModelCall, Usage
+from runmeter.engine import ModelCall, TokenCounter, TokenizerError, Usage
 
+from ..bounds import Sent
+
+_log = logging.getLogger("runmeter")
 STREAM_CUT = "stream_cut", "the stream ended before the answer was complete"
 """Code and message of the error that an answer is which stopped coming."""
 
@@ -23,6 +28,7 @@ class Answer:
     finish_reasons: tuple[str, ...]
     cut: bool = False
     """Whether its stream ended too soon."""
+    message: AIMessage | None = None
 
     def describe(self, call: ModelCall) -> None:
         """Say on a call what is known of its answer, but for the usage."""
@@ -46,7 +52,24 @@ def read_answer(result: LLMResult) -> Answer:
         output = result.llm_output or {}
         return Answer(_completion_usage(output.get("token_usage") or {}), output, ())
     reasons = tuple(reason for message in messages if (reason := finish_reason_of(message)))
-    return Answer(_message_usage(messages[0]), messages[0].response_metadata, reasons, any(map(was_cut, messages)))
+    return Answer(
+        _message_usage(messages[0]), messages[0].response_metadata, reasons, any(map(was_cut, messages)), messages[0]
+    )
+
+
+async def estimate_usage(sent: Sent, answer: AIMessage) -> Usage | None:
+    """Count a request and its answer in a worker thread; None if not all of it can be seen from here."""
+    if sent.refers or sent.answers > 1:
+        return None
+    counter = TokenCounter()
+    written = "".join((str(answer.text), *(f"{call['name']}{json.dumps(call['args'])}" for call in answer.tool_calls)))
+    try:
+        read = await counter.count_messages(sent.messages, sent.model, tools=sent.tools, text_format=sent.text_format)
+        said = await counter.count_text(written, sent.model)
+    except TokenizerError as error:
+        _log.warning("cannot estimate what an answer used: %s", error)
+        return None
+    return Usage(input_tokens=read.tokens, output_tokens=said.tokens)
 
 
 def was_cut(message: AIMessage) -> bool:

@@ -7,6 +7,7 @@ from ..base import OpenAIBasePattern
 from ..config import PatternConfig
 from ..retry import RetryPolicy
 from ..tools import ToolLike
+from .models import SunsetGuard
 from .responses import MeteredResponses
 from .tool_loop import ToolLoop
 
@@ -34,11 +35,14 @@ class ResponsesPattern(OpenAIBasePattern):
     ) -> None:
         super().__init__(config, tools, ws_streaming)
         self.retry = retry or RetryPolicy(max_retries=self.config.max_retries)
+        self.guard = SunsetGuard(check_shutdown_date=self.config.check_shutdown_date)
         self.responses = MeteredResponses(
             self.clients,
             self.retry,
             timeout=self.config.request_timeout,
             estimate=self.config.enable_token_counting,
+            recover=self.config.recover_usage,
             delivery=self.delivery,
+            guard=self.guard,
         )
         self.tool_loop = ToolLoop(self.config, self.toolbox, self.responses, self.delivery)

@@ -13,6 +13,7 @@ from openai import APIError
 
 from runmeter.engine import ModelCall, ModelRequest, Provenance, TokenCounter, Usage, current_execution
 
+from ..bounds import SentTexts, bound_late
 from ..config import OpenAIPatternConfig
 from ..errors import ResponseFailed
 from ..ingestion import (
@@ -34,6 +35,7 @@ from ..retry import RetryPolicy, used_nothing, with_retries
 from .client import Clients
 from .requests import Requests
 from .tool_loop import given
+from .usage import count_of
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -82,16 +84,23 @@ class MeteredEmbeddings:
             texts: At least one, none of them empty, and no more than the API takes in one request: see `batches`.
 
         Raises:
+            BudgetExceeded: a budget has no room for the request: it did not leave, and is not tried again.
+            UnboundedRequest: a budget counts USD, and the model has no known price.
             ConfigurationError: there is no API key.
             ResponseFailed: there was no answer in time, or it holds no vectors.
             openai.APIError: the request was refused, or the connection failed, for the last time.
         """
         execution = current_execution()
-        request = self._describe(self._requests.clients.get())
+        sent = SentTexts(model=self.model, texts=texts)
+        bound = await sent.bound() if execution.budgeted else None
+        request = self._describe(self._requests.clients.get(), bound)
 
         async def send(attempt: int) -> list[Vector]:
             with execution.model_call(request, attempt=attempt) as call:
-                return await self._attempt(texts, call)
+                try:
+                    return await self._attempt(texts, call)
+                finally:
+                    await bound_late(call, sent)
 
         return await with_retries(send, self._requests.policy)
 
@@ -112,14 +121,17 @@ class MeteredEmbeddings:
 
     async def _record(self, call: ModelCall, answer: "CreateEmbeddingResponse", texts: Sequence[str]) -> None:
         call.response_model = getattr(answer, "model", None)
-        tokens = getattr(getattr(answer, "usage", None), "prompt_tokens", None)  # the client does not check
-        if isinstance(tokens, int):
+        usage = getattr(answer, "usage", None)  # the client does not check
+        tokens = count_of(usage, "prompt_tokens")
+        if tokens is None:
+            tokens = count_of(usage, "total_tokens")  # nothing is written, so that it is the same
+        if tokens is not None:
             call.record(Usage(input_tokens=tokens))
         elif self._estimate:
             counts = [(await TokenCounter().count_text(text, self.model)).tokens for text in texts]
             call.record(Usage(input_tokens=sum(counts)), Provenance.ESTIMATED)
 
-    def _describe(self, client: "AsyncOpenAI") -> ModelRequest:
+    def _describe(self, client: "AsyncOpenAI", bound: Usage | None) -> ModelRequest:
         url = client.base_url
         return ModelRequest(
             provider="openai",
@@ -127,6 +139,7 @@ class MeteredEmbeddings:
             operation="embeddings",
             server_address=url.host,
             server_port=url.port or (443 if url.scheme == "https" else 80),
+            bound=bound,
         )
 
 

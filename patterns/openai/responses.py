@@ -8,11 +8,13 @@ from openai import APIError
 
 from runmeter.engine import ModelCall, ModelRequest, Provenance, TokenCounter, Usage, current_execution
 
+from ..bounds import Sent, bound_late
 from ..delivery import Delivery
 from ..errors import ResponseFailed
 from ..retry import RetryPolicy, used_nothing, with_retries
 from .client import Clients
-from .models import check_not_retired
+from .models import SunsetGuard
+from .recovery import is_kept, recover_usage
 from .stream import Deliver, read_stream
 from .usage import completed, record_response
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from openai.types.responses import Response
 
-_UNKNOWN_INPUT = frozenset(("previous_response_id", "conversation"))
+_UNKNOWN_INPUT = frozenset(("previous_response_id", "conversation", "prompt"))
 """With one of these, the request's input is more than is sent."""
 
 
@@ -32,7 +34,9 @@ class MeteredResponses:
         policy: When to try again.
         timeout: Seconds an attempt may take, its answer included.
         estimate: Whether to count locally where the API reports no usage.
+        recover: Whether to ask the API what an answer used that was cut, if the API keeps it.
         delivery: Where the pieces of streamed answers go.
+        guard: Keeps requests from models that have been shut down.
     """
 
     def __init__(
@@ -42,13 +46,17 @@ class MeteredResponses:
         *,
         timeout: float,
         estimate: bool,
+        recover: bool = False,
         delivery: Delivery | None = None,
+        guard: SunsetGuard | None = None,
     ) -> None:
         self._clients = clients
         self._policy = policy
         self._timeout = timeout
         self._estimate = estimate
+        self._recover = recover
         self._delivery = delivery or Delivery()
+        self._guard = guard or SunsetGuard()
 
     async def create(self, params: Mapping[str, Any], *, stream: bool = False, deliver: Deliver = True) -> "Response":
         """Ask for an answer, complete or cut off by a limit.
@@ -59,21 +67,33 @@ class MeteredResponses:
             deliver: Which pieces of a streamed answer are handed out: none if it is but a step on the way.
 
         Raises:
+            BudgetExceeded: a budget has no room for the request: it did not leave, and is not tried again.
+            UnboundedRequest: a budget applies to a request of which nobody knows the most that it can use.
             RetiredModel: the model has been shut down.
             ResponseFailed: the answer ended in an error, or did not end.
             openai.APIError: the request was refused, or the connection failed.
         """
         client = self._clients.get()
-        check_not_retired(params["model"], client.base_url.host)
+        await self._guard.check(params["model"], client)
         execution = current_execution()
-        request = _describe(client, params, stream=stream)
+        sent = _sent(params)
+        # It takes time, so that it is worked out beforehand only where somebody needs it.
+        bound = await sent.bound() if execution.budgeted else None
+        request = _describe(client, params, stream=stream, bound=bound)
         exchange = _Exchange(self._delivery, deliver, stream=stream)
 
         async def send(attempt: int) -> "Response":
             # Not the one of before: the pattern may have been closed between two attempts.
             client = self._clients.get()
-            with execution.model_call(request, attempt=attempt) as call:
-                return await self._attempt(client, params, exchange, call)
+            with execution.reserve(request) as allowed, execution.model_call(allowed, attempt=attempt) as call:
+                try:
+                    return await self._attempt(client, _limited(params, allowed), exchange, call)
+                except BaseException:
+                    if self._recover and is_kept(params):
+                        await recover_usage(client, call)
+                    raise
+                finally:
+                    await bound_late(call, sent)
 
         return await with_retries(send, self._policy, repeatable=lambda: not exchange.delivered)
 
@@ -130,7 +150,31 @@ async def _send(client: "AsyncOpenAI", params: Mapping[str, Any], call: ModelCal
         raise ResponseFailed("client_closed", "aclose() was called before the request left") from error
 
 
-def _describe(client: "AsyncOpenAI", params: Mapping[str, Any], *, stream: bool) -> ModelRequest:
+def _sent(params: Mapping[str, Any]) -> Sent:
+    return Sent(
+        model=params["model"],
+        messages=params.get("input") or (),
+        instructions=params.get("instructions"),
+        tools=params.get("tools") or (),
+        text_format=_text_format(params),
+        max_output_tokens=params.get("max_output_tokens"),
+        max_tool_calls=params.get("max_tool_calls"),
+        refers=bool(params.keys() & _UNKNOWN_INPUT),
+    )
+
+
+def _text_format(params: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return (params.get("text") or {}).get("format")
+
+
+def _limited(params: Mapping[str, Any], allowed: ModelRequest) -> Mapping[str, Any]:
+    """What to send, as a budget allows it."""
+    if allowed.max_output_tokens == params.get("max_output_tokens"):
+        return params
+    return {**params, "max_output_tokens": allowed.max_output_tokens}
+
+
+def _describe(client: "AsyncOpenAI", params: Mapping[str, Any], *, stream: bool, bound: Usage | None) -> ModelRequest:
     url = client.base_url
     return ModelRequest(
         provider="openai",
@@ -143,6 +187,7 @@ def _describe(client: "AsyncOpenAI", params: Mapping[str, Any], *, stream: bool)
         previous_response_id=params.get("previous_response_id"),
         server_address=url.host,
         server_port=url.port or (443 if url.scheme == "https" else 80),
+        bound=bound,
     )
 
 
@@ -150,7 +195,11 @@ async def _count(params: Mapping[str, Any], response: "Response") -> Usage:
     """Count a request and its answer with the vocabularies that ship with the package."""
     counter, model = TokenCounter(), params["model"]
     read = await counter.count_messages(
-        params["input"], model, instructions=params.get("instructions"), tools=params.get("tools") or ()
+        params["input"],
+        model,
+        instructions=params.get("instructions"),
+        tools=params.get("tools") or (),
+        text_format=_text_format(params),
     )
     calls = (f"{item.name}{item.arguments}" for item in response.output if item.type == "function_call")
     written = await counter.count_text("".join((response.output_text, *calls)), model)

@@ -23,6 +23,16 @@ openai 3.54.0, `types/responses/response_output_message.py`, `phase`."""
 _SAYS_NOTHING_YET = frozenset(("response.created", "response.queued", "response.in_progress"))
 _FINAL = frozenset(("response.completed", "response.incomplete", "response.failed"))
 _TEXT_DELTAS = frozenset(("response.output_text.delta", "response.refusal.delta"))
+_OTHER_DELTAS = frozenset(
+    (
+        "response.reasoning_text.delta",
+        "response.function_call_arguments.delta",
+        "response.custom_tool_call_input.delta",
+        "response.mcp_call_arguments.delta",
+        "response.code_interpreter_call_code.delta",
+    )
+)
+"""What the model writes besides text. Not the summary of its reasoning, which is not what it is billed for."""
 _CLOSE_GRACE = 1.0
 """Seconds to close a stream that is left early."""
 
@@ -70,7 +80,8 @@ class _Reading:
         self._deliver = deliver
         self._which = which
         self._pieces = 0
-        """Deltas: of a token each, or more."""
+        """Deltas with something in them: of a token each, or more. That is certain, which a count of their text is not:
+        a model may have cut it into fewer tokens than tiktoken does."""
         self._phases: dict[Any, str | None] = {}
         """How the model marks its messages, by their index in the answer."""
         self.final: Response | None = None
@@ -82,14 +93,13 @@ class _Reading:
             self._call.response_id = getattr(event.response, "id", None)
             return
         self._call.first_chunk()
+        if kind in _TEXT_DELTAS or kind in _OTHER_DELTAS:
+            self._pieces += bool(getattr(event, "delta", None))
         if kind in _TEXT_DELTAS:
-            self._pieces += 1
             if event.delta and self._is_wanted(self._phases.get(getattr(event, "output_index", None))):
                 await self._deliver(event.delta)
         elif kind == "response.output_item.added":
             self._phases[getattr(event, "output_index", None)] = getattr(getattr(event, "item", None), "phase", None)
-        elif kind == "response.function_call_arguments.delta":
-            self._pieces += 1
         elif kind in _FINAL:
             self.final = completed(event.response)
             record_response(self._call, self.final)  # it is known from here on, whatever comes

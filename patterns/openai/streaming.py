@@ -135,7 +135,9 @@ class OpenAIStreamingPattern(ResponsesPattern):
             self.retry,
             timeout=config.request_timeout,
             estimate=config.enable_token_counting,
+            recover=config.recover_usage,
             delivery=live,
+            guard=self.guard,
         )
         return ToolLoop(config, toolbox, responses, live)
 

@@ -93,6 +93,8 @@ class ToolLoop:
             deliver: Which of the answer's pieces are handed out: none if it is but a step on the way.
 
         Raises:
+            BudgetExceeded: a budget has no room for a request, of this loop or of a run that one of its functions
+                makes. It ends the loop, since what such a run is worth to the model is no longer to be paid for.
             ConfigurationError: there is no API key.
             RetiredModel: the model has been shut down.
             ResponseFailed: an answer ended in an error, or did not end.
@@ -144,6 +146,7 @@ class ToolLoop:
             store=config.store,
             tools=tools,
             parallel_tool_calls=config.parallel_tool_calls if tools else None,
+            max_tool_calls=config.max_tool_calls if config.assistant_tools else None,
             max_output_tokens=config.openai_max_tokens,
             temperature=config.openai_temperature if takes_temperature(config.openai_model, effort) else None,
             reasoning={"effort": effort} if effort else None,

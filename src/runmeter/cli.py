@@ -54,8 +54,21 @@ def runmeter(context: click.Context) -> None:
 @click.option(
     "--svg", metavar="FILE", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Save a picture."
 )
+@click.option(
+    "--events",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Append all events, as JSON lines.",
+)
 def demo(
-    folder: Path | None, runs: int | None, concurrency: int, model: str, live: bool, otlp: str | None, svg: Path | None
+    folder: Path | None,
+    runs: int | None,
+    concurrency: int,
+    model: str,
+    live: bool,
+    otlp: str | None,
+    svg: Path | None,
+    events: Path | None,
 ) -> int:
     """Run patterns over the texts in FOLDER, and show what they took.
 
@@ -66,7 +79,7 @@ def demo(
     from .demo import DemoError, DemoOptions, run_demo
 
     try:
-        return run_demo(DemoOptions(folder, runs or (12 if live else 300), concurrency, model, live, otlp, svg))
+        return run_demo(DemoOptions(folder, runs or (12 if live else 300), concurrency, model, live, otlp, svg, events))
     except DemoError as error:
         raise click.UsageError(str(error)) from None
 
@@ -82,9 +95,16 @@ def demo(
 @click.option("--model", help="The OpenAI model to ask, whatever the settings say.")
 @click.option("--tag", "tags", metavar="NAME=VALUE", multiple=True, help="A tag of the run. May be repeated.")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), help="Seconds the run may take.")
+@click.option("--max-usd", metavar="AMOUNT", help="US dollars the run may cost, at the most.")
 @click.option("--trace", is_flag=True, help="Show what happened in the run.")
 @click.option("--otlp", metavar="URL", help="Send traces there: port 4318 is HTTP, any other gRPC.")
 @click.option("--simulated", is_flag=True, help="Ask a simulated API: no key, no network, no cost.")
+@click.option(
+    "--events",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Append all events, as JSON lines.",
+)
 def run_command(
     pattern: str,
     text: str,
@@ -94,9 +114,11 @@ def run_command(
     model: str | None,
     tags: tuple[str, ...],
     timeout: float | None,
+    max_usd: str | None,
     trace: bool,
     otlp: str | None,
     simulated: bool,
+    events: Path | None,
 ) -> int:
     """Run PATTERN once on TEXT, or on what comes from the standard input if that is "-".
 
@@ -106,7 +128,10 @@ def run_command(
     \b
       runmeter run augmented_llm "What is a histogram?" --simulated
       runmeter run routing "My card was charged twice" --config support.toml --trace
-      runmeter run openai_rag "Who may sign?" --config contracts.toml --json
+      runmeter run openai_rag "Who may sign?" --config contracts.toml --json --max-usd 0.50
+
+    With --max-usd no request leaves that could cost more than what is left. Answers are made shorter where that is
+    enough, and else the run ends with an error.
     """
     from .run import CannotRun, RunOptions, run_pattern
 
@@ -116,7 +141,9 @@ def run_command(
             raise click.UsageError("--tag takes NAME=VALUE")
     text = sys.stdin.read() if text == "-" else text
     named = {name: value for name, _, value in pairs}
-    options = RunOptions(pattern, text, config, model, stream, as_json, trace, simulated, named, timeout, otlp)
+    options = RunOptions(
+        pattern, text, config, model, stream, as_json, trace, simulated, named, timeout, otlp, events, max_usd
+    )
     try:
         return run_pattern(options, sys.stdout)
     except CannotRun as error:
@@ -153,3 +180,44 @@ def patterns() -> int:
 
     Console().print(pattern_table(get_pattern_registry()))
     return 0
+
+
+@runmeter.command()
+@click.option("--all", "everything", is_flag=True, help="Also what has been shut down, and other providers' models.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+def models(everything: bool, as_json: bool) -> int:
+    """List OpenAI's models: what they cost, how much they read, and when they are shut down.
+
+    Prices are those that costs are computed with: genai-prices', and the shipped ones for what it lacks.
+    """
+    from .models_table import print_models
+
+    print_models(everything=everything, as_json=as_json)
+    return 0
+
+
+@runmeter.command()
+@click.argument("events", type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path))
+@click.option("--by", metavar="TAG", help="Runs with the same value of this tag did the same work.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def advise(events: Path, by: str | None, as_json: bool) -> int:
+    """Say what the history in EVENTS, a log that --events wrote, gives reason to do.
+
+    Which pattern or model did the same work cheaper or faster, what prompt caching saved and could have saved, and what
+    eats tokens. By default the runs of one pattern did the same work, and its models are compared; where a tag says
+    what the work was, all patterns that did it are compared. What the data do not bear out is not told.
+
+    \b
+      runmeter demo --events history.jsonl
+      runmeter advise history.jsonl
+      runmeter advise history.jsonl --json
+    """
+    from .advise import CannotAdvise
+    from .advise import advise as show_advice
+
+    if by == "":
+        raise click.UsageError("--by takes the name of a tag")
+    try:
+        return show_advice(events, by, as_json, sys.stdout)
+    except CannotAdvise as error:
+        raise click.UsageError(str(error)) from None

@@ -19,6 +19,7 @@ from runmeter.simulator import Simulator
 from runmeter.telemetry import OpenTelemetry
 
 from .documents import Documents, NoDocuments, load_documents
+from .event_log import NAME, EventLog
 from .export import telemetry_to
 from .showcase import make_patterns
 from .views import bus_table, error_summary, export_summary, trace_tree, usage_table, verdict
@@ -45,6 +46,8 @@ class DemoOptions:
     otlp: str | None
     svg: Path | None = None
     """Where to save a picture of what is shown."""
+    events: Path | None = None
+    """Where to append all events."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,13 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
         raise DemoError(str(error)) from None
     if options.svg is not None and not os.access(options.svg.absolute().parent, os.W_OK):
         raise DemoError(f"--svg {options.svg}: cannot write to that folder, or there is none")
+    try:
+        log = nullcontext() if options.events is None else EventLog(options.events)
+    except OSError as error:
+        raise DemoError(f"--events {options.events}: {error.strerror}") from None
     console = console or make_console(record=options.svg is not None)
-    code = anyio.run(_demo, options, documents, registry, telemetry, simulator, console)
+    with log as events:
+        code = anyio.run(_demo, options, documents, registry, telemetry, simulator, console, events)
     if options.svg is not None:
         console.save_svg(str(options.svg), title="runmeter demo")
     return code
@@ -115,6 +123,7 @@ async def _demo(
     telemetry: OpenTelemetry | None,
     simulator: Simulator | None,
     console: Console,
+    events: EventLog | None,
 ) -> int:
     keeper = RunKeeper()
     where = "the OpenAI API" if options.live else "a simulated API"
@@ -124,6 +133,8 @@ async def _demo(
         patterns = make_patterns(registry, documents, options.model, url)
         async with Engine(usage=registry.usage, telemetry=telemetry, max_concurrent_runs=options.concurrency) as engine:
             engine.subscribe(keeper, name="trace view", lane="lossy", capacity=100_000)
+            if events is not None:
+                engine.subscribe(events, name=NAME, lane="lossless")
             outcome = await _work(engine, patterns, documents.questions(options.runs), options.concurrency, console)
         await registry.aclose()
     if len(outcome.errors) == options.runs:

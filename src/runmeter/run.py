@@ -13,17 +13,34 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from runmeter.engine import ConfigurationError, Delta, Engine, Event, ExecutionFinished
+from runmeter.engine import (
+    Budget,
+    BudgetExceeded,
+    ConfigurationError,
+    Delta,
+    Engine,
+    Event,
+    ExecutionFinished,
+    Notice,
+    Status,
+    UnboundedRequest,
+)
 from runmeter.patterns import BasePattern, OpenAIPatternConfig, PatternError, PatternRegistry
 from runmeter.simulator import Simulator
 from runmeter.telemetry import OpenTelemetry
 
+from .event_log import NAME, EventLog
 from .export import telemetry_to
 from .settings import Settings, load_settings
 from .views import run_summary, trace_tree
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended."""
+UNLIMITED_ANSWERS = (
+    "Without openai_max_tokens an answer may be as long as the model can write, and so much is set aside for each "
+    "request: give it in --config FILE."
+)
+"""What helps where a request has no room in a budget."""
 
 
 class CannotRun(Exception):
@@ -47,6 +64,20 @@ class RunOptions:
     timeout: float | None = None
     """Seconds."""
     otlp: str | None = None
+    events: Path | None = None
+    """Where to append all events."""
+    max_usd: str | None = None
+    """US dollars that the run may cost."""
+
+    def budgets(self) -> Sequence[Budget]:
+        """What caps the run. Its answers are made shorter, where that is enough.
+
+        Raises:
+            ConfigurationError: `max_usd` is no amount of money.
+        """
+        if self.max_usd is None:
+            return ()
+        return (Budget(usd=self.max_usd, name="--max-usd", when_exceeded="lower"),)
 
 
 @dataclass
@@ -70,15 +101,29 @@ class Outcome:
         return self.events[0].run_id if self.events else None
 
     @property
+    def finished(self) -> ExecutionFinished | None:
+        """The run's end; None if it did not come to one."""
+        ends = (event for event in self.events if isinstance(event, ExecutionFinished))
+        return next((end for end in ends if end.run_id == self.run_id), None)
+
+    @property
     def duration_ns(self) -> int | None:
         """Nanoseconds from its start to its end."""
-        ends = (event for event in self.events if isinstance(event, ExecutionFinished))
-        return next((end.duration_ns for end in ends if end.run_id == self.run_id), None)
+        return self.finished.duration_ns if self.finished else None
+
+    @property
+    def notices(self) -> Sequence[Notice]:
+        """What somebody should know."""
+        return [event for event in self.events if isinstance(event, Notice)]
 
     @property
     def status(self) -> str:
         """In a word."""
-        return "cancelled" if self.interrupted else "error" if self.error else "ok"
+        if self.interrupted:
+            return Status.CANCELLED
+        if self.error is None:
+            return Status.OK
+        return self.finished.status if self.finished else Status.ERROR
 
     @property
     def exit_code(self) -> int:
@@ -107,10 +152,22 @@ def run_pattern(options: RunOptions, out: TextIO, console: Console | None = None
         simulator = Simulator() if options.simulated else None
         config = _config(registry, options, settings)
         telemetry = telemetry_to(options.otlp, "runmeter-run")
+        budgets = _budgets(options)
+        log = nullcontext() if options.events is None else EventLog(options.events)
     except (ConfigurationError, PatternError, ImportError) as error:
         raise CannotRun(str(error)) from None
+    except OSError as error:
+        raise CannotRun(f"--events {options.events}: {error.strerror}") from None
     console = console or Console(stderr=True)
-    return anyio.run(_run, options, settings, config, registry, simulator, out, console, telemetry)
+    with log as events:
+        return anyio.run(_run, options, settings, config, registry, simulator, out, console, telemetry, events, budgets)
+
+
+def _budgets(options: RunOptions) -> Sequence[Budget]:
+    try:
+        return options.budgets()
+    except ConfigurationError as error:
+        raise ConfigurationError(f"--max-usd: {error}") from None
 
 
 def _config(registry: PatternRegistry, options: RunOptions, settings: Settings) -> OpenAIPatternConfig:
@@ -134,6 +191,8 @@ async def _run(
     out: TextIO,
     console: Console,
     telemetry: OpenTelemetry | None,
+    events: EventLog | None,
+    budgets: Sequence[Budget],
 ) -> int:
     outcome = Outcome()
     async with simulator or nullcontext() as url:
@@ -143,11 +202,15 @@ async def _run(
             pattern = registry.create_pattern(options.pattern, config, settings.tools, **settings.options)
         except (ConfigurationError, PatternError, ImportError, TypeError) as error:  # TypeError: an unknown option
             raise CannotRun(str(error)) from None
-        async with Engine(usage=registry.usage, telemetry=telemetry) as engine:
+        async with Engine(usage=registry.usage, telemetry=telemetry, budgets=budgets) as engine:
             engine.subscribe(outcome.receive, name="command line", lane="lossy", capacity=1_000_000)
+            if events is not None:
+                engine.subscribe(events, name=NAME, lane="lossless")
             await _until_ctrl_c(engine, pattern, options, settings, outcome, out)
         await registry.aclose()
     _show(options, engine, outcome, out, console)
+    if isinstance(outcome.error, BudgetExceeded | UnboundedRequest) and config.openai_max_tokens is None:
+        console.print(UNLIMITED_ANSWERS, style="yellow", soft_wrap=True)
     return outcome.exit_code
 
 
@@ -196,6 +259,10 @@ def _show(options: RunOptions, engine: Engine, outcome: Outcome, out: TextIO, co
     if not options.as_json:
         if (reason := getattr(outcome.result, "reason", None)) and not outcome.result.content:
             console.print(f"no answer: {escape(str(reason))}", style="yellow")
+        if getattr(outcome.result, "finish_reason", None) == "length":
+            console.print("the answer was cut off at its limit of output tokens", style="yellow")
+        for notice in outcome.notices:
+            console.print(f"{escape(notice.subject)}: {escape(notice.message)}", style="yellow", soft_wrap=True)
         console.print(run_summary(engine.usage().total, outcome.duration_ns, outcome.status, outcome.error))
 
 
@@ -211,6 +278,7 @@ def _report(options: RunOptions, engine: Engine, outcome: Outcome) -> dict[str, 
         "requests": row.requests,
         "cost_usd": {"known": row.cost.usd, "low": row.cost.low, "high": row.cost.high},
         "duration_ns": outcome.duration_ns,
+        "notices": [{"kind": each.kind, "subject": each.subject, "message": each.message} for each in outcome.notices],
     }
     if outcome.error is not None:
         report |= {"error_type": type(outcome.error).__name__, "error": str(outcome.error)}
