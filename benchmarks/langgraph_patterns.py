@@ -20,8 +20,8 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackMana
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
-from langgraph.graph import END, START, StateGraph
-from langgraph.types import Send
+from langgraph.graph import END, START, StateGraph, add_messages
+from langgraph.types import Command, Send
 
 from runmeter.engine import Engine
 from runmeter.patterns import (
@@ -88,12 +88,19 @@ class State(TypedDict):
     messages: Annotated[list[BaseMessage], add]
 
 
+class Conversation(TypedDict):
+    messages: Annotated[list[BaseMessage], add_messages]
+
+
 @dataclass(frozen=True)
 class Case:
     """A pattern, and the shape of its graph: nodes in a row, each as many times side by side."""
 
     pattern: type[BasePattern]
     widths: Sequence[int]
+    deciding: int | None = None
+    """The node that decides where to go on."""
+    state: type = State
 
     @property
     def nodes(self) -> int:
@@ -101,32 +108,50 @@ class Case:
 
 
 CASES = (
-    Case(AugmentedLLMPattern, (1,)),
+    Case(AugmentedLLMPattern, (1,), deciding=0, state=Conversation),
     Case(PromptChainingPattern, (1, 1)),
-    Case(RoutingPattern, (1, 1)),
+    Case(RoutingPattern, (1, 1), deciding=0),
     Case(ParallelizationPattern, (3, 1)),
     Case(OrchestratorWorkersPattern, (1, 4, 1)),
-    Case(EvaluatorOptimizerPattern, (1, 1)),
+    Case(EvaluatorOptimizerPattern, (1, 1), deciding=1),
 )
 
 
-def bare_graph(model: BaseChatModel, widths: Sequence[int]) -> Any:
-    """The same nodes, each of which asks the model once."""
-
-    async def node(state: State) -> State:
-        return {"messages": [await model.ainvoke(state["messages"])]}
-
-    graph = StateGraph(State)
-    names = [f"node{number}" for number in range(len(widths))]
-    for name in names:
-        graph.add_node(name, node)
-    graph.add_edge(names[-1], END)
-    for source, target, width in zip([START, *names], names, widths, strict=False):
-        if width == 1:
+def bare_graph(model: BaseChatModel, case: Case) -> Any:
+    """The same nodes, each of which asks the model once, and the same edges."""
+    graph = StateGraph(case.state)
+    names = [f"node{number}" for number in range(len(case.widths))]
+    goals = [*names[1:], END]
+    for number, (name, goal) in enumerate(zip(names, goals, strict=True)):
+        if number == case.deciding:
+            graph.add_node(name, _deciding_node(model, goal), destinations=("other", goal))
+            graph.add_node("other", _node(model))
+        else:
+            graph.add_node(name, _node(model))
+    if case.deciding != len(names) - 1:
+        graph.add_edge(names[-1], END)
+    for number, (source, target, width) in enumerate(zip([START, *names], names, case.widths, strict=False)):
+        if width == 1 and number - 1 != case.deciding:
             graph.add_edge(source, target)
+        elif width == 1:
+            continue
         else:
             graph.add_conditional_edges(source, _fan_out(target, width), [target])
     return graph.compile()
+
+
+def _node(model: BaseChatModel) -> Any:
+    async def node(state: Any) -> Any:
+        return {"messages": [await model.ainvoke(state["messages"])]}
+
+    return node
+
+
+def _deciding_node(model: BaseChatModel, goal: str) -> Any:
+    async def node(state: Any) -> Command[str]:
+        return Command(update={"messages": [await model.ainvoke(state["messages"])]}, goto=goal)
+
+    return node
 
 
 def _fan_out(target: str, width: int) -> Callable[[State], list[Send]]:
@@ -145,7 +170,7 @@ async def cpu_ms(run: Callable[[], Awaitable[Any]]) -> float:
 async def measure(case: Case, engine: Engine) -> str:
     model = Instant()
     pattern = case.pattern(PatternConfig(), model=model)  # type: ignore[call-arg] # as all patterns on LangGraph take it
-    graph = bare_graph(model, case.widths)
+    graph = bare_graph(model, case)
     result = await engine.run(pattern, QUESTION)
     assert len(result.requests + result.child_requests) == case.nodes, "as many questions as nodes"
     begin: State = {"messages": [HumanMessage(QUESTION)]}
