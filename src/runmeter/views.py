@@ -67,12 +67,14 @@ def usage_table(usage: UsageStatistics, width: int) -> Table:
         usage: What to show.
         width: Characters there are. On a narrow terminal names may break, numbers may not.
     """
-    table = _table("Usage by pattern", wide=width >= WIDE)
+    table = _table("Usage by pattern; └ are runs within its runs", wide=width >= WIDE)
     table.add_column("pattern", overflow="fold", min_width=11)
     for name in FIGURES:
         table.add_column(name, justify="right", no_wrap=True)
-    for pattern, row in usage.by_pattern().items():
-        table.add_row(escape(pattern), *_usage_cells(row))
+    rows = usage.by_pattern()
+    for pattern, row in rows.items():
+        parent, _, child = pattern.rpartition(".")
+        table.add_row(escape(f"└ {child}" if parent in rows else pattern), *_usage_cells(row))
     table.add_section()
     table.add_row("total", *_usage_cells(usage.total), style="bold")
     return table
