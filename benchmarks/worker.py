@@ -1,0 +1,127 @@
+"""A peer's process: it is told what to do by lines of JSON on stdin, and answers each with one on stdout.
+
+This file is imported by every peer's script, in environments that have nothing in common, so it needs Python alone.
+Whoever asks is `runmeter bench`; by hand a script runs with `uv run --script FILE CASE`, which times that one case.
+"""
+
+import asyncio
+import gc
+import inspect
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, TypeAlias
+
+Work: TypeAlias = Callable[[int], Awaitable[object]] | Callable[[int], object]
+"""Does what a case asks for so many times."""
+
+CALIBRATION_LOOPS = 100_000
+
+
+@dataclass
+class Bench:
+    """What a peer can do."""
+
+    cases: Mapping[str, Work]
+    """By name. Peers of one question give the same names to the same work; a peer may lack some."""
+    asked: Callable[[], list[Any]] = list
+    """Returns what the model has been asked since the last time, and forgets it."""
+    close: Callable[[], Awaitable[object]] | None = None
+    """Called at the end."""
+    checks: Mapping[str, int] = field(default_factory=dict)
+    """Figures for the record, such as how many events a run has."""
+
+
+def serve(load: Callable[[], Bench], distributions: Iterable[str]) -> None:
+    """Answer until stdin ends.
+
+    Args:
+        load: Imports the peer, and returns what it can do. Its time is the peer's import time, so the script's own
+            top level imports nothing but the standard library.
+        distributions: What the peer is made of: their versions go into the record.
+    """
+    # Whatever a library prints must not get between the answers.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    before = _rss()
+    cpu, wall = time.process_time_ns(), time.perf_counter_ns()
+    bench = load()
+    ready = {
+        "cases": list(bench.cases),
+        "versions": {name: version(name) for name in distributions},
+        "python": sys.version.split()[0],
+        "import_cpu_ns": time.process_time_ns() - cpu,
+        "import_wall_ns": time.perf_counter_ns() - wall,
+        "import_rss": _rss() - before,
+    }
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        if len(sys.argv) > 1:
+            print(json.dumps(ready | _measure(loop, bench.cases[sys.argv[1]], 100), indent=1), file=answers)
+            return
+        print(json.dumps(ready), file=answers)
+        for line in sys.stdin:
+            try:
+                answer = _obey(loop, bench, json.loads(line))
+            except Exception as error:  # whatever it is, it is the answer
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            print(json.dumps(answer), file=answers)
+        if bench.close is not None:
+            loop.run_until_complete(bench.close())
+
+
+def _obey(loop: asyncio.AbstractEventLoop, bench: Bench, command: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"case": NAME, "times": N}` measures; with `"asked": true` it tells what the model was asked instead."""
+    work = bench.cases[command["case"]]
+    if command.get("asked"):
+        bench.asked()
+        _do(loop, work, command["times"])
+        return {"asked": bench.asked()}
+    return _measure(loop, work, command["times"])
+
+
+def _measure(loop: asyncio.AbstractEventLoop, work: Work, times: int) -> dict[str, Any]:
+    """What it took, between two runs of the same loop that tell how fast the machine is just now."""
+    gc.collect()
+    before = calibrate()
+    wall, cpu = time.perf_counter_ns(), time.process_time_ns()
+    _do(loop, work, times)
+    cpu, wall = time.process_time_ns() - cpu, time.perf_counter_ns() - wall
+    return {
+        "times": times,
+        "cpu_ns": cpu,
+        "wall_ns": wall,
+        "calibration_ns": [before, calibrate()],
+        "rss": _rss(),
+        "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def _do(loop: asyncio.AbstractEventLoop, work: Work, times: int) -> None:
+    done = work(times)
+    if inspect.isawaitable(done):
+        loop.run_until_complete(_await(done))
+
+
+async def _await(done: Awaitable[object]) -> None:
+    await done
+
+
+def calibrate() -> int:
+    """CPU time of a loop that is always the same, in ns."""
+    start = time.process_time_ns()
+    total = 0
+    for number in range(CALIBRATION_LOOPS):
+        total += number & 7
+    return time.process_time_ns() - start
+
+
+def _rss() -> int:
+    """The process's memory now, in bytes."""
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
