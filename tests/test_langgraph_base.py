@@ -1,8 +1,10 @@
 """What the LangGraph patterns have in common: how they take messages, models and contexts, and what they say."""
 
+from dataclasses import replace
 from typing import Any, TypedDict
 
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGenerationChunk
@@ -80,6 +82,61 @@ async def test_in_a_graph_that_remembers_it_leaves_no_trace(kind: Any, config: O
         ended = await graph.compile(saver).ainvoke({"content": ""}, {"configurable": {"thread_id": "1"}})
     assert ended["content"]
     assert list(saver.storage["1"]) == [""], "the outer graph's checkpoints, and no others"
+
+
+class _Heard(BaseCallbackHandler):
+    """A handler of the application's, as tracers are."""
+
+    run_inline = True
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def on_chain_start(self, serialized: Any, inputs: Any, **kwargs: Any) -> None:
+        self.heard.append("chain")
+
+    def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
+        self.heard.append("model")
+
+
+async def test_handlers_of_a_graph_around_it_hear_of_all(config: OpenAIPatternConfig) -> None:
+    handler, run = _Heard(), Run()
+    async with PromptChainingPattern(replace(ONE_STEP, base_url=config.base_url, api_key=KEY)) as pattern:
+
+        async def node(state: _Outer) -> _Outer:
+            return {"content": (await pattern.execute("What is honey?")).content}
+
+        graph = StateGraph(_Outer)
+        graph.add_node("node", node)
+        graph.add_edge(START, "node")
+        graph.add_edge("node", END)
+        with run():
+            await graph.compile().ainvoke({"content": ""}, {"callbacks": [handler]})
+    assert handler.heard == ["chain", "chain", "chain", "chain", "model"]  # two graphs, and a node of each
+    assert len(run.requests) == 1
+
+
+async def test_what_a_tool_asks_is_metered() -> None:
+    """Whatever a node calls has the run's handler in its context, as LangChain hands it on."""
+    run = Run()
+    inner = GenericFakeChatModel(messages=iter([AIMessage("In Berlin.")]))
+
+    async def find(number: str) -> str:
+        """Find a parcel."""
+        return text_of(await inner.ainvoke(number))
+
+    call = {"name": "find", "args": {"number": "1"}, "id": "call_1", "type": "tool_call"}
+    model = _Calling(messages=iter([AIMessage("", tool_calls=[call]), AIMessage("It is in Berlin.")]))
+    with run():
+        await PromptChainingPattern(ONE_STEP, [find], model=model).execute("Where is parcel 1?")
+    assert (len(run.requests), len(run.calls)) == (3, 1)
+
+
+class _Calling(GenericFakeChatModel):
+    """Says that it calls tools."""
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+        return self
 
 
 @pytest.mark.parametrize("kind", WORKFLOWS)

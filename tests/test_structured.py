@@ -14,7 +14,7 @@ from langchain_openai import ChatOpenAI
 from pattern_support import KEY
 
 from runmeter.patterns.errors import MalformedAnswer
-from runmeter.patterns.langgraph.structured import Shape, bind_shape, read_shape, request_for, shape_of
+from runmeter.patterns.langgraph.structured import Shape, bind_shape, read_shape, shape_of
 
 
 class Step(msgspec.Struct):
@@ -201,6 +201,6 @@ def test_another_model_must_call_a_function() -> None:
 def test_a_model_that_can_do_neither_is_told() -> None:
     with pytest.raises(NotImplementedError):
         bind_shape(FakeListChatModel(responses=[]), PLAN)
-    request = request_for(PLAN)
+    request = PLAN.request
     assert request.startswith("A plan of several steps.")
     assert json.loads(request[request.index("{") :]) == PLAN.schema

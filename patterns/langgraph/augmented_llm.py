@@ -26,6 +26,7 @@ from .base import LangGraphBasePattern, Run, ToolChoice, is_complete
 from .callbacks import MeteringHandler
 from .memory import LatestStateSaver
 from .messages import answer_open_calls, calls_of, to_langchain
+from .nodes import metered
 from .usage import finish_reason_of
 
 CONTEXT = (
@@ -130,12 +131,12 @@ class AugmentedLLMPattern(LangGraphBasePattern):
         self._checkpointer = LatestStateSaver() if checkpointer is None else checkpointer
         graph = StateGraph(_State, context_schema=_Run)
         # Nodes say themselves where to go on: an edge that decides would cost a step of LangGraph's own.
-        graph.add_node("model", self._model_node, destinations=("tools", END))
-        graph.add_node("tools", self._tools_node, destinations=("model", END))
+        graph.add_node("model", metered(self._model_node), destinations=("tools", END))
+        graph.add_node("tools", metered(self._tools_node), destinations=("model", END))
         if self._retriever is None:
             graph.add_edge(START, "model")
         else:
-            graph.add_node("retrieve", self._retrieve_node)
+            graph.add_node("retrieve", metered(self._retrieve_node))
             graph.add_edge(START, "retrieve")
             graph.add_edge("retrieve", "model")
         # Two of one kind: what nobody will go on with is not worth a checkpoint.

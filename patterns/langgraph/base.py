@@ -26,7 +26,7 @@ from .answers import Answered, ask
 from .callbacks import MeteringHandler
 from .cancellation import cancelled_once
 from .messages import answer_open_calls, calls_of, to_langchain, valid_message
-from .structured import Shape, bind_shape, read_shape, request_for
+from .structured import Shape, bind_shape, read_shape
 from .usage import finish_reason_of
 
 ToolChoice: TypeAlias = Literal["auto", "any", "none"]
@@ -39,7 +39,7 @@ class Run:
     """What one run of a graph knows, and forgets: the graph's runtime context."""
 
     meter: MeteringHandler
-    """The handler that the graph runs with."""
+    """The handler of what its nodes ask and call."""
     allowance: CallAllowance
     instructions: str | None = None
     """What the models that answer are told before all messages."""
@@ -136,7 +136,7 @@ class LangGraphBasePattern(BasePattern):
                 first.
             settings: What `ainvoke` takes beyond.
         """
-        config: Any = {"callbacks": [run.meter], "recursion_limit": steps, **settings.pop("config", {})}
+        config: Any = {"recursion_limit": steps, **settings.pop("config", {})}
         return await cancelled_once(graph.ainvoke(state, config, context=run, **settings))
 
     async def _ask(
@@ -196,8 +196,7 @@ class LangGraphBasePattern(BasePattern):
         try:
             asked = self._bind(chosen, shape, lambda: bind_shape(chosen, shape))
         except NotImplementedError:
-            asked, request = chosen, request_for(shape)
-            instructions = f"{instructions}\n\n{request}" if instructions else request
+            asked, instructions = chosen, join_texts(instructions, shape.request)
         answer = await self._ask_model(run, asked, messages, instructions, deliver=False)
         try:
             return read_shape(answer, shape)

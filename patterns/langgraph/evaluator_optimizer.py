@@ -25,6 +25,7 @@ from .answers import Answered
 from .base import LangGraphBasePattern, Run, check_model, conversation_of
 from .callbacks import MeteringHandler
 from .functions import call, check_function
+from .nodes import metered
 from .structured import shape_of
 
 CRITERIA = "The answer does all that was asked, is correct and clear, and says nothing that is beside the point."
@@ -168,8 +169,8 @@ class EvaluatorOptimizerPattern(LangGraphBasePattern):
         self._evaluator = evaluator
         self._evaluator_model = evaluator_model
         graph = StateGraph(_State, context_schema=_Run)
-        graph.add_node("generate", self._generate)
-        graph.add_node("evaluate", self._evaluate, destinations=("generate", END))
+        graph.add_node("generate", metered(self._generate))
+        graph.add_node("evaluate", metered(self._evaluate), destinations=("generate", END))
         graph.add_edge(START, "generate")
         graph.add_edge("generate", "evaluate")
         self.graph = self._compile(graph)

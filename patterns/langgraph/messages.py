@@ -38,9 +38,9 @@ def to_langchain(messages: Any) -> list[BaseMessage]:
 def valid_message(message: Message) -> Message:
     """The message, or, if it has text that cannot be sent, a copy without."""
     changed: dict[str, Any] = {}
-    for name in ("content", "tool_calls", "invalid_tool_calls"):
-        value = getattr(message, name, None)
-        if value != (sendable := valid(value)):
+    for name in ("content", "tool_calls", "invalid_tool_calls") if isinstance(message, AIMessage) else ("content",):
+        value = getattr(message, name)
+        if value and value != (sendable := valid(value)):
             changed[name] = sendable
     return message.model_copy(update=changed) if changed else message
 

@@ -25,6 +25,7 @@ from .answers import Answered
 from .base import LangGraphBasePattern, Run, check_model, conversation_of, join_texts
 from .callbacks import MeteringHandler
 from .delegates import DelegateLike, as_delegate, as_result, delegate_to
+from .nodes import metered
 from .structured import shape_of
 
 PLAN = (
@@ -175,10 +176,10 @@ class OrchestratorWorkersPattern(LangGraphBasePattern):
         self._worker_model = worker_model
         self._plan = shape_of(Plan, "plan")
         graph = StateGraph(_State, context_schema=_Run)
-        graph.add_node("plan", self._plan_node)
-        graph.add_node("work", self._work_node)
-        graph.add_node("answer", self._answer_node)
-        graph.add_node("synthesise", self._synthesise_node)
+        graph.add_node("plan", metered(self._plan_node))
+        graph.add_node("work", metered(self._work_node))
+        graph.add_node("answer", metered(self._answer_node))
+        graph.add_node("synthesise", metered(self._synthesise_node))
         graph.add_edge(START, "plan")
         graph.add_conditional_edges("plan", _fan_out, ["work", "answer"])
         graph.add_edge("work", "synthesise")

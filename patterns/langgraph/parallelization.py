@@ -24,6 +24,7 @@ from .base import LangGraphBasePattern, Run, conversation_of, join_texts
 from .branches import Aggregator, BranchResult, aggregate, concatenate, count_votes, finish_reason_of_all, most_voted
 from .callbacks import MeteringHandler
 from .functions import check_function
+from .nodes import metered
 from .structured import Shape, shape_of
 from .usage import finish_reason_of
 
@@ -192,8 +193,8 @@ class ParallelizationPattern(LangGraphBasePattern):
         self._aggregator = aggregator
         self._ballot = _ballot(self.config.choices) if self.config.choices else None
         graph = StateGraph(_State, context_schema=_Run)
-        graph.add_node("branch", self._branch_node, input_schema=_Branch)
-        graph.add_node("aggregate", self._aggregate_node)
+        graph.add_node("branch", metered(self._branch_node), input_schema=_Branch)
+        graph.add_node("aggregate", metered(self._aggregate_node))
         graph.add_conditional_edges(START, self._fan_out, ["branch"])
         graph.add_edge("branch", "aggregate")
         graph.add_edge("aggregate", END)

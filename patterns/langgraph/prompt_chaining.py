@@ -22,6 +22,7 @@ from ..tools import CallAllowance, ToolLike
 from .answers import Answered, id_of
 from .base import LangGraphBasePattern, Run, conversation_of, join_texts
 from .callbacks import MeteringHandler
+from .nodes import metered
 from .steps import FINISH, STOP, Step, check_gate, check_steps
 
 OUTLINE = "Write a short outline of a good answer to the following request. Do not write the answer itself.\n\n{input}"
@@ -139,7 +140,7 @@ class PromptChainingPattern(LangGraphBasePattern):
         graph = StateGraph(_State, context_schema=_Run)
         straight = all(step.gate is None and step.then is None for step in steps)
         for step in steps:
-            graph.add_node(step.name, partial(self._take, step))
+            graph.add_node(step.name, metered(partial(self._take, step)))
             then = self._then[step.name]
             if straight:  # a decision after each step would cost as much as a step
                 graph.add_edge(step.name, END if then == FINISH else then)

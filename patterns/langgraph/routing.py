@@ -23,6 +23,7 @@ from ..tools import CallAllowance, ToolLike
 from .base import LangGraphBasePattern, Run, conversation_of, join_texts
 from .callbacks import MeteringHandler
 from .delegates import DelegateLike, answer_with, as_delegate, as_result
+from .nodes import metered
 from .structured import Shape, shape_of
 
 CLASSIFY = (
@@ -198,9 +199,9 @@ class RoutingPattern(LangGraphBasePattern):
         self._classification = _shape(list(self._routes.values()))
         self._question = "\n".join([CLASSIFY, *map(_describe, self._routes.values())])
         graph = StateGraph(_State, context_schema=_Run)
-        graph.add_node("classify", self._classify_node, destinations=("answer", "handle"))
-        graph.add_node("answer", self._answer_node)
-        graph.add_node("handle", self._handle_node)
+        graph.add_node("classify", metered(self._classify_node), destinations=("answer", "handle"))
+        graph.add_node("answer", metered(self._answer_node))
+        graph.add_node("handle", metered(self._handle_node))
         graph.add_edge(START, "classify")
         graph.add_edge("answer", END)
         graph.add_edge("handle", END)

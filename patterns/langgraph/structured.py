@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -31,6 +32,11 @@ class Shape(Generic[T]):
     plain: Mapping[str, Any]
     """The same before it was made strict."""
 
+    @cached_property
+    def request(self) -> str:
+        """What a model is told that cannot be held to it."""
+        return f"{self.description}\n\nAnswer with one JSON object only, of this schema: {json.dumps(self.schema)}"
+
 
 def shape_of(kind: type[T], name: str, *, schema: Mapping[str, Any] | None = None) -> Shape[T]:
     """The shape of a msgspec struct; its docstring says what it is for.
@@ -53,18 +59,13 @@ def bind_shape(model: BaseChatModel, shape: Shape[Any]) -> Runnable[Any, BaseMes
     """The model, held to a shape by OpenAI's structured outputs, or else by a function that it must call.
 
     Raises:
-        NotImplementedError: it can do neither; `request_for` is what is left.
+        NotImplementedError: it can do neither; the shape's `request` is what is left.
     """
     if getattr(model, "_llm_type", "") in ("openai-chat", "azure-chat"):
         form = {"name": shape.name, "description": shape.description, "schema": shape.schema, "strict": True}
         return model.bind(response_format={"type": "json_schema", "json_schema": form})
     function = {"name": shape.name, "description": shape.description, "parameters": shape.schema}
     return model.bind_tools([{"type": "function", "function": function}], tool_choice=shape.name)
-
-
-def request_for(shape: Shape[Any]) -> str:
-    """What a model is told that cannot be held to a shape."""
-    return f"{shape.description}\n\nAnswer with one JSON object only, of this schema: {json.dumps(shape.schema)}"
 
 
 def read_shape(answer: AIMessage, shape: Shape[T]) -> T:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from runmeter.engine import ModelCall, TokenCounter, TokenizerError, Usage
 from ..bounds import Sent
 
 _log = logging.getLogger("runmeter")
+_TIER = re.compile("^(priority|flex)_")
 STREAM_CUT = "stream_cut", "the stream ended before the answer was complete"
 """Code and message of the error that an answer is which stopped coming."""
 
@@ -86,26 +88,33 @@ def _message_usage(message: AIMessage) -> Usage | None:
     tokens = _tokens(reported, "input_tokens", "output_tokens")
     if tokens is None or tokens == (0, 0):  # LangChain writes 0 where the API said nothing
         return None
-    read, written = reported.get("input_token_details") or {}, reported.get("output_token_details") or {}
+    read = _by_kind(reported.get("input_token_details") or {})
+    written = _by_kind(reported.get("output_token_details") or {})
     return Usage(
         *tokens,
-        cache_read_tokens=min(_sum_details(read, "cache_read"), tokens[0]),  # which are part of the input
-        # Anthropic's writes come by lifetime instead: `ephemeral_5m_input_tokens`, `ephemeral_1h_input_tokens`.
-        cache_write_tokens=_sum_details(read, "cache_creation")
-        + sum(count or 0 for name, count in read.items() if name.startswith("ephemeral_")),
-        reasoning_tokens=_sum_details(written, "reasoning"),
-        audio_input_tokens=_sum_details(read, "audio"),
-        audio_output_tokens=_sum_details(written, "audio"),
-        image_input_tokens=_sum_details(read, "image"),
-        image_output_tokens=_sum_details(written, "image"),
+        cache_read_tokens=min(read.get("cache_read", 0), tokens[0]),  # which are part of the input
+        cache_write_tokens=read.get("cache_creation", 0),
+        reasoning_tokens=written.get("reasoning", 0),
+        audio_input_tokens=read.get("audio", 0),
+        audio_output_tokens=written.get("audio", 0),
+        image_input_tokens=read.get("image", 0),
+        image_output_tokens=written.get("image", 0),
         web_searches=_count_calls(message, "web_search_call"),
         file_searches=_count_calls(message, "file_search_call"),
     )
 
 
-def _sum_details(details: Mapping[str, Any], kind: str) -> int:
-    """Tokens of a kind. langchain-openai 1.7.3 puts the tier that served before the kind, unless it is the default."""
-    return sum(details.get(name) or 0 for name in (kind, f"priority_{kind}", f"flex_{kind}"))
+def _by_kind(details: Mapping[str, Any]) -> dict[str, int]:
+    """Tokens by kind.
+
+    langchain-openai 1.7.3 puts the tier that served before the kind, unless it is the default. Anthropic's cache writes
+    come by their lifetime: `ephemeral_5m_input_tokens`, `ephemeral_1h_input_tokens`.
+    """
+    counts: dict[str, int] = {}
+    for name, count in details.items():
+        kind = "cache_creation" if name.startswith("ephemeral_") else _TIER.sub("", name)
+        counts[kind] = counts.get(kind, 0) + (count or 0)
+    return counts
 
 
 def _count_calls(message: AIMessage, kind: str) -> int:
