@@ -99,6 +99,7 @@ class Engine:
         self._closing = False
         self._aborting = False
         self._running: set[anyio.CancelScope] = set()
+        self._new_scope: type[anyio.CancelScope] = anyio.CancelScope
         self._slots: AbstractAsyncContextManager[Any]
         self._quiet: anyio.Event
         self._loop: LoopThread
@@ -212,7 +213,7 @@ class Engine:
 
     async def _attend(self, execution: Execution, work: Work, timeout: float | None) -> RunResult[Any]:
         """Do the work inside its run, until it is done, out of time, or stopped."""
-        scope = anyio.CancelScope()
+        scope = self._new_scope()
         if timeout is not None:
             scope.deadline = anyio.current_time() + timeout
         self._running.add(scope)
@@ -291,6 +292,8 @@ class Engine:
             await anyio.to_thread.run_sync(self._usage.prices.load)
         self._slots = anyio.Semaphore(self._limit, fast_acquire=True) if self._limit else nullcontext()
         self._quiet = anyio.Event()
+        # That of the event loop's own library: asking anyio for one each time takes as long as using it.
+        self._new_scope = type(anyio.CancelScope())
         self._loop = LoopThread()
         self._usage.follow(self._folding.catch_up)
         await self._bus.__aenter__()

@@ -292,14 +292,14 @@ class Execution:
                 seq=self.next_seq(),
                 time_ns=runtime.clock.time_ns(),
                 trace=self.trace,
-                status=self._status(error),
+                status=Status.OK if error is None else self._status(error),
                 duration_ns=self.duration_ns,
-                error_type=error_type(error) if error else None,
-                error_message=error_message(error) if error else None,
+                error_type=None if error is None else error_type(error),
+                error_message=None if error is None else error_message(error),
             )
         )
 
-    def _status(self, error: BaseException | None) -> Status:
+    def _status(self, error: BaseException) -> Status:
         if isinstance(error, RunTimeout | RunAborted) and error.run_id == self.run_id:
             return Status.TIMEOUT if isinstance(error, RunTimeout) else Status.CANCELLED
         return status_of(error)  # another run's end is an error like any other here

@@ -238,7 +238,9 @@ class ModelCall(Operation):
 
 def _served(answered: str | None, requested: str | None) -> str | None:
     """The tier that served; `auto` is none, but a way to choose one."""
-    return next((tier for tier in (answered, requested) if tier and tier != "auto"), None)
+    if answered and answered != "auto":
+        return answered
+    return requested if requested and requested != "auto" else None
 
 
 class ToolCall(Operation):
