@@ -1,0 +1,23 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["runmeter"]
+# ///
+"""What the patterns on LangGraph cost with spans and metrics as well."""
+
+from functools import partial
+from typing import Any
+
+from patterns.runmeter import load
+from worker import serve
+
+
+def telemetry() -> Any:
+    from metering.sinks import SpanSink, meter_provider, tracer_provider
+
+    from runmeter.telemetry import configure
+
+    return configure(tracer_provider=tracer_provider(SpanSink()), meter_provider=meter_provider())
+
+
+if __name__ == "__main__":
+    serve(partial(load, telemetry), ["runmeter", "langgraph", "langchain-core", "opentelemetry-sdk"])
