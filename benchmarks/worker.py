@@ -13,7 +13,7 @@ import resource
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, TypeAlias
 
@@ -33,8 +33,8 @@ class Bench:
     """Returns what the model has been asked since the last time, and forgets it."""
     close: Callable[[], Awaitable[object]] | None = None
     """Called at the end."""
-    checks: Mapping[str, int] = field(default_factory=dict)
-    """Figures for the record, such as how many events a run has."""
+    checks: Callable[[], Mapping[str, int]] = dict
+    """Returns figures for the record, such as how many events a run has. Called once, after `load` was timed."""
 
 
 def serve(load: Callable[[], Bench], distributions: Iterable[str]) -> None:
@@ -48,16 +48,19 @@ def serve(load: Callable[[], Bench], distributions: Iterable[str]) -> None:
     # Whatever a library prints must not get between the answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    # Else a script would be imported in place of the library that it is named after.
+    sys.path[:] = [path for path in sys.path if path != os.path.dirname(os.path.realpath(sys.argv[0]))]
     before = _rss()
     cpu, wall = time.process_time_ns(), time.perf_counter_ns()
     bench = load()
     ready = {
-        "cases": list(bench.cases),
-        "versions": {name: version(name) for name in distributions},
-        "python": sys.version.split()[0],
         "import_cpu_ns": time.process_time_ns() - cpu,
         "import_wall_ns": time.perf_counter_ns() - wall,
         "import_rss": _rss() - before,
+        "cases": list(bench.cases),
+        "versions": {name: version(name) for name in distributions},
+        "python": sys.version.split()[0],
+        "checks": dict(bench.checks()),
     }
     with asyncio.Runner() as runner:
         loop = runner.get_loop()

@@ -223,6 +223,7 @@ class Bus:
             told = self._log.end
             for subscription in self._subscriptions:
                 subscription.wake()
+                subscription.drop_oldest()
             self._trim()
 
     def _progressed(self) -> None:
@@ -237,9 +238,5 @@ class Bus:
         await self._progress.wait()
 
     def _trim(self) -> None:
-        """Free what every subscriber has been handed, and what a slow lossy one may not keep."""
-        oldest = self._log.end
-        for subscription in self._subscriptions:
-            subscription.drop_oldest()
-            oldest = min(oldest, subscription.cursor)
-        self._log.trim(oldest)
+        """Free what every subscriber has been handed."""
+        self._log.trim(min([subscription.cursor for subscription in self._subscriptions], default=self._log.end))

@@ -230,10 +230,12 @@ class Subscription:
 
     def drop_oldest(self) -> None:
         """Skip what exceeds a lossy subscriber's capacity. A batch handed over counts, but cannot be taken back."""
+        if self.lane == "lossless":
+            return
         with self._lock:
             end = self._log.end
             excess = min(self.pending - self.capacity, end - self._cursor)
-            if self.lane == "lossy" and excess > 0:
+            if excess > 0:
                 self._cursor += excess
                 self._dropped += excess
 
