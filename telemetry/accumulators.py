@@ -6,7 +6,7 @@ that are the same every time. Here they are looked up once, and a measurement is
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -49,6 +49,12 @@ class Total:
         if 0 <= value < inf:
             self.value += value
 
+    def copy(self) -> "Total":
+        """As it is now."""
+        copy = Total(self.attributes, self.start_ns)
+        copy.value = self.value
+        return copy
+
     def is_empty(self) -> bool:
         """Never: nothing is kept before it is measured, and 0 is a sum."""
         return False
@@ -81,6 +87,13 @@ class Distribution:
             self.highest = max(self.highest, value)
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
+
+    def copy(self) -> "Distribution":
+        """As it is now."""
+        copy = Distribution(self.bounds, self.attributes, self.start_ns)
+        copy.counts = self.counts.copy()
+        copy.sum, copy.lowest, copy.highest = self.sum, self.lowest, self.highest
+        return copy
 
     def is_empty(self) -> bool:
         """Whether no measurement was one to take."""
@@ -132,13 +145,19 @@ class Stream:
             kept = self._kept[key] = self._make(attributes, self._collected_ns or self._clock())
         return kept
 
-    def collect(self) -> SdkMetric | None:
-        """What has been measured, None if nothing was; with delta it is given away."""
+    def take(self) -> "tuple[int, list[Total | Distribution]]":
+        """The time, and what has been measured until then: with delta all of it is given away, else copied."""
         now = self._clock()
-        points: list[Any] = [kept.point(now) for kept in self._kept.values() if not kept.is_empty()]
-        if self.is_delta:
-            self._kept = {}
-            self._collected_ns = now
+        kept = list(self._kept.values())
+        if not self.is_delta:
+            return now, [each.copy() for each in kept]
+        self._kept = {}
+        self._collected_ns = now
+        return now, kept
+
+    def exported(self, now: int, kept: "Sequence[Total | Distribution]") -> SdkMetric | None:
+        """What was taken, in the SDK's form; None if it is nothing."""
+        points: list[Any] = [each.point(now) for each in kept if not each.is_empty()]
         if not points:
             return None
         metric = self._metric
@@ -220,8 +239,9 @@ class Accumulators(Instruments):
             streams = list(account.streams.values())
         for stream in streams:
             with self.lock:  # for one metric at a time: the loop that records waits for no more than that
-                metric = stream.collect()
+                taken = stream.take()
                 self.epoch += stream.is_delta
+            metric = stream.exported(*taken)
             if metric is not None:
                 metrics.append(metric)
         return ScopeMetrics(self._scope, metrics, self._scope.schema_url or "") if metrics else None

@@ -13,7 +13,6 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import Decision, Sampler
 from opentelemetry.trace import (
     INVALID_SPAN,
-    INVALID_SPAN_CONTEXT,
     NonRecordingSpan,
     SpanContext,
     SpanKind,
@@ -80,7 +79,7 @@ class PendingSpan(NonRecordingSpan):
     def __init__(
         self, trace: TraceContext, flags: TraceFlags, state: TraceState, above: "PendingSpan | None" = None
     ) -> None:
-        super().__init__(INVALID_SPAN_CONTEXT)  # the true one is made when somebody asks for it: most are never asked
+        # Without the base's own, which keeps a span context and no more: ours is made when somebody asks for it.
         self.trace = trace
         self.flags = flags
         self.state = state
@@ -141,7 +140,7 @@ class SpanTracing:
         detach(attached)
 
     def _below(self, above: PendingSpan) -> PendingSpan:
-        trace, span_id = above.trace, f"{self._ids.generate_span_id():016x}"
+        trace, span_id = above.trace, self._ids.generate_span_id().to_bytes(8).hex()
         own = TraceContext(trace.trace_id, span_id, trace.span_id, False, trace.sampled, trace.trace_state)
         return PendingSpan(own, above.flags, above.state, above)
 

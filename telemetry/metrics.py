@@ -26,6 +26,7 @@ Value: TypeAlias = str | int | None
 MAX_KEPT = 4_096
 """Sets of attributes that are looked up at once; with more, all of them are made again."""
 
+_REPORTED = Provenance.REPORTED  # in Python 3.11 a member of an enumeration is slow to look up
 _REQUEST: Names = (
     semconv.PATTERN,
     semconv.OPERATION_NAME,
@@ -112,7 +113,7 @@ class Metrics:
         else:
             series.requested[semconv.UNPRICED_REQUESTS](1)
         usage = event.usage
-        if event.provenance is not Provenance.REPORTED and not self._count_unreported:
+        if event.provenance is not _REPORTED and not self._count_unreported:
             usage = None
         if event.operation == semconv.EMBEDDINGS:
             if usage is not None:

@@ -36,6 +36,8 @@ Attributes: TypeAlias = dict[str, str | int | float | tuple[str, ...]]
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _NO_STATE = TraceState()
 _UNSET = Status()
+# By names of our own, because in Python 3.11 a member of an enumeration is slow to look up.
+_CLIENT, _INTERNAL, _OK = SpanKind.CLIENT, SpanKind.INTERNAL, RunStatus.OK
 
 
 class SpanBuilder:
@@ -88,7 +90,7 @@ class SpanBuilder:
             _describe_request(attributes, event, run)
             _describe_response(attributes, event)
         name = f"{event.operation} {event.model}"
-        return self._span(event, trace, name, SpanKind.CLIENT, event.start_ns, attributes, event.error_type)
+        return self._span(event, trace, name, _CLIENT, event.start_ns, attributes, event.error_type)
 
     def _function_call(self, event: FunctionCall, trace: TraceContext, run: OpenRun) -> ReadableSpan:
         attributes = _common(semconv.EXECUTE_TOOL, event.run_id, run)
@@ -100,7 +102,7 @@ class SpanBuilder:
         if event.call_id is not None:
             attributes[semconv.TOOL_CALL_ID] = event.call_id
         name = f"{semconv.EXECUTE_TOOL} {event.name}"
-        return self._span(event, trace, name, SpanKind.INTERNAL, event.start_ns, attributes, event.error_type)
+        return self._span(event, trace, name, _INTERNAL, event.start_ns, attributes, event.error_type)
 
     def _assistant_run(self, event: AssistantRun, trace: TraceContext, run: OpenRun) -> ReadableSpan:
         attributes = _common(semconv.INVOKE_AGENT, event.run_id, run)
@@ -112,7 +114,7 @@ class SpanBuilder:
         if event.thread is not None:
             attributes[semconv.ASSISTANT_THREAD] = event.thread
         name = f"{semconv.INVOKE_AGENT} {event.assistant}"
-        return self._span(event, trace, name, SpanKind.INTERNAL, event.start_ns, attributes, failure(event))
+        return self._span(event, trace, name, _INTERNAL, event.start_ns, attributes, failure(event))
 
     def _retrieval(self, event: Retrieval, trace: TraceContext, run: OpenRun) -> ReadableSpan:
         attributes = _common(semconv.RETRIEVAL, event.run_id, run)
@@ -123,7 +125,7 @@ class SpanBuilder:
         if event.top_score is not None:
             attributes[semconv.RETRIEVAL_TOP_SCORE] = event.top_score
         name = f"{semconv.RETRIEVAL} {event.source}"
-        return self._span(event, trace, name, SpanKind.CLIENT, event.start_ns, attributes, event.error_type)
+        return self._span(event, trace, name, _CLIENT, event.start_ns, attributes, event.error_type)
 
     def _run(self, event: ExecutionFinished, trace: TraceContext, run: OpenRun) -> ReadableSpan:
         started = run.started
@@ -145,7 +147,7 @@ class SpanBuilder:
         if run.is_whole(event):
             _describe_sums(attributes, run)
         notices = [_notice(notice) for notice in run.notices]
-        return self._span(event, trace, name, SpanKind.INTERNAL, start_ns, attributes, failure(event), events=notices)
+        return self._span(event, trace, name, _INTERNAL, start_ns, attributes, failure(event), events=notices)
 
     def _span(
         self,
@@ -346,7 +348,7 @@ def _describe_sums(attributes: Attributes, run: OpenRun) -> None:
 
 def failure(event: ExecutionFinished | AssistantRun) -> str | None:
     """The error's type if it did not end well; its status where nothing better is known."""
-    if event.status is RunStatus.OK:
+    if event.status is _OK:
         return None
     return event.error_type or event.status.value
 
