@@ -15,6 +15,7 @@ from runmeter.engine import ConfigurationError
 from . import semconv
 from .context import RandomIds, SpanTracing
 from .environment import Destination
+from .instruments import Instruments, SdkInstruments
 from .metrics import Metrics
 from .open_telemetry import OpenTelemetry
 from .outlet import Outlet
@@ -48,17 +49,22 @@ def assemble(
     outlets: list[Outlet[Any]] = [*span_outlets, *metric_outlets]
     resource = Resource.create({SERVICE_NAME: service_name} if service_name else None)
     tracer_provider = traces if isinstance(traces, TracerProvider) else make_tracer_provider(resource, span_outlets)
-    meter_provider = metrics if isinstance(metrics, MeterProvider) else make_meter_provider(resource, metric_outlets)
+    scope = InstrumentationScope(semconv.SCOPE, version("runmeter"), semconv.SCHEMA_URL)
+    meter_provider: MeterProvider
+    instruments: Instruments
+    if isinstance(metrics, MeterProvider):
+        meter_provider = metrics
+        instruments = SdkInstruments(metrics.get_meter(scope.name, scope.version, scope.schema_url))
+    else:
+        meter_provider, instruments = make_meter_provider(resource, metric_outlets, scope)
     owned = [provider for provider in (tracer_provider, meter_provider) if provider not in {traces, metrics}]
 
-    release = version("runmeter")
-    tracer = tracer_provider.get_tracer(semconv.SCOPE, release, semconv.SCHEMA_URL)
-    meter = meter_provider.get_meter(semconv.SCOPE, release, semconv.SCHEMA_URL)
+    tracer = tracer_provider.get_tracer(scope.name, scope.version, scope.schema_url)
     assert isinstance(tracer, Tracer)  # noqa: S101 - it is where the SDK is not disabled
     projection = Projection(
         OpenRuns(price, max_open_runs),
-        SpanBuilder(InstrumentationScope(semconv.SCOPE, release, semconv.SCHEMA_URL), SpanLimits()),
-        Metrics(meter, count_unreported=count_unreported),
+        SpanBuilder(scope, SpanLimits()),
+        Metrics(instruments, count_unreported=count_unreported),
         tracer if traces else None,
     )
     ids = tracer_provider.id_generator

@@ -12,6 +12,7 @@ from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import Decision, Sampler
 from opentelemetry.trace import (
+    INVALID_SPAN,
     NonRecordingSpan,
     SpanContext,
     SpanKind,
@@ -31,6 +32,9 @@ SpanToken: TypeAlias = "tuple[PendingSpan, Token[object], Token[Context]]"
 # Ours beside OpenTelemetry's own: its token tells whether we are in the context that the span was started in, without
 # the line that OpenTelemetry logs when we are not.
 _started: ContextVar[object] = ContextVar("runmeter_started_span", default=None)
+
+[_SPAN_KEY] = set_span_in_context(INVALID_SPAN, Context())
+"""Where a context has its span. `get_current_span` checks what it finds there, which takes longer than to look."""
 
 
 class RandomIds(IdGenerator):
@@ -61,17 +65,39 @@ class PendingSpan(NonRecordingSpan):
 
     One that ended in another context than it was started in stays ambient there. Then it stands for the span of ours
     above it, lest what begins later in the same run nest below something that is over.
+
+    Args:
+        trace: Its ids.
+        flags: Of its context.
+        state: Of its context.
+        above: The span of ours that it is below.
     """
 
-    def __init__(self, context: SpanContext, trace: TraceContext, above: "PendingSpan | None" = None) -> None:
-        super().__init__(context)
+    ended = False
+    _asked: SpanContext | None = None
+
+    def __init__(
+        self, trace: TraceContext, flags: TraceFlags, state: TraceState, above: "PendingSpan | None" = None
+    ) -> None:
+        # Without the base's own, which keeps a span context and no more: ours is made when somebody asks for it.
         self.trace = trace
+        self.flags = flags
+        self.state = state
         self.above = above
-        self.ended = False
+
+    def __repr__(self) -> str:
+        return f"PendingSpan({self.trace})"
 
     def get_span_context(self) -> SpanContext:
         """The ids of the span that what begins now is below."""
-        return super(PendingSpan, self.open_span()).get_span_context()
+        return self.open_span().own_context()
+
+    def own_context(self) -> SpanContext:
+        """Its ids, whether it has ended or not."""
+        if self._asked is None:
+            trace_id, span_id = int(self.trace.trace_id, 16), int(self.trace.span_id, 16)
+            self._asked = SpanContext(trace_id, span_id, False, self.flags, self.state)
+        return self._asked
 
     def open_span(self) -> "PendingSpan":
         """Itself, or the first above it that has not ended; of a run that has ended, the run."""
@@ -96,11 +122,11 @@ class SpanTracing:
     def start_span(self) -> tuple[TraceContext, SpanToken]:
         """Allot a span below the ambient one, or the first of a new trace, and make it the ambient one."""
         outer = get_current()
-        above = get_current_span(outer)
+        above = outer.get(_SPAN_KEY)
         if type(above) is PendingSpan:
-            span = self._below(above.open_span())
+            span = self._below(above.open_span() if above.ended else above)
         else:
-            span = self._first(above.get_span_context(), outer)
+            span = self._first(get_current_span(outer).get_span_context(), outer)
         return span.trace, (span, _started.set(span), attach(set_span_in_context(span, outer)))
 
     def end_span(self, token: SpanToken) -> None:
@@ -114,13 +140,9 @@ class SpanTracing:
         detach(attached)
 
     def _below(self, above: PendingSpan) -> PendingSpan:
-        parent, trace = above.get_span_context(), above.trace
-        span_id = self._ids.generate_span_id()
-        return PendingSpan(
-            SpanContext(parent.trace_id, span_id, False, parent.trace_flags, parent.trace_state),
-            TraceContext(trace.trace_id, f"{span_id:016x}", trace.span_id, False, trace.sampled, trace.trace_state),
-            above,
-        )
+        trace, span_id = above.trace, self._ids.generate_span_id().to_bytes(8).hex()
+        own = TraceContext(trace.trace_id, span_id, trace.span_id, False, trace.sampled, trace.trace_state)
+        return PendingSpan(own, above.flags, above.state, above)
 
     def _first(self, parent: SpanContext, outer: Context) -> PendingSpan:
         """The first span of ours, below whatever is ambient."""
@@ -132,7 +154,6 @@ class SpanTracing:
         state = result.trace_state or TraceState()
         span_id = self._ids.generate_span_id()
         return PendingSpan(
-            SpanContext(trace_id, span_id, False, flags, state),
             TraceContext(
                 trace_id=f"{trace_id:032x}",
                 span_id=f"{span_id:016x}",
@@ -141,4 +162,6 @@ class SpanTracing:
                 sampled=sampled,
                 trace_state=state.to_header(),
             ),
+            flags,
+            state,
         )

@@ -1,12 +1,7 @@
-"""Events to metrics, through instruments of the OpenTelemetry API.
+"""Events to metrics: what each of them measures, and by which attributes."""
 
-The SDK keeps at most 2,000 distinct sets of attributes an instrument and puts the rest in one marked
-`otel.metric.overflow` (opentelemetry-sdk 1.45, `MetricReader`), so a flood of model or tool names stays bounded.
-"""
-
-from typing import TypeAlias
-
-from opentelemetry.metrics import Counter, Histogram, Meter
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from runmeter.engine import (
     AssistantRun,
@@ -21,168 +16,233 @@ from runmeter.engine import (
 )
 
 from . import semconv
+from .instruments import Attributes, Instruments, Series
 from .runs import OpenRun
-from .semconv import Metric
-from .spans import failure
+from .spans import encodable, failure
 
-Attributes: TypeAlias = dict[str, str | int]
+Names: TypeAlias = tuple[str, ...]
+Value: TypeAlias = str | int | None
+
+MAX_KEPT = 4_096
+"""Sets of attributes that are looked up at once; with more, all of them are made again."""
+
+_REPORTED = Provenance.REPORTED  # in Python 3.11 a member of an enumeration is slow to look up
+_REQUEST: Names = (
+    semconv.PATTERN,
+    semconv.OPERATION_NAME,
+    semconv.PROVIDER_NAME,
+    semconv.REQUEST_MODEL,
+    semconv.RESPONSE_MODEL,
+    semconv.SERVER_ADDRESS,
+    semconv.SERVER_PORT,
+)
+_TOOL: Names = (semconv.PATTERN, semconv.TOOL_NAME, semconv.TOOL_TYPE, semconv.AGENT_NAME, semconv.ERROR_TYPE)
+_AGENT: Names = (semconv.PATTERN, semconv.AGENT_NAME, semconv.ERROR_TYPE)
+_WORKFLOW: Names = (semconv.PATTERN, semconv.WORKFLOW_NAME, semconv.ERROR_TYPE)
+_RETRIEVAL: Names = (semconv.PATTERN, semconv.OPERATION_NAME, semconv.ERROR_TYPE)
+_NOTICE: Names = (semconv.PATTERN, semconv.NOTICE_KIND)
+
+
+class RequestSeries:
+    """What requests to a model are measured with that agree in all attributes.
+
+    Args:
+        instruments: Where the measurements go.
+        requested: What was asked for.
+        service_tier: The tier that an embedding's metrics and another provider's do not have.
+        error_type: How it failed, if it did.
+    """
+
+    __slots__ = ("audio", "ended", "image", "requested", "served", "unknown")
+
+    def __init__(
+        self, instruments: Instruments, requested: Attributes, service_tier: str | None, error_type: str | None
+    ) -> None:
+        served = _extended(requested, semconv.OPENAI_RESPONSE_SERVICE_TIER, service_tier)
+        self.requested = Series(instruments, requested)
+        self.served = Series(instruments, served)
+        self.ended = Series(instruments, _extended(served, semconv.ERROR_TYPE, error_type))
+        self.unknown = Series(instruments, {**served, semconv.TOKEN_MODALITY: "unknown"})
+        self.audio = Series(instruments, {**served, semconv.TOKEN_MODALITY: "audio"})
+        self.image = Series(instruments, {**served, semconv.TOKEN_MODALITY: "image"})
 
 
 class Metrics:
-    """The instruments, and what to record on them when something has ended.
+    """What to measure when something has ended.
 
     Args:
-        meter: Makes the instruments.
+        instruments: Where the measurements go.
         count_unreported: Also count tokens that no API reported in full: of cut streams, and estimates. By the
             conventions a metric holds reported counts only, unless the user chooses otherwise.
     """
 
-    def __init__(self, meter: Meter, *, count_unreported: bool) -> None:
+    def __init__(self, instruments: Instruments, *, count_unreported: bool) -> None:
+        self._instruments = instruments
         self._count_unreported = count_unreported
-        self._inference_duration = _histogram(meter, semconv.INFERENCE_DURATION)
-        self._time_to_first_chunk = _histogram(meter, semconv.INFERENCE_TIME_TO_FIRST_CHUNK)
-        self._input_tokens = _histogram(meter, semconv.INFERENCE_INPUT_TOKENS)
-        self._output_tokens = _histogram(meter, semconv.INFERENCE_OUTPUT_TOKENS)
-        self._usage_input = _counter(meter, semconv.INFERENCE_USAGE_INPUT_TOKENS)
-        self._usage_output = _counter(meter, semconv.INFERENCE_USAGE_OUTPUT_TOKENS)
-        self._usage_cache_read = _counter(meter, semconv.INFERENCE_USAGE_CACHE_READ)
-        self._usage_cache_write = _counter(meter, semconv.INFERENCE_USAGE_CACHE_WRITE)
-        self._usage_reasoning = _counter(meter, semconv.INFERENCE_USAGE_REASONING)
-        self._embeddings_duration = _histogram(meter, semconv.EMBEDDINGS_DURATION)
-        self._embeddings_tokens = _histogram(meter, semconv.EMBEDDINGS_INPUT_TOKENS)
-        self._operation_duration = _histogram(meter, semconv.OPERATION_DURATION)
-        self._tool_duration = _histogram(meter, semconv.EXECUTE_TOOL_DURATION)
-        self._agent_duration = _histogram(meter, semconv.INVOKE_AGENT_DURATION)
-        self._agent_inference_calls = _histogram(meter, semconv.INVOKE_AGENT_INFERENCE_CALLS)
-        self._agent_tool_calls = _histogram(meter, semconv.INVOKE_AGENT_TOOL_CALLS)
-        self._workflow_duration = _histogram(meter, semconv.INVOKE_WORKFLOW_DURATION)
-        self._cost = _counter(meter, semconv.COST)
-        self._unpriced = _counter(meter, semconv.UNPRICED_REQUESTS)
-        self._notices = _counter(meter, semconv.NOTICES)
+        self._epoch = instruments.epoch
+        self._requests: dict[tuple[Value, ...], RequestSeries] = {}
+        self._series: dict[tuple[Names | Value, ...], Series] = {}
+        self._measured: dict[type[Event], Callable[[Any, OpenRun], None]] = {
+            TokenUsage: self._model_call,
+            FunctionCall: self._function_call,
+            AssistantRun: self._assistant_run,
+            Retrieval: self._retrieval,
+            Notice: self._notice,
+            ExecutionFinished: self._run,
+        }
 
     def record(self, event: Event, run: OpenRun) -> None:
         """Record what an event measures, if it measures something."""
-        if isinstance(event, TokenUsage):
-            self._model_call(event, run)
-        elif isinstance(event, FunctionCall):
-            self._function_call(event, run)
-        elif isinstance(event, AssistantRun):
-            self._assistant_run(event, run)
-        elif isinstance(event, ExecutionFinished):
-            self._run(event, run)
-        elif isinstance(event, Retrieval):
-            self._retrieval(event, run)
-        elif isinstance(event, Notice):
-            self._notices.add(1, {**_of_pattern(run), semconv.NOTICE_KIND: event.kind})
+        measure = self._measured.get(type(event))
+        if measure is None:
+            return
+        with self._instruments.lock:
+            if self._epoch != self._instruments.epoch:
+                self._forget()
+            measure(event, run)
+
+    def _forget(self) -> None:
+        self._requests = {}
+        self._series = {}
+        self._epoch = self._instruments.epoch
 
     def _model_call(self, event: TokenUsage, run: OpenRun) -> None:
-        attributes = _of_request(event, run)
-        usd = run.request_cost.usd
-        if usd is not None:
-            self._cost.add(float(usd), attributes)
+        series = self._series_of_request(event, run)
+        if run.request_usd is not None:
+            series.requested[semconv.COST](run.request_usd)
         else:
-            self._unpriced.add(1, attributes)
+            series.requested[semconv.UNPRICED_REQUESTS](1)
         usage = event.usage
-        if event.provenance is not Provenance.REPORTED and not self._count_unreported:
+        if event.provenance is not _REPORTED and not self._count_unreported:
             usage = None
         if event.operation == semconv.EMBEDDINGS:
             if usage is not None:
-                self._embeddings_tokens.record(usage.input_tokens, attributes)
-            self._embeddings_duration.record(event.duration_ns / 1e9, _with_error(attributes, event.error_type))
+                series.served[semconv.EMBEDDINGS_INPUT_TOKENS](usage.input_tokens)
+            series.ended[semconv.EMBEDDINGS_DURATION](event.duration_ns / 1e9)
             return
         if event.first_chunk_ns is not None:
-            self._time_to_first_chunk.record(event.first_chunk_ns / 1e9, attributes)
-        if event.service_tier is not None and event.provider == semconv.OPENAI:
-            attributes = {**attributes, semconv.OPENAI_RESPONSE_SERVICE_TIER: event.service_tier}
+            series.requested[semconv.INFERENCE_TIME_TO_FIRST_CHUNK](event.first_chunk_ns / 1e9)
         if usage is not None:
-            self._input_tokens.record(usage.input_tokens, attributes)
-            self._output_tokens.record(usage.output_tokens, attributes)
-            self._count(usage, attributes)
-        self._inference_duration.record(event.duration_ns / 1e9, _with_error(attributes, event.error_type))
-
-    def _count(self, usage: Usage, attributes: Attributes) -> None:
-        """Add a request's tokens, split by modality: an API's plain count may be of any, so the rest is `unknown`."""
-        rest_of_input = usage.input_tokens - usage.audio_input_tokens - usage.image_input_tokens
-        rest_of_output = usage.output_tokens - usage.audio_output_tokens - usage.image_output_tokens
-        for counter, tokens, modality in (
-            (self._usage_input, rest_of_input, "unknown"),
-            (self._usage_input, usage.audio_input_tokens, "audio"),
-            (self._usage_input, usage.image_input_tokens, "image"),
-            (self._usage_output, rest_of_output, "unknown"),
-            (self._usage_output, usage.audio_output_tokens, "audio"),
-            (self._usage_output, usage.image_output_tokens, "image"),
-            (self._usage_cache_read, usage.cache_read_tokens - usage.audio_cache_read_tokens, "unknown"),
-            (self._usage_cache_read, usage.audio_cache_read_tokens, "audio"),
-            (self._usage_cache_write, usage.cache_write_tokens, "unknown"),
-            (self._usage_reasoning, usage.reasoning_tokens, "unknown"),
-        ):
-            if tokens > 0:
-                counter.add(tokens, {**attributes, semconv.TOKEN_MODALITY: modality})
+            series.served[semconv.INFERENCE_INPUT_TOKENS](usage.input_tokens)
+            series.served[semconv.INFERENCE_OUTPUT_TOKENS](usage.output_tokens)
+            _count_input(usage, series)
+            _count_output(usage, series)
+        series.ended[semconv.INFERENCE_DURATION](event.duration_ns / 1e9)
 
     def _function_call(self, event: FunctionCall, run: OpenRun) -> None:
-        attributes = _of_pattern(run)
-        attributes[semconv.TOOL_NAME] = event.name
-        attributes[semconv.TOOL_TYPE] = semconv.TOOL_TYPE_FUNCTION
-        if run.agent is not None:
-            attributes[semconv.AGENT_NAME] = run.agent
-        self._tool_duration.record(event.duration_ns / 1e9, _with_error(attributes, event.error_type))
+        series = self._series_of(
+            _TOOL, run.pattern, event.name, semconv.TOOL_TYPE_FUNCTION, run.agent, event.error_type
+        )
+        series[semconv.EXECUTE_TOOL_DURATION](event.duration_ns / 1e9)
 
     def _assistant_run(self, event: AssistantRun, run: OpenRun) -> None:
-        attributes = _of_pattern(run)
-        attributes[semconv.AGENT_NAME] = event.assistant
-        self._agent_duration.record(event.duration_ns / 1e9, _with_error(attributes, failure(event)))
+        series = self._series_of(_AGENT, run.pattern, event.assistant, failure(event))
+        series[semconv.INVOKE_AGENT_DURATION](event.duration_ns / 1e9)
 
     def _retrieval(self, event: Retrieval, run: OpenRun) -> None:
         """Without its source: the conventions have no place for one on this metric."""
-        attributes = _of_pattern(run)
-        attributes[semconv.OPERATION_NAME] = semconv.RETRIEVAL
-        self._operation_duration.record(event.duration_ns / 1e9, _with_error(attributes, event.error_type))
+        series = self._series_of(_RETRIEVAL, run.pattern, semconv.RETRIEVAL, event.error_type)
+        series[semconv.OPERATION_DURATION](event.duration_ns / 1e9)
+
+    def _notice(self, event: Notice, run: OpenRun) -> None:
+        self._series_of(_NOTICE, run.pattern, event.kind)[semconv.NOTICES](1)
 
     def _run(self, event: ExecutionFinished, run: OpenRun) -> None:
         started = run.started
         if started is None:  # whose start was dropped: nobody knows whether it was an agent's
             return
-        attributes = _of_pattern(run)
-        seconds = event.duration_ns / 1e9
+        pattern, seconds = started.pattern, event.duration_ns / 1e9
         if started.operation == semconv.INVOKE_WORKFLOW:
-            attributes[semconv.WORKFLOW_NAME] = started.pattern
-            self._workflow_duration.record(seconds, _with_error(attributes, failure(event)))
+            ended = self._series_of(_WORKFLOW, pattern, pattern, failure(event))
+            ended[semconv.INVOKE_WORKFLOW_DURATION](seconds)
             return
-        attributes[semconv.AGENT_NAME] = started.pattern
-        self._agent_duration.record(seconds, _with_error(attributes, failure(event)))
+        self._series_of(_AGENT, pattern, pattern, failure(event))[semconv.INVOKE_AGENT_DURATION](seconds)
         if run.is_whole(event):
-            self._agent_inference_calls.record(run.inference_calls, attributes)
-            self._agent_tool_calls.record(run.tool_calls, attributes)
+            series = self._series_of(_AGENT, pattern, pattern, None)
+            series[semconv.INVOKE_AGENT_INFERENCE_CALLS](run.inference_calls)
+            series[semconv.INVOKE_AGENT_TOOL_CALLS](run.tool_calls)
+
+    def _series_of(self, names: Names, *values: Value) -> Series:
+        """What measurements with these attributes are recorded with. An attribute that is None is none."""
+        key = (names, *values)
+        series = self._series.get(key)
+        if series is None:
+            if len(self._series) >= MAX_KEPT:
+                self._series = {}
+            series = self._series[key] = Series(self._instruments, _attributes(names, values))
+        return series
+
+    def _series_of_request(self, event: TokenUsage, run: OpenRun) -> RequestSeries:
+        request, started = run.request, run.started
+        address = port = None
+        if request is not None and request.server_address is not None:
+            address, port = request.server_address, request.server_port
+        key = (
+            started.pattern if started is not None else None,
+            event.operation,
+            event.provider,
+            event.model,
+            event.response_model,
+            address,
+            port,
+            event.service_tier,
+            event.error_type,
+        )
+        series = self._requests.get(key)
+        if series is None:
+            if len(self._requests) >= MAX_KEPT:
+                self._requests = {}
+            with_tier = event.provider == semconv.OPENAI and event.operation != semconv.EMBEDDINGS
+            series = self._requests[key] = RequestSeries(
+                self._instruments,
+                _attributes(_REQUEST, key),
+                event.service_tier if with_tier else None,
+                event.error_type,
+            )
+        return series
 
 
-def _of_pattern(run: OpenRun) -> Attributes:
-    return {semconv.PATTERN: run.started.pattern} if run.started is not None else {}
+def _count_input(usage: Usage, series: RequestSeries) -> None:
+    """Add a request's tokens, split by modality: an API's plain count may be of any, so the rest is `unknown`."""
+    audio, image, cached_audio = usage.audio_input_tokens, usage.image_input_tokens, usage.audio_cache_read_tokens
+    rest = usage.input_tokens - audio - image
+    if rest > 0:
+        series.unknown[semconv.INFERENCE_USAGE_INPUT_TOKENS](rest)
+    if audio > 0:
+        series.audio[semconv.INFERENCE_USAGE_INPUT_TOKENS](audio)
+    if image > 0:
+        series.image[semconv.INFERENCE_USAGE_INPUT_TOKENS](image)
+    cached = usage.cache_read_tokens - cached_audio
+    if cached > 0:
+        series.unknown[semconv.INFERENCE_USAGE_CACHE_READ](cached)
+    if cached_audio > 0:
+        series.audio[semconv.INFERENCE_USAGE_CACHE_READ](cached_audio)
+    if usage.cache_write_tokens > 0:
+        series.unknown[semconv.INFERENCE_USAGE_CACHE_WRITE](usage.cache_write_tokens)
 
 
-def _of_request(event: TokenUsage, run: OpenRun) -> Attributes:
-    request = run.request
-    attributes = _of_pattern(run)
-    attributes[semconv.OPERATION_NAME] = event.operation
-    attributes[semconv.PROVIDER_NAME] = event.provider
-    attributes[semconv.REQUEST_MODEL] = event.model
-    if event.response_model is not None:
-        attributes[semconv.RESPONSE_MODEL] = event.response_model
-    if request is not None and request.server_address is not None:
-        attributes[semconv.SERVER_ADDRESS] = request.server_address
-        if request.server_port is not None:
-            attributes[semconv.SERVER_PORT] = request.server_port
-    return attributes
+def _count_output(usage: Usage, series: RequestSeries) -> None:
+    """Likewise."""
+    audio, image = usage.audio_output_tokens, usage.image_output_tokens
+    rest = usage.output_tokens - audio - image
+    if rest > 0:
+        series.unknown[semconv.INFERENCE_USAGE_OUTPUT_TOKENS](rest)
+    if audio > 0:
+        series.audio[semconv.INFERENCE_USAGE_OUTPUT_TOKENS](audio)
+    if image > 0:
+        series.image[semconv.INFERENCE_USAGE_OUTPUT_TOKENS](image)
+    if usage.reasoning_tokens > 0:
+        series.unknown[semconv.INFERENCE_USAGE_REASONING](usage.reasoning_tokens)
 
 
-def _with_error(attributes: Attributes, error_type: str | None) -> Attributes:
-    return attributes if error_type is None else {**attributes, semconv.ERROR_TYPE: error_type}
+def _attributes(names: Names, values: tuple[Value, ...]) -> Attributes:
+    """By name, those that are known; of more values than names the first ones."""
+    return {
+        name: encodable(value) if isinstance(value, str) else value
+        for name, value in zip(names, values, strict=False)
+        if value is not None
+    }
 
 
-def _histogram(meter: Meter, metric: Metric) -> Histogram:
-    return meter.create_histogram(
-        metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=metric.buckets
-    )
-
-
-def _counter(meter: Meter, metric: Metric) -> Counter:
-    return meter.create_counter(metric.name, metric.unit, metric.description)
+def _extended(attributes: Attributes, name: str, value: str | None) -> Attributes:
+    return attributes if value is None else {**attributes, name: encodable(value)}

@@ -9,7 +9,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
+from opentelemetry.sdk.metrics import Counter, Histogram
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
+from opentelemetry.sdk.metrics.view import DefaultAggregation, ExplicitBucketHistogramAggregation, SumAggregation
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
@@ -23,6 +25,7 @@ _EXPORTERS_LOGGERS = (
     "opentelemetry.exporter.otlp.proto.http.metric_exporter",
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
 )
+_DEFAULT = DefaultAggregation()
 
 
 class _Closable(Protocol):
@@ -210,6 +213,13 @@ class CountedMetricExporter(MetricExporter):
             outlet.exporter._preferred_aggregation,  # noqa: SLF001 - likewise
         )
         self._outlet = outlet
+
+    def takes_sums_and_buckets(self) -> bool:
+        """Whether it prefers nothing but sums of counters and the buckets that a histogram is made with."""
+        preferred = self._preferred_aggregation or {}
+        return isinstance(preferred.get(Counter, _DEFAULT), DefaultAggregation | SumAggregation) and isinstance(
+            preferred.get(Histogram, _DEFAULT), DefaultAggregation | ExplicitBucketHistogramAggregation
+        )
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> MetricExportResult:
         """Export a collection."""

@@ -57,10 +57,10 @@ class Projection:
     def _take(self, event: Event) -> None:
         run = self.runs.fold(event)
         self._metrics.record(event, run)
-        trace = event.trace
-        if self._tracer is None or trace is None or not trace.sampled:
+        trace, tracer = event.trace, self._tracer
+        if tracer is None or trace is None or not trace.sampled:
             return
         span = self._spans.build(event, trace, run)
         if span is not None:
             self.spans_built += 1
-            self._tracer.span_processor.on_end(span)
+            tracer.span_processor.on_end(span)

@@ -7,15 +7,24 @@ from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import (
+    ConsoleMetricExporter,
+    MetricExporter,
+    MetricReader,
+    PeriodicExportingMetricReader,
+)
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from runmeter.engine import ConfigurationError
 
+from .accumulators import Accumulators
 from .context import RandomIds
-from .environment import Destination, Signal, queue_sizes
+from .environment import Destination, Signal, queue_sizes, variable
+from .instruments import Instruments, SdkInstruments
+from .metering import AccumulatingMeterProvider
 from .outlet import CountedMetricExporter, CountedSpanProcessor, Exporter, Outlet, hear_complaints
 
 Headers: TypeAlias = Mapping[str, str] | None
@@ -50,10 +59,21 @@ def make_tracer_provider(resource: Resource, outlets: Sequence[Outlet[SpanExport
     return provider
 
 
-def make_meter_provider(resource: Resource, outlets: Sequence[Outlet[MetricExporter]]) -> MeterProvider:
-    """A provider that exports in the background, as often as the variables say."""
-    readers = [PeriodicExportingMetricReader(CountedMetricExporter(outlet)) for outlet in outlets]
-    return MeterProvider(readers, resource, shutdown_on_exit=False)
+def make_meter_provider(
+    resource: Resource, outlets: Sequence[Outlet[MetricExporter]], scope: InstrumentationScope
+) -> tuple[MeterProvider, Instruments]:
+    """A provider that exports in the background, as often as the variables say, and what to record for it with."""
+    exporters = [CountedMetricExporter(outlet) for outlet in outlets]
+    wants_exemplars = (variable("OTEL_METRICS_EXEMPLAR_FILTER") or "").lower() == "always_on"
+    if wants_exemplars or not all(exporter.takes_sums_and_buckets() for exporter in exporters):
+        provider = MeterProvider(_readers(exporters), resource, shutdown_on_exit=False)
+        return provider, SdkInstruments(provider.get_meter(scope.name, scope.version, scope.schema_url))
+    accumulators = Accumulators(scope)  # before the readers: in a forked process theirs is the later turn, too
+    return AccumulatingMeterProvider(_readers(exporters), resource, accumulators), accumulators
+
+
+def _readers(exporters: Sequence[MetricExporter]) -> list[MetricReader]:
+    return [PeriodicExportingMetricReader(exporter) for exporter in exporters]
 
 
 def _outlet(signal: Signal, destination: Destination, make: Callable[[], Exporter], capacity: int) -> Outlet[Exporter]:

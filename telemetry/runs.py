@@ -42,8 +42,8 @@ class OpenRun:
 
     request: ModelCallStarted | None = None
     """The start of the request that ended last; None if the event was dropped on its way here."""
-    request_cost: CostEstimate = CostEstimate()  # noqa: RUF009 - frozen
-    """Of the request that ended last."""
+    request_usd: float | None = None
+    """What the request that ended last cost, if that is known."""
 
     inference_calls: int = 0
     tool_calls: int = 0
@@ -60,6 +60,11 @@ class OpenRun:
     """The first of them."""
 
     @property
+    def pattern(self) -> str | None:
+        """The pattern's name, if it is known."""
+        return self.started.pattern if self.started is not None else None
+
+    @property
     def agent(self) -> str | None:
         """The pattern's name, if the run is an agent's."""
         started = self.started
@@ -72,9 +77,11 @@ class OpenRun:
     def end_request(self, event: TokenUsage, cost: CostEstimate) -> None:
         """Take a request that has ended into the sums."""
         self.request = self.requests.pop(event.call_id, None)
-        self.request_cost = cost
+        usd = cost.usd
+        self.request_usd = float(usd) if usd is not None else None
         self.inference_calls += 1
-        self.provenance = max(self.provenance, event.provenance, key=_BY_CERTAINTY.index)
+        if event.provenance is not self.provenance:
+            self.provenance = max(self.provenance, event.provenance, key=_BY_CERTAINTY.index)
         self.cost += cost
         self.finish_reasons = event.finish_reasons or self.finish_reasons
         if event.usage is not None:

@@ -9,7 +9,7 @@ Source of `error.type` and `server.*`: OpenTelemetry semantic conventions 1.44.0
 money nor patterns nor provenance, so those are in a namespace of our own, `runmeter.*`.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 CONVENTIONS_COMMIT = "6fd0d763a092db245a54104fc1124031eb3c51d2"
 SCHEMA_URL = "https://opentelemetry.io/schemas/gen-ai-dev/1.42.0-dev"
@@ -122,7 +122,8 @@ NOTICE_MESSAGE = "runmeter.notice.message"
 # Metrics
 
 
-class Metric(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)  # each is itself, and quick to look up by
+class Metric:
     """What makes an instrument. One with buckets is a histogram, one without a counter."""
 
     name: str

@@ -3,8 +3,9 @@
 The SDK's own way through `tracer.start_span` costs a dozen times as much, and would have to happen while the run runs.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, TypeAlias
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk.resources import Resource
@@ -35,20 +36,8 @@ Attributes: TypeAlias = dict[str, str | int | float | tuple[str, ...]]
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _NO_STATE = TraceState()
 _UNSET = Status()
-
-_PARTS_OF_USAGE = (
-    ("cache_read_tokens", semconv.USAGE_CACHE_READ_INPUT_TOKENS),
-    ("cache_write_tokens", semconv.USAGE_CACHE_WRITE_INPUT_TOKENS),
-    ("reasoning_tokens", semconv.USAGE_REASONING_OUTPUT_TOKENS),
-    ("audio_input_tokens", semconv.USAGE_AUDIO_INPUT_TOKENS),
-    ("audio_cache_read_tokens", semconv.USAGE_AUDIO_CACHE_READ_INPUT_TOKENS),
-    ("audio_output_tokens", semconv.USAGE_AUDIO_OUTPUT_TOKENS),
-    ("image_input_tokens", semconv.USAGE_IMAGE_INPUT_TOKENS),
-    ("image_output_tokens", semconv.USAGE_IMAGE_OUTPUT_TOKENS),
-    ("web_searches", semconv.USAGE_WEB_SEARCHES),
-    ("file_searches", semconv.USAGE_FILE_SEARCHES),
-)
-"""Reported only where there are any: the events do not tell none from not applicable."""
+# By names of our own, because in Python 3.11 a member of an enumeration is slow to look up.
+_CLIENT, _INTERNAL, _OK = SpanKind.CLIENT, SpanKind.INTERNAL, RunStatus.OK
 
 
 class SpanBuilder:
@@ -65,36 +54,35 @@ class SpanBuilder:
         self._max_length = limits.max_span_attribute_length
         self.resource = Resource.get_empty()
         """What the spans say they are about. It changes when the process forks."""
+        self._built: dict[type[Event], Callable[[Any, TraceContext, OpenRun], ReadableSpan]] = {
+            TokenUsage: self._model_call,
+            FunctionCall: self._function_call,
+            AssistantRun: self._assistant_run,
+            Retrieval: self._retrieval,
+            ExecutionFinished: self._run,
+        }
 
     def build(self, event: Event, trace: TraceContext, run: OpenRun) -> ReadableSpan | None:
         """The span that an event completes, if it completes one."""
-        if isinstance(event, TokenUsage):
-            return self._model_call(event, trace, run)
-        if isinstance(event, FunctionCall):
-            return self._function_call(event, trace, run)
-        if isinstance(event, AssistantRun):
-            return self._assistant_run(event, trace, run)
-        if isinstance(event, ExecutionFinished):
-            return self._run(event, trace, run)
-        if isinstance(event, Retrieval):
-            return self._retrieval(event, trace, run)
-        return None
+        build = self._built.get(type(event))
+        return build(event, trace, run) if build is not None else None
 
     def _model_call(self, event: TokenUsage, trace: TraceContext, run: OpenRun) -> ReadableSpan:
-        request, usd = run.request, run.request_cost.usd
-        attributes = _common(event.operation, event.run_id, run)
-        attributes[semconv.PROVIDER_NAME] = event.provider
-        attributes[semconv.REQUEST_MODEL] = event.model
-        if request is not None and request.server_address is not None:
-            attributes[semconv.SERVER_ADDRESS] = request.server_address
-            if request.server_port is not None:
-                attributes[semconv.SERVER_PORT] = request.server_port
-        if event.response_model is not None:
-            attributes[semconv.RESPONSE_MODEL] = event.response_model
-        attributes[semconv.ATTEMPT] = event.attempt
-        attributes[semconv.USAGE_PROVENANCE] = event.provenance.value
-        if usd is not None:
-            attributes[semconv.COST_USD] = float(usd)
+        request = run.request
+        attributes = _of_requests(
+            event.operation,
+            run.pattern,
+            event.provider,
+            event.model,
+            event.response_model,
+            request.server_address if request is not None else None,
+            request.server_port if request is not None else None,
+            event.attempt,
+            event.provenance,
+        ).copy()
+        attributes[semconv.RUN_ID] = event.run_id
+        if run.request_usd is not None:
+            attributes[semconv.COST_USD] = run.request_usd
         if event.operation == semconv.EMBEDDINGS:
             if event.usage is not None:
                 attributes[semconv.USAGE_INPUT_TOKENS] = event.usage.input_tokens
@@ -102,7 +90,7 @@ class SpanBuilder:
             _describe_request(attributes, event, run)
             _describe_response(attributes, event)
         name = f"{event.operation} {event.model}"
-        return self._span(event, trace, name, SpanKind.CLIENT, event.start_ns, attributes, event.error_type)
+        return self._span(event, trace, name, _CLIENT, event.start_ns, attributes, event.error_type)
 
     def _function_call(self, event: FunctionCall, trace: TraceContext, run: OpenRun) -> ReadableSpan:
         attributes = _common(semconv.EXECUTE_TOOL, event.run_id, run)
@@ -114,7 +102,7 @@ class SpanBuilder:
         if event.call_id is not None:
             attributes[semconv.TOOL_CALL_ID] = event.call_id
         name = f"{semconv.EXECUTE_TOOL} {event.name}"
-        return self._span(event, trace, name, SpanKind.INTERNAL, event.start_ns, attributes, event.error_type)
+        return self._span(event, trace, name, _INTERNAL, event.start_ns, attributes, event.error_type)
 
     def _assistant_run(self, event: AssistantRun, trace: TraceContext, run: OpenRun) -> ReadableSpan:
         attributes = _common(semconv.INVOKE_AGENT, event.run_id, run)
@@ -126,7 +114,7 @@ class SpanBuilder:
         if event.thread is not None:
             attributes[semconv.ASSISTANT_THREAD] = event.thread
         name = f"{semconv.INVOKE_AGENT} {event.assistant}"
-        return self._span(event, trace, name, SpanKind.INTERNAL, event.start_ns, attributes, failure(event))
+        return self._span(event, trace, name, _INTERNAL, event.start_ns, attributes, failure(event))
 
     def _retrieval(self, event: Retrieval, trace: TraceContext, run: OpenRun) -> ReadableSpan:
         attributes = _common(semconv.RETRIEVAL, event.run_id, run)
@@ -137,7 +125,7 @@ class SpanBuilder:
         if event.top_score is not None:
             attributes[semconv.RETRIEVAL_TOP_SCORE] = event.top_score
         name = f"{semconv.RETRIEVAL} {event.source}"
-        return self._span(event, trace, name, SpanKind.CLIENT, event.start_ns, attributes, event.error_type)
+        return self._span(event, trace, name, _CLIENT, event.start_ns, attributes, event.error_type)
 
     def _run(self, event: ExecutionFinished, trace: TraceContext, run: OpenRun) -> ReadableSpan:
         started = run.started
@@ -159,7 +147,7 @@ class SpanBuilder:
         if run.is_whole(event):
             _describe_sums(attributes, run)
         notices = [_notice(notice) for notice in run.notices]
-        return self._span(event, trace, name, SpanKind.INTERNAL, start_ns, attributes, failure(event), notices)
+        return self._span(event, trace, name, _INTERNAL, start_ns, attributes, failure(event), events=notices)
 
     def _span(
         self,
@@ -177,26 +165,27 @@ class SpanBuilder:
             attributes[semconv.ERROR_TYPE] = error_type
             message = event.error_message
             status = Status(StatusCode.ERROR, encodable(message) if message else None)
-        for key, value in attributes.items():
+        for value in attributes.values():
             if type(value) is str and not value.isascii():
-                attributes[key] = encodable(value)
-        trace_id = int(trace.trace_id, 16)
-        state = TraceState.from_header([trace.trace_state]) if trace.trace_state else _NO_STATE
+                attributes = _encodable(attributes)
+                break
         parent = None
         if trace.parent_span_id is not None:
-            parent = SpanContext(trace_id, int(trace.parent_span_id, 16), trace.parent_is_remote, _SAMPLED, state)
-        return ReadableSpan(
-            name=encodable(name),
-            context=SpanContext(trace_id, int(trace.span_id, 16), False, _SAMPLED, state),
-            parent=parent,
-            resource=self.resource,
-            attributes=self._limited(attributes),
-            kind=kind,
-            events=events,
-            status=status,
-            start_time=start_ns,
-            end_time=start_ns + event.duration_ns,
-            instrumentation_scope=self._scope,
+            parent = _parent_context(trace.trace_id, trace.parent_span_id, trace.parent_is_remote, trace.trace_state)
+        return ReadableSpan(  # by position, because names take as long as all the rest of it
+            encodable(name),
+            _context(trace.trace_id, trace.span_id, False, trace.trace_state),
+            parent,
+            self.resource,
+            self._limited(attributes),
+            events,
+            (),  # links
+            kind,
+            None,  # what the scope was called once
+            status,
+            start_ns,
+            start_ns + event.duration_ns,
+            self._scope,
         )
 
     def _limited(self, attributes: Attributes) -> Mapping[str, str | int | float | tuple[str, ...]]:
@@ -207,12 +196,55 @@ class SpanBuilder:
         return BoundedAttributes(count, attributes, max_value_len=self._max_length)  # type: ignore[return-value] # a mapping of wider values
 
 
+def _context(trace_id: str, span_id: str, is_remote: bool, state: str) -> SpanContext:
+    parsed = TraceState.from_header([state]) if state else _NO_STATE
+    return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote, _SAMPLED, parsed)
+
+
+_parent_context = lru_cache(maxsize=1_024)(_context)  # one for all that is below it
+
+
+@lru_cache(maxsize=1_024)
+def _of_requests(
+    operation: str,
+    pattern: str | None,
+    provider: str,
+    model: str,
+    response_model: str | None,
+    server_address: str | None,
+    server_port: int | None,
+    attempt: int,
+    provenance: Provenance,
+) -> Attributes:
+    """What the spans of many requests say alike, made once for them all: to be copied."""
+    attributes: Attributes = {
+        semconv.OPERATION_NAME: operation,
+        semconv.PROVIDER_NAME: provider,
+        semconv.REQUEST_MODEL: model,
+        semconv.ATTEMPT: attempt,
+        semconv.USAGE_PROVENANCE: provenance.value,
+    }
+    if pattern is not None:
+        attributes[semconv.PATTERN] = pattern
+    if server_address is not None:
+        attributes[semconv.SERVER_ADDRESS] = server_address
+        if server_port is not None:
+            attributes[semconv.SERVER_PORT] = server_port
+    if response_model is not None:
+        attributes[semconv.RESPONSE_MODEL] = response_model
+    return attributes
+
+
 def _common(operation: str, run_id: str, run: OpenRun) -> Attributes:
     """What every span says."""
     attributes: Attributes = {semconv.OPERATION_NAME: operation, semconv.RUN_ID: run_id}
     if run.started is not None:
         attributes[semconv.PATTERN] = run.started.pattern
     return attributes
+
+
+def _encodable(attributes: Attributes) -> Attributes:
+    return {key: encodable(value) if isinstance(value, str) else value for key, value in attributes.items()}
 
 
 def _notice(event: Notice) -> SpanEvent:
@@ -268,12 +300,33 @@ def _describe_response(attributes: Attributes, event: TokenUsage) -> None:
 
 
 def _describe_usage(attributes: Attributes, usage: Usage) -> None:
+    """Parts are said only where there are any: the events do not tell none from not applicable."""
     attributes[semconv.USAGE_INPUT_TOKENS] = usage.input_tokens
     attributes[semconv.USAGE_OUTPUT_TOKENS] = usage.output_tokens
-    for field, attribute in _PARTS_OF_USAGE:
-        count: int = getattr(usage, field)
-        if count:
-            attributes[attribute] = count
+    if usage.cache_read_tokens:
+        attributes[semconv.USAGE_CACHE_READ_INPUT_TOKENS] = usage.cache_read_tokens
+    if usage.cache_write_tokens:
+        attributes[semconv.USAGE_CACHE_WRITE_INPUT_TOKENS] = usage.cache_write_tokens
+    if usage.reasoning_tokens:
+        attributes[semconv.USAGE_REASONING_OUTPUT_TOKENS] = usage.reasoning_tokens
+    _describe_modalities(attributes, usage)
+    if usage.web_searches:
+        attributes[semconv.USAGE_WEB_SEARCHES] = usage.web_searches
+    if usage.file_searches:
+        attributes[semconv.USAGE_FILE_SEARCHES] = usage.file_searches
+
+
+def _describe_modalities(attributes: Attributes, usage: Usage) -> None:
+    if usage.audio_input_tokens:
+        attributes[semconv.USAGE_AUDIO_INPUT_TOKENS] = usage.audio_input_tokens
+    if usage.audio_cache_read_tokens:
+        attributes[semconv.USAGE_AUDIO_CACHE_READ_INPUT_TOKENS] = usage.audio_cache_read_tokens
+    if usage.audio_output_tokens:
+        attributes[semconv.USAGE_AUDIO_OUTPUT_TOKENS] = usage.audio_output_tokens
+    if usage.image_input_tokens:
+        attributes[semconv.USAGE_IMAGE_INPUT_TOKENS] = usage.image_input_tokens
+    if usage.image_output_tokens:
+        attributes[semconv.USAGE_IMAGE_OUTPUT_TOKENS] = usage.image_output_tokens
 
 
 def _describe_sums(attributes: Attributes, run: OpenRun) -> None:
@@ -295,7 +348,7 @@ def _describe_sums(attributes: Attributes, run: OpenRun) -> None:
 
 def failure(event: ExecutionFinished | AssistantRun) -> str | None:
     """The error's type if it did not end well; its status where nothing better is known."""
-    if event.status is RunStatus.OK:
+    if event.status is _OK:
         return None
     return event.error_type or event.status.value
 

@@ -13,6 +13,7 @@ from telemetry_support import no_variables
 
 from runmeter.engine import ConfigurationError, Event, Execution, ModelRequest, RunInfo, Runtime, Telemetry
 from runmeter.telemetry import OpenTelemetry, configure
+from runmeter.telemetry.metering import AccumulatingMeterProvider
 
 __all__ = ["no_variables"]
 pytestmark = pytest.mark.usefixtures("no_variables")
@@ -210,6 +211,48 @@ def test_the_console_shows_spans(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert '"name": "chat gpt-6-luna"' in shown
     assert '"name": "invoke_agent support"' in shown
+
+
+@pytest.mark.parametrize(
+    ("exporter", "variable", "value", "accumulated"),
+    [
+        ("otlp", "OTEL_METRICS_EXEMPLAR_FILTER", "trace_based", True),
+        ("otlp,console", "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta", True),
+        ("none", "OTEL_METRICS_EXEMPLAR_FILTER", "always_off", True),
+        ("otlp", "OTEL_METRICS_EXEMPLAR_FILTER", "always_on", False),
+        (
+            "otlp",
+            "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+            "base2_exponential_bucket_histogram",
+            False,
+        ),
+    ],
+)
+def test_measurements_are_accumulated_unless_only_the_sdk_can_do_what_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    exporter: str,
+    variable: str,
+    value: str,
+    accumulated: bool,
+) -> None:
+    monkeypatch.setenv(variable, value)
+    telemetry = configure(traces_exporter="none", metrics_exporter=exporter)
+    assert isinstance(telemetry.meter_provider, AccumulatingMeterProvider) == accumulated
+    telemetry.shutdown()
+
+
+def test_the_console_shows_metrics(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry = configure(traces_exporter="none", metrics_exporter="console", service_name="shop")
+    events: list[Event] = []
+    with Execution(Runtime(None, events.append, tracing=telemetry), RunInfo("support")):
+        pass
+    telemetry.receive(events)
+    telemetry.shutdown()
+    [about] = json.loads(capsys.readouterr().out)["resource_metrics"]
+    assert about["resource"]["attributes"]["service.name"] == "shop"
+    [scope] = about["scope_metrics"]
+    assert "gen_ai.invoke_agent.duration" in {metric["name"] for metric in scope["metrics"]}
 
 
 def test_importing_is_light_and_configuring_loads_what_it_needs() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from otlp_receiver import ReceivedSpan, Receiver, decoded, receive_grpc, receive_http
 from telemetry_support import no_variables
@@ -131,6 +132,11 @@ def assert_well_formed(received: ReceivedSpan, spans: dict[tuple[bytes, bytes], 
         assert isinstance(attributes["runmeter.cost.usd"], float)
 
 
+def received(receiver: Receiver, name: str) -> list[Metric]:
+    """What has arrived of one metric, a collection each."""
+    return [received.metric for received in receiver.metrics if received.metric.name == name]
+
+
 async def test_metrics_arrive_too(protocol: str, receiver: Receiver) -> None:
     telemetry = configure(endpoint=receiver.endpoint, protocol=protocol, service_name="shop")
     await run(telemetry, 20)
@@ -145,6 +151,79 @@ async def test_metrics_arrive_too(protocol: str, receiver: Receiver) -> None:
     assert duration.count == 20
     assert tuple(duration.explicit_bounds) == semconv.INFERENCE_DURATION.buckets
     await anyio.to_thread.run_sync(telemetry.shutdown)
+
+
+@pytest.mark.parametrize(
+    ("preference", "counts", "temporality"),
+    [
+        ("cumulative", [20, 40], AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE),
+        ("delta", [20, 20], AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA),
+        ("lowmemory", [20, 20], AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA),
+    ],
+)
+async def test_metrics_are_cumulative_or_delta_as_the_variable_says(
+    protocol: str,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    preference: str,
+    counts: list[int],
+    temporality: int,
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", preference)
+    telemetry = configure(endpoint=receiver.endpoint, protocol=protocol, traces_exporter="none")
+    await run(telemetry, 20)
+    await run(telemetry, 20)
+    await telemetry.flush(5)  # with delta there is nothing more to say
+    durations = received(receiver, "gen_ai.client.inference.duration")
+    assert [metric.histogram.data_points[0].count for metric in durations[:2]] == counts
+    assert {metric.histogram.aggregation_temporality for metric in durations} == {temporality}
+    tokens = received(receiver, "gen_ai.client.inference.usage.input_tokens")
+    assert [metric.sum.data_points[0].as_int for metric in tokens[:2]] == [100 * count for count in counts]
+    assert {(metric.sum.aggregation_temporality, metric.sum.is_monotonic) for metric in tokens} == {(temporality, True)}
+    assert len(tokens) == len(durations) == (3 if preference == "cumulative" else 2)
+    await anyio.to_thread.run_sync(telemetry.shutdown)
+
+
+async def test_exponential_histograms_are_the_sdks(
+    protocol: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "base2_exponential_bucket_histogram")
+    telemetry = configure(endpoint=receiver.endpoint, protocol=protocol, traces_exporter="none")
+    await run(telemetry, 20)
+    [duration] = received(receiver, "gen_ai.client.inference.duration")
+    assert duration.exponential_histogram.data_points[0].count == 20
+    [tokens] = received(receiver, "gen_ai.client.inference.usage.input_tokens")
+    assert tokens.sum.data_points[0].as_int == 2000
+    await anyio.to_thread.run_sync(telemetry.shutdown)
+
+
+async def test_exemplars_are_the_sdks(protocol: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_METRICS_EXEMPLAR_FILTER", "always_on")
+    telemetry = configure(endpoint=receiver.endpoint, protocol=protocol, traces_exporter="none")
+    await run(telemetry, 20)
+    [duration] = received(receiver, "gen_ai.client.inference.duration")
+    assert duration.histogram.data_points[0].exemplars
+    await anyio.to_thread.run_sync(telemetry.shutdown)
+
+
+async def test_metrics_are_exported_as_often_as_the_variable_says(
+    protocol: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "20")
+    telemetry = configure(endpoint=receiver.endpoint, protocol=protocol, traces_exporter="none")
+    await run(telemetry, 1)
+    arrived, take = threading.Semaphore(0), receiver.take
+
+    def count(*arguments: Any) -> bool:
+        arrived.release()
+        return take(*arguments)
+
+    monkeypatch.setattr(receiver, "take", count)
+    for _ in range(3):  # though nobody flushes
+        assert await anyio.to_thread.run_sync(arrived.acquire, True, 30)
+    await anyio.to_thread.run_sync(telemetry.shutdown)
+    durations = received(receiver, "gen_ai.client.inference.duration")
+    assert {metric.histogram.data_points[0].count for metric in durations} == {1}
 
 
 async def test_headers_and_compression_are_as_configured(
@@ -329,3 +408,20 @@ if child:
     assert sorted(processes.values()) == [2 * 5, 2 * (3 + 2)]
     connections = {(received.resource["service.instance.id"], received.peer) for received in receiver.spans}
     assert len({peer for _, peer in connections}) == len(connections)  # none is shared
+
+
+def test_a_forked_process_exports_its_own_measurements_only(protocol: str, receiver: Receiver) -> None:
+    body = """
+anyio.run(main, telemetry, 3)
+child = os.fork()
+anyio.run(main, telemetry, 2 if child else 5)
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    run_script(body, receiver.endpoint, protocol)
+    last = {
+        received.resource["service.instance.id"]: received.metric.histogram.data_points[0].count
+        for received in receiver.metrics
+        if received.metric.name == "gen_ai.client.inference.duration"
+    }
+    assert sorted(last.values()) == [3 + 2, 5]
