@@ -4,7 +4,6 @@ This file is imported by every peer's script, in environments that have nothing 
 Whoever asks is `runmeter bench`; by hand a script runs with `uv run --script FILE CASE`, which times that one case.
 """
 
-import asyncio
 import gc
 import inspect
 import json
@@ -15,7 +14,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import asyncio
 
 Work: TypeAlias = Callable[[int], Awaitable[object]] | Callable[[int], object]
 """Does what a case asks for so many times."""
@@ -62,6 +64,8 @@ def serve(load: Callable[[], Bench], distributions: Iterable[str]) -> None:
         "python": sys.version.split()[0],
         "checks": dict(bench.checks()),
     }
+    import asyncio  # only now: it is a part of what peers import
+
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
         if len(sys.argv) > 1:
@@ -78,7 +82,7 @@ def serve(load: Callable[[], Bench], distributions: Iterable[str]) -> None:
             loop.run_until_complete(bench.close())
 
 
-def _obey(loop: asyncio.AbstractEventLoop, bench: Bench, command: Mapping[str, Any]) -> dict[str, Any]:
+def _obey(loop: "asyncio.AbstractEventLoop", bench: Bench, command: Mapping[str, Any]) -> dict[str, Any]:
     """`{"case": NAME, "times": N}` measures; with `"asked": true` it tells what the model was asked instead."""
     work = bench.cases[command["case"]]
     if command.get("asked"):
@@ -88,7 +92,7 @@ def _obey(loop: asyncio.AbstractEventLoop, bench: Bench, command: Mapping[str, A
     return _measure(loop, work, command["times"])
 
 
-def _measure(loop: asyncio.AbstractEventLoop, work: Work, times: int) -> dict[str, Any]:
+def _measure(loop: "asyncio.AbstractEventLoop", work: Work, times: int) -> dict[str, Any]:
     """What it took, between two runs of the same loop that tell how fast the machine is just now."""
     gc.collect()
     before = calibrate()
@@ -105,7 +109,7 @@ def _measure(loop: asyncio.AbstractEventLoop, work: Work, times: int) -> dict[st
     }
 
 
-def _do(loop: asyncio.AbstractEventLoop, work: Work, times: int) -> None:
+def _do(loop: "asyncio.AbstractEventLoop", work: Work, times: int) -> None:
     done = work(times)
     if inspect.isawaitable(done):
         loop.run_until_complete(_await(done))

@@ -12,11 +12,9 @@ from worker import serve
 
 
 def telemetry() -> Any:
-    from metering.sinks import SpanSink, meter_provider, tracer_provider
+    from metering.sinks import SpanSink, runmeter_telemetry
 
-    from runmeter.telemetry import configure
-
-    return configure(tracer_provider=tracer_provider(SpanSink()), meter_provider=meter_provider())
+    return runmeter_telemetry(SpanSink())
 
 
 if __name__ == "__main__":
