@@ -1,5 +1,6 @@
 """Where prices come from: the user's file, genai-prices, the shipped file."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 _MINUTE_NS = 60 * 10**9
 _DAY_NS = 24 * 60 * _MINUTE_NS
 _NO_END = 2**63
-Plain: TypeAlias = tuple[int, int, int, int, int, int, int]
+Plain: TypeAlias = tuple[int, int, int, int, int, int, int, int]
 """When prices hold (from one time until another, in nanoseconds); up to how many input tokens, -1 if plain text has no
-price or more to it; and the rates of input, output, cache reads and cache writes, as in `Rates`."""
+price or more to it; the rates of input, output, cache reads and cache writes, as in `Rates`, but divided by the last
+number, their greatest common divisor: arithmetic with small numbers is faster."""
 
 
 class ModelPrices(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,10 +59,13 @@ class Period(msgspec.Struct, frozen=True):
     def of(cls, since_ns: int, until_ns: int, rates: Sequence[Rates], standard: Sequence[Rates]) -> "Period":
         """With what plain text in short prompts costs picked out."""
         if not rates or rates[-1].always_special:
-            return cls(since_ns, until_ns, rates, standard, (since_ns, until_ns, -1, 0, 0, 0, 0))
+            return cls(since_ns, until_ns, rates, standard, (since_ns, until_ns, -1, 0, 0, 0, 0, 1))
         longest = rates[-2].start if len(rates) > 1 else _NO_END
         short = rates[-1]
-        plain = since_ns, until_ns, longest, short.input, short.output, short.cache_read, short.cache_write
+        scale = math.gcd(short.input, short.output, short.cache_read, short.cache_write) or 1  # 0 if all is free
+        input_rate, output_rate = short.input // scale, short.output // scale
+        read_rate, write_rate = short.cache_read // scale, short.cache_write // scale
+        plain = since_ns, until_ns, longest, input_rate, output_rate, read_rate, write_rate, scale
         return cls(since_ns, until_ns, rates, standard, plain)
 
     def least(self, seen: Usage) -> int | None:

@@ -92,15 +92,18 @@ class PriceBook:
         except KeyError:
             return self._cost(event)
         usage, at_ns = event.usage, event.start_ns
-        since_ns, until_ns, longest, input_rate, output_rate, read_rate, write_rate = period.plain
-        if usage is None or event.provenance is not _REPORTED or not since_ns <= at_ns < until_ns:
+        since_ns, until_ns, longest, input_rate, output_rate, read_rate, write_rate, scale = period.plain
+        if usage is None or event.provenance is not _REPORTED or at_ns < since_ns or at_ns >= until_ns:
             return self._cost(event)
         total_input, total_output = usage.input_tokens, usage.output_tokens
         read, written = usage.cache_read_tokens, usage.cache_write_tokens
         if (
             total_input > longest
-            or not written >= 0 <= read <= total_input - written
-            or not 0 <= usage.reasoning_tokens <= total_output
+            or read < 0
+            or written < 0
+            or read + written > total_input
+            or usage.reasoning_tokens < 0
+            or usage.reasoning_tokens > total_output
             or usage.cache_write_12h_tokens
             or usage.audio_input_tokens
             or usage.audio_cache_read_tokens
@@ -111,7 +114,8 @@ class PriceBook:
             or usage.file_searches
         ):
             return self._cost(event)
-        units = total_input * input_rate + total_output * output_rate + read * read_rate + written * write_rate
+        small = total_input * input_rate + total_output * output_rate + read * read_rate + written * write_rate
+        units = small * scale
         return CostEstimate(low_units=units, high_units=units)
 
     def upper_bound(
