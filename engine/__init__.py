@@ -11,6 +11,7 @@ from .bus import Bus, BusStatistics
 from .clock import Clock, IdSource, SystemClock
 from .codec import JSON, MSGPACK, Codec
 from .context_sizes import context_size
+from .cost_estimate import CostEstimate
 from .engine import Engine, EngineStatistics
 from .errors import (
     BudgetExceeded,
@@ -46,7 +47,8 @@ from .histogram import Histogram, HistogramSnapshot
 from .loop import is_own_failure
 from .operations import AssistantCall, ModelCall, ModelRequest, RetrievalCall, ToolCall, error_message
 from .pattern import Pattern, run_child
-from .pricing import CostEstimate, ModelPrices, PriceBook, Unpriced
+from .price_sources import ModelPrices
+from .pricing import PriceBook, Unpriced
 from .result import RunResult
 from .stream import Delta, RunStream
 from .subscription import SubscriberStatistics, Subscription

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from .errors import ConfigurationError, Kind, format_amount
-from .rates import MONEY
+from .money import MONEY
 
 Period: TypeAlias = Literal["minute", "hour", "day", "week", "month"]
 Window: TypeAlias = Callable[[int], tuple[int, int]]

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from .budget import NEVER, Budget, BudgetStatus
 from .errors import BudgetExceeded, Kind, format_amount
-from .rates import MONEY
+from .money import MONEY
 
 logger = logging.getLogger("runmeter")
 

@@ -6,13 +6,14 @@ contents, so what could be saved is an upper bound: that of a whole prompt read 
 """
 
 from collections.abc import Iterator
-from decimal import Decimal
 
 import msgspec
 
 from .advice import MIN_RUNS, Advice, dollars, percent, several
+from .cost_estimate import CostEstimate
 from .events import Provenance, TokenUsage, Usage
-from .pricing import CostEstimate, PriceBook
+from .money import to_usd
+from .pricing import PriceBook
 
 CACHEABLE = 1_024
 """Input tokens from which a prompt is cached."""
@@ -27,7 +28,8 @@ class _Cell:
 
     def __init__(self) -> None:
         self.requests = self.read = self.long = self.input = self.cached = self.unpriced = 0
-        self.saved = self.writing = self.possible = self.cost = Decimal(0)
+        self.saved = self.writing = self.possible = self.cost = 0
+        """In units of money."""
 
 
 class CacheSavings:
@@ -51,9 +53,9 @@ class CacheSavings:
                 self.left_out += 1
                 return
             cell = self._cells[key] = _Cell()
-        self._count(cell, event, usage, cost.usd)
+        self._count(cell, event, usage, cost.usd_units)
 
-    def _count(self, cell: _Cell, event: TokenUsage, usage: Usage, usd: Decimal | None) -> None:
+    def _count(self, cell: _Cell, event: TokenUsage, usage: Usage, paid: int | None) -> None:
         cell.requests += 1
         is_long = usage.input_tokens >= CACHEABLE
         cell.read += usage.cache_read_tokens > 0
@@ -71,21 +73,21 @@ class CacheSavings:
             cache_write_tokens=0,
             cache_write_12h_tokens=0,
         )
-        if usd is None or unread is None or unwritten is None or all_read is None:
+        if paid is None or unread is None or unwritten is None or all_read is None:
             cell.unpriced += 1
             return
-        cell.cost += usd
-        cell.saved += unread - usd
-        cell.writing += usd - unwritten
+        cell.cost += paid
+        cell.saved += unread - paid
+        cell.writing += paid - unwritten
         if is_long and cell.long > 1:  # the first prompt cannot have been seen before
-            cell.possible += max(usd - all_read, Decimal(0))
+            cell.possible += max(paid - all_read, 0)
 
-    def _price(self, event: TokenUsage, usage: Usage, **other: int) -> Decimal | None:
-        """What the request would have cost if its cache had worked otherwise."""
+    def _price(self, event: TokenUsage, usage: Usage, **other: int) -> int | None:
+        """What the request would have cost if its cache had worked otherwise, in units of money."""
         if all(getattr(usage, field) == count for field, count in other.items()):
-            return self._prices.cost(event).usd
+            return self._prices.cost(event).usd_units
         replaced = msgspec.structs.replace(event, usage=msgspec.structs.replace(usage, **other))
-        return self._prices.cost(replaced).usd
+        return self._prices.cost(replaced).usd_units
 
     def advice(self) -> Iterator[Advice]:
         """What was saved in all, and where more could be, most money first."""
@@ -98,8 +100,7 @@ class CacheSavings:
 
     def _saved(self) -> Advice:
         cells = self._cells.values()
-        saved = sum((cell.saved for cell in cells), start=Decimal(0))
-        writing = sum((cell.writing for cell in cells), start=Decimal(0))
+        saved, writing = sum(cell.saved for cell in cells), sum(cell.writing for cell in cells)
         read, requests = sum(cell.read for cell in cells), sum(cell.requests for cell in cells)
         unpriced = sum(cell.unpriced for cell in cells)
         paid = f" Writing to the cache cost {_usd(writing)} more than plain input, so {_net(saved - writing)}."
@@ -108,7 +109,7 @@ class CacheSavings:
             subject="prompt caching",
             text=f"Reading from the prompt cache saved {_usd(saved)}: {read:,} of {several(requests, 'request')} did."
             f"{paid if writing else ''}{_not_priced(unpriced)}",
-            figures={"saved_usd": saved, "writing_usd": writing, "net_usd": saved - writing},
+            figures={"saved_usd": to_usd(saved), "writing_usd": to_usd(writing), "net_usd": to_usd(saved - writing)},
             counts={"requests": requests, "requests_with_cache_reads": read, "unpriced": unpriced},
         )
 
@@ -124,8 +125,8 @@ def _possible(subject: str, cell: _Cell) -> Advice:
         f"the beginning that prompts share can be. Let prompts begin with what stays the same."
         f"{_not_priced(cell.unpriced)}",
         figures={
-            "possible_usd": cell.possible,
-            "cost_usd": cell.cost,
+            "possible_usd": to_usd(cell.possible),
+            "cost_usd": to_usd(cell.cost),
             "cached_share": share,
             "input_tokens": cell.input,
             "cached_tokens": cell.cached,
@@ -134,12 +135,12 @@ def _possible(subject: str, cell: _Cell) -> Advice:
     )
 
 
-def _usd(amount: Decimal) -> str:
-    return f"-{dollars(float(-amount))}" if amount < 0 else dollars(float(amount))
+def _usd(units: int) -> str:
+    return f"-{dollars(float(to_usd(-units)))}" if units < 0 else dollars(float(to_usd(units)))
 
 
-def _net(amount: Decimal) -> str:
-    return f"caching saved {_usd(amount)} in all" if amount >= 0 else f"caching cost {_usd(-amount)} more in all"
+def _net(units: int) -> str:
+    return f"caching saved {_usd(units)} in all" if units >= 0 else f"caching cost {_usd(-units)} more in all"
 
 
 def _not_priced(count: int) -> str:

@@ -21,7 +21,8 @@ A file has one table for each model and date; `prices.toml`, beside this module,
 - `unpriced` names rates that exist and are not known: what needs them is unpriced, not charged like plain tokens.
 
 Only provider and model are required. Tables for one model add up: of each rate and tier the latest counts that has come
-into force, so a change of one rate is one short table.
+into force, so a change of one rate is one short table. Numbers have 12 decimals at the most, and the price of a token,
+with all multiples, 36: so every price is exact.
 """
 
 import re
@@ -35,6 +36,7 @@ from typing import Annotated, Any
 import msgspec
 
 from .errors import ConfigurationError
+from .money import DECIMALS, MONEY
 from .rates import EXPRESSIBLE_PRICES, INPUT_PRICES, TOKEN_PRICES, Price
 
 STANDARD_TIERS = ("default", "standard")
@@ -231,7 +233,32 @@ def _parse(text: str, path: str) -> Sequence[OverlayEntry]:
             where = f"entry {number} ({table.get('model', 'without a model')})"
             raise ConfigurationError(f"the price overlay {path}, {where}: {error}") from None
         entries[key] = entry
+    models: dict[tuple[str, str], list[OverlayEntry]] = {}
+    for (provider, model, _), entry in entries.items():
+        models.setdefault((provider, model), []).append(entry)
+    for of_model in models.values():
+        _check_decimals(of_model, path)
     return tuple(entries.values())
+
+
+def _check_decimals(entries: Sequence[OverlayEntry], path: str) -> None:
+    """Raises ConfigurationError if a model's prices could have more decimals than money has, and so not be exact."""
+    factors: tuple[Iterable[Decimal], ...] = (
+        [rate for entry in entries for rate in entry.rates.values()],
+        [times for entry in entries for limit in entry.thresholds for times in (limit.input, limit.output)],
+        [times for entry in entries for times in entry.tiers.values()],
+        [entry.cache_write_12h for entry in entries if entry.cache_write_12h is not None],
+    )
+    decimals = 6 + sum(max(map(_decimals, numbers), default=0) for numbers in factors)  # for a million tokens
+    if decimals > DECIMALS:
+        raise ConfigurationError(
+            f"the price overlay {path}, {entries[0].model}: the price of a token could have {decimals} decimals, and "
+            f"more than {DECIMALS} would not be exact: give rates, thresholds, tiers or cache_write_12h fewer"
+        )
+
+
+def _decimals(number: Decimal) -> int:
+    return max(-int(number.normalize(MONEY).as_tuple().exponent), 0)
 
 
 def _entry(table: Mapping[str, Any]) -> OverlayEntry:
@@ -277,6 +304,6 @@ def _check_number(field: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise ValueError(f"`{field}`: must be a number, is {value!r}")
     number = Decimal(value)
-    # The limits leave every product of a rate and its multiples exact.
+    # The limits leave every product of a rate and its multiples exact in `MONEY`.
     if not number.is_finite() or not 0 <= number < 10**6 or number != round(number, 12):
         raise ValueError(f"`{field}`: must be from 0 to less than a million, with at most 12 decimals; is {value}")

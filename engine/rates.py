@@ -1,17 +1,16 @@
 """The arithmetic of one price list: from rates to the price of a request, and to what it costs at least and at most.
 
-Rates are kept as whole numbers of a tiny part of a dollar, so a price is whole-number arithmetic: fast, and exact.
+All amounts are whole numbers of a tiny part of a dollar, see `money.py`: fast, and exact.
 """
 
 from collections.abc import Mapping, Sequence
-from decimal import Context, Decimal
+from decimal import Decimal
 
 import msgspec
 
 from .events import Usage
+from .money import MONEY, to_units
 
-# A context of our own: an application that lowers the precision of its decimals must not round its bill.
-MONEY = Context(prec=100)
 _multiply = MONEY.multiply
 
 INPUT_PRICES = {
@@ -71,15 +70,13 @@ class Price(msgspec.Struct, frozen=True, gc=False):
 
 
 class Rates(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """The rates for prompts of more than `start` tokens, in whole numbers of `unit`.
+    """The rates for prompts of more than `start` tokens, in units of money.
 
     As `Usage` counts each special kind of token within the input or the output, so its rate here is the difference to
     plain input or output: negative for cache reads.
     """
 
     start: int
-    unit: Decimal
-    """USD."""
     input: int
     output: int
     cache_read: int
@@ -108,33 +105,34 @@ class Rates(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     image_cache_rate: bool
     """Cached images have a rate of their own. `Usage` does not tell how many of the cached tokens are images."""
 
-    def price(self, usage: Usage) -> Decimal | None:
-        """The price in USD; None if some of the usage has no rate or the counts contradict each other."""
-        total_input, total_output = usage.input_tokens, usage.output_tokens
-        read, written = usage.cache_read_tokens, usage.cache_write_tokens
-        if not (written >= 0 <= read <= total_input - written and 0 <= usage.reasoning_tokens <= total_output):
-            return None
-        units = (
-            total_input * self.input + total_output * self.output + read * self.cache_read + written * self.cache_write
-        )
-        if (
-            self.always_special
-            or usage.cache_write_12h_tokens
-            or usage.audio_input_tokens
-            or usage.audio_cache_read_tokens
-            or usage.audio_output_tokens
-            or usage.image_input_tokens
-            or usage.image_output_tokens
-            or usage.web_searches
-            or usage.file_searches
-        ):
-            if not self._is_sound(usage):
-                return None
-            units += self._special(usage)
-        return _multiply(self.unit, units)
+    def price(self, usage: Usage) -> int | None:
+        """The price in units; None if some of the usage has no rate or the counts contradict each other.
 
-    def floor(self, usage: Usage) -> Decimal | None:
-        """The least USD that a request costs which used this much or more. None if some of it has no rate.
+        `PriceBook.cost` does the same for text by itself, unless `always_special`.
+        """
+        if self._has_unrated(usage) or not _is_consistent(usage):
+            return None
+        if self.image_cache_rate and usage.image_input_tokens and usage.cache_read_tokens:
+            return None
+        return (
+            usage.input_tokens * self.input
+            + usage.output_tokens * self.output
+            + usage.cache_read_tokens * self.cache_read
+            + usage.cache_write_tokens * self.cache_write
+            + usage.cache_write_12h_tokens * self.cache_write_12h
+            + usage.reasoning_tokens * self.reasoning
+            + usage.audio_input_tokens * self.audio_input
+            + usage.audio_cache_read_tokens * self.audio_cache_read
+            + usage.audio_output_tokens * self.audio_output
+            + usage.image_input_tokens * self.image_input
+            + usage.image_output_tokens * self.image_output
+            + usage.web_searches * self.web_search
+            + usage.file_searches * self.file_search
+            + self.request
+        )
+
+    def floor(self, usage: Usage) -> int | None:
+        """The least that a request costs which used this much or more. None if some of it has no rate.
 
         Each token counts at the cheapest rate of its direction: input not known to be cached may be so all the same.
         """
@@ -147,10 +145,10 @@ class Rates(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             + usage.file_searches * self.file_search
             + self.request
         )
-        return _multiply(self.unit, max(units, 0))
+        return max(units, 0)
 
-    def ceiling(self, bound: Usage, searches: Usage) -> Decimal | None:
-        """The most USD that a request costs which used no more tokens than `bound`. None if that has no rate.
+    def ceiling(self, bound: Usage, searches: Usage) -> int | None:
+        """The most that a request costs which used no more tokens than `bound`. None if that has no rate.
 
         Each token counts at the dearest rate of its direction. Searches count as `searches` says.
         """
@@ -158,48 +156,29 @@ class Rates(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             return None
         if self._has_unrated(bound) or self._has_unrated(searches):
             return None
-        units = (
+        return (
             bound.input_tokens * self.dearest_input
             + bound.output_tokens * self.dearest_output
             + searches.web_searches * self.web_search
             + searches.file_searches * self.file_search
             + self.request
         )
-        return _multiply(self.unit, units)
 
     def _has_unrated(self, usage: Usage) -> bool:
         return any(getattr(usage, kind) for kind in self.unrated)
 
-    def _is_sound(self, usage: Usage) -> bool:
-        """Whether all kinds of a usage have rates and fit together."""
-        if self._has_unrated(usage) or not _is_consistent(usage):
-            return False
-        return not (self.image_cache_rate and usage.image_input_tokens and usage.cache_read_tokens)
-
-    def _special(self, usage: Usage) -> int:
-        """What a usage costs beyond its text."""
-        return (
-            usage.cache_write_12h_tokens * self.cache_write_12h
-            + usage.reasoning_tokens * self.reasoning
-            + usage.audio_input_tokens * self.audio_input
-            + usage.audio_cache_read_tokens * self.audio_cache_read
-            + usage.audio_output_tokens * self.audio_output
-            + usage.image_input_tokens * self.image_input
-            + usage.image_output_tokens * self.image_output
-            + usage.web_searches * self.web_search
-            + usage.file_searches * self.file_search
-            + self.request
-        )
-
 
 def _is_consistent(usage: Usage) -> bool:
-    """Whether the rare kinds of usage fit into what they are a part of."""
+    """Whether all kinds of usage fit into what they are a part of."""
+    read, written = usage.cache_read_tokens, usage.cache_write_tokens
     audio_read, audio, image = usage.audio_cache_read_tokens, usage.audio_input_tokens, usage.image_input_tokens
-    uncached = usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens
-    uncached_media = audio - audio_read + max(image - (usage.cache_read_tokens - audio_read), 0)
+    uncached = usage.input_tokens - read - written
+    uncached_media = audio - audio_read + max(image - (read - audio_read), 0)
     return (
-        0 <= usage.cache_write_12h_tokens <= usage.cache_write_tokens
-        and 0 <= audio_read <= min(audio, usage.cache_read_tokens)
+        written >= 0 <= read <= usage.input_tokens - written
+        and 0 <= usage.reasoning_tokens <= usage.output_tokens
+        and 0 <= usage.cache_write_12h_tokens <= written
+        and 0 <= audio_read <= min(audio, read)
         and image >= 0
         and uncached_media <= uncached
         and usage.audio_output_tokens >= 0
@@ -215,14 +194,15 @@ def rates_at(price_list: Sequence[Rates], input_tokens: int) -> Rates | None:
     return next((rates for rates in price_list if input_tokens > rates.start), None)
 
 
-def least(price_list: Sequence[Rates], seen: Usage) -> Decimal | None:
-    """The least USD that a request costs which used so much or more, however long it was. None: some of it has no rate.
+def least(price_list: Sequence[Rates], seen: Usage) -> int | None:
+    """The least that a request costs which used so much or more, however long it was, in units. None: some of it has no
+    rate.
 
     Args:
         price_list: As `rates_of` makes it.
         seen: A lower bound of each kind.
     """
-    low: Decimal | None = None
+    low: int | None = None
     for rates in price_list:
         floor = rates.floor(seen)
         if floor is None:
@@ -233,8 +213,8 @@ def least(price_list: Sequence[Rates], seen: Usage) -> Decimal | None:
     return low
 
 
-def most(price_list: Sequence[Rates], bound: Usage, seen: Usage) -> Decimal | None:
-    """The most USD that a request costs which used no more tokens than `bound`. None: there is no such bound.
+def most(price_list: Sequence[Rates], bound: Usage, seen: Usage) -> int | None:
+    """The most that a request costs which used no more tokens than `bound`, in units. None: there is no such bound.
 
     Args:
         price_list: As `rates_of` makes it.
@@ -247,7 +227,7 @@ def most(price_list: Sequence[Rates], bound: Usage, seen: Usage) -> Decimal | No
         web_searches=max(bound.web_searches, seen.web_searches, 0),
         file_searches=max(bound.file_searches, seen.file_searches, 0),
     )
-    high: Decimal | None = None
+    high: int | None = None
     for rates in price_list:
         if bound.input_tokens > rates.start:
             ceiling = rates.ceiling(bound, searches)
@@ -265,22 +245,24 @@ def rates_of(prices: Mapping[str, Price], unpriced: frozenset[str] = frozenset()
         unpriced: Those that exist and are not known.
 
     Returns:
-        Nothing if there is no price of input, or one of something that `Usage` cannot express.
+        Nothing if there is no price of input, or one of something that `Usage` cannot express, or if one has more
+        decimals than money has, see `money.DECIMALS`.
     """
     if "input_mtok" not in prices or not prices.keys() <= EXPRESSIBLE_PRICES:
         return ()
     starts = {above for price in prices.values() for above, _ in price.beyond}
-    return tuple(
-        _rates_beyond(start, {key: price.at(start) for key, price in prices.items()}, unpriced)
-        for start in (*sorted(starts, reverse=True), -1)
-    )
+    try:
+        return tuple(
+            _rates_beyond(start, {key: price.at(start) for key, price in prices.items()}, unpriced)
+            for start in (*sorted(starts, reverse=True), -1)
+        )
+    except ValueError:  # rounding would be a wrong price
+        return ()
 
 
 def _rates_beyond(start: int, prices: Mapping[str, Decimal], unpriced: frozenset[str]) -> Rates:
-    """The rates in prompts of more than `start` tokens."""
-    usd = {key: price.scaleb(-6 if key.endswith("_mtok") else -3, MONEY) for key, price in prices.items()}
-    digits = max(-int(rate.as_tuple().exponent) for rate in usd.values())
-    rates = {key: int(rate.scaleb(digits, MONEY)) for key, rate in usd.items()}
+    """The rates in prompts of more than `start` tokens. Raises ValueError if one has too many decimals."""
+    rates = {key: to_units(price.scaleb(-6 if key.endswith("_mtok") else -3, MONEY)) for key, price in prices.items()}
     inputs = [rate for key, rate in rates.items() if key in INPUT_PRICES]
     outputs = [rate for key, rate in rates.items() if key in _OUTPUT_PRICES] or [0]
     plain_input, plain_output = rates["input_mtok"], rates.get("output_mtok", 0)
@@ -293,7 +275,6 @@ def _rates_beyond(start: int, prices: Mapping[str, Decimal], unpriced: frozenset
         unrated.add("cache_write_tokens")
     return Rates(
         start=start,
-        unit=Decimal(1).scaleb(-digits, MONEY),
         input=plain_input,
         output=plain_output,
         cache_read=cache_read - plain_input,

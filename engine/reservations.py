@@ -19,10 +19,10 @@ import msgspec
 from .budget import Budget, BudgetStatus
 from .budget_ledgers import Hold, Ledger, Limit
 from .clock import Clock
+from .cost_estimate import CostEstimate
 from .errors import BudgetExceeded, ConfigurationError, Kind, UnboundedRequest, format_amount
 from .events import Provenance, TokenUsage, Usage
 from .operations import ModelRequest
-from .pricing import CostEstimate
 
 logger = logging.getLogger("runmeter")
 

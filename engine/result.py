@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from .cost_estimate import CostEstimate
 from .events import TokenUsage, Usage
-from .pricing import CostEstimate, PriceBook
+from .pricing import PriceBook
 
 Value = TypeVar("Value")
 

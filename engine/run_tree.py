@@ -2,19 +2,18 @@
 
 from collections import deque
 from collections.abc import Mapping
-from decimal import Decimal
 
 import msgspec
 
+from .cost_estimate import CostEstimate
 from .events import Event, ExecutionFinished, ExecutionStarted, ModelCallStarted, Status, TokenUsage
-from .pricing import CostEstimate
 from .token_appetite import Chain
 
 MAX_OPEN = 10_000
 """Outermost runs in flight at once; beyond, the oldest count as never finished."""
 RECENT = 4_096
 """Finished runs whose duplicates and stragglers are recognized."""
-UNBOUNDED = CostEstimate(Decimal(0), None)
+UNBOUNDED = CostEstimate(high_units=None)
 
 
 class FinishedRun(msgspec.Struct, frozen=True):

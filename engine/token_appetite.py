@@ -7,11 +7,10 @@ requests overlap, or tools of several names ran between two, nothing is read off
 """
 
 from collections.abc import Iterator
-from decimal import Decimal
 
 from .advice import MIN_RUNS, Advice, dollars, percent, percents, several, tokens
+from .cost_estimate import CostEstimate
 from .events import FunctionCall, Provenance, TokenUsage
-from .pricing import CostEstimate
 
 MAX_CELLS = 1_000
 """Tools, and patterns with a model, that are told apart; further ones are left out."""
@@ -192,8 +191,8 @@ class TokenAppetite:
 
     def _of_failed(self) -> Advice:
         failed, others = self._cost_of_failed, self._cost_of_others
-        low = _share(failed.low, others.high)
-        high = None if failed.high is None else _share(failed.high, others.low)
+        low = _share(failed.low_units, others.high_units)
+        high = None if failed.high_units is None else _share(failed.high_units, others.low_units)
         share = f"{percents(low, high)} of the bill" if high is not None else "how much of the bill, nobody knows"
         cost = str(failed) if failed.usd is None else dollars(float(failed.usd))
         unknown = f" The API reported no usage for {several(self._unknown, 'request')}." if self._unknown else ""
@@ -212,8 +211,8 @@ class TokenAppetite:
         )
 
 
-def _share(part: Decimal, rest: Decimal | None) -> float:
+def _share(part: int, rest: int | None) -> float:
     """A part of the whole; 0 where the rest has no bound."""
     if rest is None or not part + rest:
         return 0.0
-    return float(part / (part + rest))
+    return part / (part + rest)

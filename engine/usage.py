@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from .cost_estimate import CostEstimate
 from .events import (
     AssistantRun,
     Event,
@@ -28,8 +29,8 @@ from .events import (
     Usage,
 )
 from .histogram import Histogram
-from .pricing import CostEstimate, PriceBook
-from .usage_row import UsageRow
+from .pricing import PriceBook
+from .usage_row import CostRecord, UsageRow
 from .usage_statistics import OTHER, OTHER_TAGS, Key, UsageStatistics, statistics_of
 
 logger = logging.getLogger("runmeter")
@@ -117,7 +118,7 @@ class _Cell:
             notices_by_kind=dict(self.notices),
             requests_by_provenance=dict(self.requests),
             usage_by_provenance=dict(self.usage),
-            cost=self.cost,
+            cost_record=CostRecord.of(self.cost),
             model_latency=self.model_latency.snapshot(),
             first_chunk_latency=self.first_chunk_latency.snapshot(),
             request_errors_by_type=dict(self.request_errors),

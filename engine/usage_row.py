@@ -1,15 +1,37 @@
 """The row of a usage statistic, and how rows add up."""
 
 from collections.abc import Hashable, Iterable, Mapping
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import msgspec
 
+from .cost_estimate import CostEstimate
 from .events import Provenance, Status, Usage
 from .histogram import HistogramSnapshot, merge
-from .pricing import CostEstimate
 
 _Group = TypeVar("_Group", bound=Hashable)
+
+
+class CostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A cost as rows hold it: in decimals, so that any program can read a row that msgspec has encoded. USD."""
+
+    low: Decimal = Decimal(0)
+    high: Decimal | None = Decimal(0)
+    unpriced: int = 0
+
+    @classmethod
+    def of(cls, cost: CostEstimate) -> "CostRecord":
+        """What a cost is written as."""
+        return cls(cost.low, cost.high, cost.unpriced)
+
+    @property
+    def cost(self) -> CostEstimate:
+        """What it says."""
+        return CostEstimate.between(self.low, self.high, self.unpriced)
+
+    def __add__(self, other: "CostRecord") -> "CostRecord":
+        return CostRecord.of(self.cost + other.cost)
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -45,8 +67,8 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Requests to models that have ended, by how their usage is known."""
     usage_by_provenance: Mapping[Provenance, Usage] = {}
     """What these requests used, as far as anything is known of it."""
-    cost: CostEstimate = CostEstimate()
-    """Cost of these requests in USD."""
+    cost_record: CostRecord = msgspec.field(default=CostRecord(), name="cost")
+    """`cost`, as msgspec encodes it: under that name."""
     model_latency: HistogramSnapshot = HistogramSnapshot()
     """From a request's start to the end of its answer."""
     first_chunk_latency: HistogramSnapshot = HistogramSnapshot()
@@ -92,6 +114,11 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def usage(self) -> Usage:
         """What the requests used, whether the API reported it or not. Requests of unknown usage are not in it."""
         return sum(self.usage_by_provenance.values(), start=Usage())
+
+    @property
+    def cost(self) -> CostEstimate:
+        """Cost of these requests in USD."""
+        return self.cost_record.cost
 
     @property
     def p50(self) -> int | None:

@@ -35,12 +35,12 @@ class FlatPrices(PriceBook):
 
     def cost(self, event: TokenUsage) -> CostEstimate:
         if event.model == "free-form":
-            return CostEstimate(high=None, unpriced=1)
+            return CostEstimate(high_units=None, unpriced=1)
         if event.provenance is Provenance.REPORTED:
             assert event.usage is not None
-            return CostEstimate(price := price_of(event.usage), price)
+            return CostEstimate.between(price := price_of(event.usage), price)
         low = Decimal(0) if event.usage is None else price_of(event.usage)
-        return CostEstimate(low, None if event.bound is None else price_of(event.bound))
+        return CostEstimate.between(low, None if event.bound is None else price_of(event.bound))
 
     def upper_bound(
         self, provider: str, model: str, service_tier: str | None, bound: Usage, at_ns: int

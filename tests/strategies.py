@@ -7,6 +7,7 @@ from typing import Literal
 
 from hypothesis import strategies as st
 
+from runmeter.engine.cost_estimate import CostEstimate
 from runmeter.engine.events import (
     AssistantRun,
     Event,
@@ -22,7 +23,6 @@ from runmeter.engine.events import (
     UnknownEvent,
     Usage,
 )
-from runmeter.engine.pricing import CostEstimate
 
 DAY = 86_400 * 10**9
 """Nanoseconds."""
@@ -105,10 +105,10 @@ def costs(draw: st.DrawFn) -> CostEstimate:
     """Costs that are exact, between bounds, without an upper bound, or with requests that have no price."""
     low = draw(amounts)
     if draw(st.booleans()):
-        return CostEstimate(low, low)
+        return CostEstimate.between(low, low)
     if draw(st.booleans()):
-        return CostEstimate(low, low + draw(amounts))
-    return CostEstimate(low, None, draw(st.integers(0, 3)))
+        return CostEstimate.between(low, low + draw(amounts))
+    return CostEstimate.between(low, None, draw(st.integers(0, 3)))
 
 
 @st.composite

@@ -281,7 +281,7 @@ def test_a_bound_that_makes_no_sense_is_none() -> None:
 def test_usage_that_has_no_price_after_all_counts_as_reserved() -> None:
     stage = Stage(Budget(usd="1"))
     with stage.run() as run, run.model_call(request()) as call:
-        stage.prices.cost = lambda _: CostEstimate(high=None, unpriced=1)  # type: ignore[method-assign, assignment] # a book without the model that answered
+        stage.prices.cost = lambda _: CostEstimate(high_units=None, unpriced=1)  # type: ignore[method-assign, assignment] # a book without the model that answered
         call.record(Usage(input_tokens=1))
     assert stage.status().spent == 200 * MICRO
 

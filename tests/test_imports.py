@@ -31,7 +31,7 @@ AT_HOME = {
     "opentelemetry": ["telemetry/"],
     "numpy": ["patterns/passage_index.py"],
     "tiktoken": ["engine/tokens.py"],
-    "genai_prices": ["engine/pricing.py"],
+    "genai_prices": ["engine/price_sources.py"],
     "starlette": ["src/runmeter/simulator/"],
     "uvicorn": ["src/runmeter/simulator/"],
     "click": ["src/runmeter/"],

@@ -18,7 +18,7 @@ from runmeter.engine.overlay import NO_PRICES, OverlayPrices, merge, shipped_ove
 from runmeter.engine.rates import Price
 
 SHIPPED = PriceBook()
-UNPRICED = CostEstimate(high=None, unpriced=1)
+UNPRICED = CostEstimate(high_units=None, unpriced=1)
 OPENAI = next(provider for provider in get_snapshot().providers if provider.id == "openai")
 MILLION = 10**6
 
@@ -142,7 +142,7 @@ def test_a_price_that_is_not_known_is_not_guessed() -> None:
     assert SHIPPED.cost(request(Usage(100, 0, 0, 1, 1), "gpt-6-rosalind")) == UNPRICED
     bound = Usage(100, 100)
     assert SHIPPED.upper_bound("openai", "gpt-6.2-astra", None, bound, NOW) is None
-    assert SHIPPED.cost(request(None, "gpt-6.2-astra", bound=bound)) == CostEstimate(high=None)
+    assert SHIPPED.cost(request(None, "gpt-6.2-astra", bound=bound)) == CostEstimate(high_units=None)
 
 
 def test_the_shipped_file_names_its_sources_and_only_models_that_exist_somewhere() -> None:
@@ -308,6 +308,17 @@ def test_every_product_is_exact(
     cost = book(path, text).cost(request(Usage(n), "m", "t", provider="p")).usd
     assert cost is not None
     assert Fraction(cost) == Fraction(rate) * Fraction(times) * n / MILLION
+
+
+def test_more_decimals_than_money_has_are_refused(tmp_path: Path) -> None:
+    model = '[[prices]]\nprovider = "p"\nmodel = "m"\n'
+    third = "0.333333333333"
+    rate, times = f"rates = {{ input_mtok = {third} }}\n", f"tiers = {{ t = {third} }}\n"
+    since = "since = 2026-01-01\n"
+    assert book(tmp_path, model + rate + times).cost(request(Usage(1), "m", "t", provider="p")).usd is not None
+    for text in (model + rate + times + f"cache_write_12h = {third}\n", model + since + f"cache_write_12h = {third}\n"):
+        with pytest.raises(ConfigurationError, match="42 decimals, and more than 36 would not be exact"):
+            book(tmp_path, text if rate in text else model + rate + times + text)
 
 
 TWICE = "{ above = 1, input = 2, output = 2 }"

@@ -34,7 +34,7 @@ METRICS = [value for value in vars(semconv).values() if isinstance(value, Metric
 
 def two_dollars(event: TokenUsage) -> CostEstimate:
     known = event.usage is not None and event.provenance is Provenance.REPORTED
-    return CostEstimate(Decimal(2), Decimal(2)) if known else CostEstimate(high=None)
+    return CostEstimate.between(Decimal(2), Decimal(2)) if known else CostEstimate(high_units=None)
 
 
 def by(points: list[Any], name: str) -> Mapping[Any, Any]:

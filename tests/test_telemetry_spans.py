@@ -327,9 +327,9 @@ def test_a_flood_of_notices_is_cut(captured: Captured) -> None:
 def priced(event: TokenUsage) -> CostEstimate:
     """A tenth of a dollar for each token that is reported."""
     if event.usage is None or event.provenance is not Provenance.REPORTED:
-        return CostEstimate(high=None)
+        return CostEstimate(high_units=None)
     dollars = Decimal(event.usage.total_tokens) / 10
-    return CostEstimate(dollars, dollars)
+    return CostEstimate.between(dollars, dollars)
 
 
 @pytest.mark.usefixtures("no_variables")
