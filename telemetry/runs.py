@@ -77,8 +77,7 @@ class OpenRun:
     def end_request(self, event: TokenUsage, cost: CostEstimate) -> None:
         """Take a request that has ended into the sums."""
         self.request = self.requests.pop(event.call_id, None)
-        usd = cost.usd
-        self.request_usd = float(usd) if usd is not None else None
+        self.request_usd = cost.nearest_usd
         self.inference_calls += 1
         if event.provenance is not self.provenance:
             self.provenance = max(self.provenance, event.provenance, key=_BY_CERTAINTY.index)

@@ -333,8 +333,9 @@ def _describe_sums(attributes: Attributes, run: OpenRun) -> None:
     """What the run's own requests and tools come to. By the conventions only an agent's span says how many tokens."""
     attributes[semconv.RUN_INFERENCE_CALLS] = run.inference_calls
     attributes[semconv.RUN_TOOL_CALLS] = run.tool_calls
-    if run.cost.usd is not None and run.inference_calls:
-        attributes[semconv.RUN_COST_USD] = float(run.cost.usd)
+    usd = run.cost.nearest_usd
+    if usd is not None and run.inference_calls:
+        attributes[semconv.RUN_COST_USD] = usd
     if run.inference_calls:
         attributes[semconv.USAGE_PROVENANCE] = run.provenance.value
     if run.agent is None:

@@ -89,6 +89,11 @@ def test_dollars_are_exact_under_hostile_decimals(units: int) -> None:
     assert exponent == 0 or (int(exponent) < 0 and digits[-1]), "neither 0.50 nor 1E+2"
 
 
+@given(costs())
+def test_the_nearest_float_is_the_decimals_own(cost: CostEstimate) -> None:
+    assert cost.nearest_usd == (None if cost.usd is None else float(cost.usd))
+
+
 @given(costs(), costs())
 def test_costs_do_not_depend_on_an_applications_decimals(a: CostEstimate, b: CostEstimate) -> None:
     both = a + b

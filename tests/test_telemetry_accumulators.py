@@ -62,9 +62,9 @@ def reader_of(
 def price(event: TokenUsage) -> CostEstimate:
     """An eighth of a dollar for each output token, where they are known."""
     if event.usage is None:
-        return CostEstimate(high=None)
+        return CostEstimate(high_units=None)
     usd = Decimal(event.usage.output_tokens) / 8
-    return CostEstimate(usd, usd)
+    return CostEstimate.between(usd, usd)
 
 
 class Measured:
