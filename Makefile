@@ -7,13 +7,17 @@ PYTEST_FLAGS := -q
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types wheel check clean
+.PHONY: demo test bench lint types wheel check clean
 
 demo: $(VENV)/ready
 	@$(BIN)/runmeter demo
 
 test: $(VENV)/ready
 	$(BIN)/pytest $(PYTEST_FLAGS)
+
+# About ten minutes on a quiet machine: writes benchmarks/RESULTS.md, results.json and charts/. For a minute: BENCH=--quick
+bench: $(VENV)/ready
+	$(BIN)/runmeter bench --results benchmarks $(BENCH)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -221,3 +221,77 @@ def advise(events: Path, by: str | None, as_json: bool) -> int:
         return show_advice(events, by, as_json, sys.stdout)
     except CannotAdvise as error:
         raise click.UsageError(str(error)) from None
+
+
+@runmeter.command()
+@click.argument("questions", metavar="[QUESTION]...", nargs=-1)
+@click.option("--peers", metavar="NAME,NAME", default="", help="Only these, and what they are compared with.")
+@click.option("--quick", is_flag=True, help="A few minutes instead of ten or more: fewer rounds, and no slow cases.")
+@click.option("--rounds", type=click.IntRange(1, 1_000), help="How many rounds.  [default: what there is time for]")
+@click.option("--json", "as_json", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Save all.")
+@click.option("--svg", metavar="FOLDER", type=click.Path(file_okay=False, path_type=Path), help="Save charts there.")
+@click.option(
+    "--compare",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Tell what has changed beyond noise since what --json saved there.",
+)
+@click.option(
+    "--results",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Save RESULTS.md, results.json and charts there.",
+)
+@click.option(
+    "--folder",
+    metavar="FOLDER",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where the questions are.  [default: those that come with Runmeter]",
+)
+@click.option("--pattern", metavar="MODULE:OBJECT", help="Bench this pattern on a simulated API, instead of questions.")
+@click.option(
+    "--config", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its settings."
+)
+@click.option("--text", default="What is honey made of?", show_default=True, help="What it is asked.")
+def bench(
+    questions: tuple[str, ...],
+    peers: str,
+    quick: bool,
+    rounds: int | None,
+    as_json: Path | None,
+    svg: Path | None,
+    compare: Path | None,
+    results: Path | None,
+    folder: Path | None,
+    pattern: str | None,
+    config: Path | None,
+    text: str,
+) -> int:
+    """Measure what frameworks cost, and what Runmeter adds: all questions, or each QUESTION named.
+
+    The questions are frameworks, metering, bus, engine and growth, and import, which is about all of their peers. Each
+    peer runs in a process and an environment of its own; environments are made on first use, which needs the network.
+    How it is measured, and what the figures do not tell, is in benchmarks/README.md.
+
+    \b
+      runmeter bench bus --quick
+      runmeter bench frameworks --peers langgraph,runmeter_langgraph
+      runmeter bench --json today.json --compare yesterday.json
+      runmeter bench --pattern mymodule:MyPattern --config settings.toml
+    """
+    from .bench.command import BenchOptions, run_bench
+    from .bench.errors import BenchError
+    from .bench.own_pattern import OwnPattern
+    from .bench.question import SHIPPED
+
+    if pattern is None and config is not None:
+        raise click.UsageError("--config is of a --pattern")
+    if pattern is not None and (questions or peers or folder):
+        raise click.UsageError("--pattern is benched by itself: name no questions, peers or folder")
+    names = tuple(name for name in peers.split(",") if name)
+    own = None if pattern is None else OwnPattern(pattern, text, config)
+    options = BenchOptions(questions, names, quick, rounds, as_json, svg, compare, results, folder or SHIPPED, own)
+    try:
+        return run_bench(options)
+    except BenchError as error:
+        raise click.UsageError(str(error)) from None

@@ -1,0 +1,13 @@
+"""What can go wrong before anything is measured, and while it is."""
+
+
+class BenchError(Exception):
+    """The benchmarks cannot begin; the message says why and what to do."""
+
+
+class PeerFailed(Exception):
+    """A peer's process ended, hung or never began; the message says why."""
+
+
+class CaseFailed(Exception):
+    """A peer could not do a case; it lives on."""

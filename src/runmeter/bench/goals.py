@@ -1,0 +1,155 @@
+"""What is aimed at: `goals.toml` names ratios of figures, and what they may be at the most."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from .bootstrap import Interval, median_interval, quotient_interval
+from .errors import BenchError
+from .figures import Results, Rounds
+from .record import Parameters
+
+FILE = "goals.toml"
+
+
+class Term(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """(of − minus) / per; figures are called `question/peer/case`."""
+
+    of: str
+    minus: str | None = None
+    per: float = 1
+    memory: bool = False
+    """Whether it is the process's memory after the case, and not its CPU time."""
+
+    @property
+    def references(self) -> Sequence[str]:
+        """The figures that it is made of."""
+        return [self.of] if self.minus is None else [self.of, self.minus]
+
+
+class Goal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Numerator / denominator ≤ limit."""
+
+    text: str
+    limit: float
+    """Of the quotient; without a denominator, in µs of CPU time or MB of memory."""
+    numerator: Term | str
+    denominator: Term | str | None = None
+
+    @property
+    def terms(self) -> Sequence[Term]:
+        """The numerator, and the denominator if there is one."""
+        terms = [self.numerator] if self.denominator is None else [self.numerator, self.denominator]
+        return [Term(term) if isinstance(term, str) else term for term in terms]
+
+    @property
+    def questions(self) -> set[str]:
+        """The questions that it takes figures from."""
+        return {split(reference)[0] for term in self.terms for reference in term.references}
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    goals: tuple[Goal, ...] = ()
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What was measured for a goal."""
+
+    goal: Goal
+    measured: Interval | None
+    """None if something that it needs was not measured."""
+    verdict: str
+    """`met`, `not met`, `open` if the limit is within the interval, `too noisy` or `not measured`."""
+
+
+def split(reference: str) -> tuple[str, str, str]:
+    """Question, peer and case of a reference. Raises `BenchError`."""
+    parts = reference.split("/", 2)
+    if len(parts) != 3:
+        raise BenchError(f"{FILE}: {reference!r} is no question/peer/case")
+    return parts[0], parts[1], parts[2]
+
+
+def load_goals(folder: Path) -> Sequence[Goal]:
+    """Read the goals in a folder; none, if it has no such file.
+
+    Raises:
+        BenchError: it is not as it should be.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return ()
+    try:
+        goals = msgspec.toml.decode(path.read_bytes(), type=_File).goals
+        for goal in goals:
+            assert goal.questions  # noqa: S101 - reads all references
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.DecodeError) as error:
+        raise BenchError(f"{path}: {error}") from None
+    return goals
+
+
+def judge(goals: Sequence[Goal], results: Mapping[str, Results], parameters: Parameters) -> Sequence[Outcome]:
+    """Hold what was measured against the goals, as far as their questions were asked.
+
+    Args:
+        goals: All there are.
+        results: By question.
+        parameters: How it was measured.
+    """
+    return [_judge(goal, results, parameters) for goal in goals if goal.questions <= results.keys()]
+
+
+def _judge(goal: Goal, results: Mapping[str, Results], parameters: Parameters) -> Outcome:
+    terms = [_rounds(term, results) for term in goal.terms]
+    measured = _measured(goal, terms, results, parameters)
+    if measured is None:
+        return Outcome(goal, None, "not measured")
+    return Outcome(goal, measured, _verdict(goal, measured, terms, parameters))
+
+
+def _measured(
+    goal: Goal, terms: Sequence[Rounds | None], results: Mapping[str, Results], parameters: Parameters
+) -> Interval | None:
+    known = [rounds for rounds in terms if rounds is not None and rounds.values]
+    if len(known) < len(terms):
+        return None
+    seed, resamples = parameters.seed, parameters.resamples
+    if len(known) == 1:
+        result = results[split(goal.terms[0].of)[0]]
+        scale = 1e-6 if goal.terms[0].memory else result.loop_ns / 1e3
+        return median_interval(list(known[0].values.values()), seed, resamples).scaled(scale)
+    above, below = known
+    if len(goal.questions) > 1:
+        return quotient_interval(list(above.values.values()), list(below.values.values()), seed, resamples)
+    quotients = list(above.over(below).values.values())
+    return median_interval(quotients, seed, resamples) if quotients else None
+
+
+def _verdict(goal: Goal, measured: Interval, terms: Sequence[Rounds | None], parameters: Parameters) -> str:
+    if any(rounds is not None and rounds.noisy_share > parameters.most_noisy for rounds in terms):
+        return "too noisy"
+    if measured.high <= goal.limit:
+        return "met"
+    if measured.low > goal.limit:
+        return "not met"
+    return "too noisy" if measured.half_width > parameters.widest * abs(measured.median) else "open"
+
+
+def _rounds(term: Term, results: Mapping[str, Results]) -> Rounds | None:
+    parts = [_value(reference, results, memory=term.memory) for reference in term.references]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    whole = known[0].minus(known[1]) if len(known) == 2 else known[0]
+    return whole.times(1 / term.per)
+
+
+def _value(reference: str, results: Mapping[str, Results], *, memory: bool) -> Rounds | None:
+    question, peer, case = split(reference)
+    result = results[question]
+    try:
+        return result.memory_rounds(case, peer) if memory else result.told(case, peer)
+    except KeyError:
+        return None  # a case that a quick run leaves out

@@ -1,0 +1,146 @@
+"""What was measured, raw, as it is kept in a file."""
+
+from pathlib import Path
+
+import msgspec
+
+from .errors import BenchError
+from .question import Question
+
+FORMAT = 1
+
+
+class Parameters(msgspec.Struct, frozen=True, kw_only=True):
+    """How it is measured, and when a figure is too noisy to tell."""
+
+    quick: bool = False
+    rounds: int | None = None
+    """By default as many as there is time for, from `least_rounds` to `most_rounds`."""
+    least_rounds: int = 5
+    most_rounds: int = 30
+    seconds: float = 240
+    """For the rounds of all questions there are."""
+    measurement_ms: float = 100
+    """What one measurement should take."""
+    starts: int = 5
+    """How often each peer is started for the figures of its import."""
+    repeats: int = 3
+    """How often a noisy measurement is taken anew."""
+    steadiness: float = 0.15
+    """How much the two calibrations around a measurement may differ, as a share of the smaller."""
+    waiting: float = 1.5
+    """How much longer a measurement may take than the CPU time it used, where nothing should wait."""
+    most_noisy: float = 1 / 3
+    """The share of noisy rounds from which on a figure is not told."""
+    widest: float = 0.25
+    """Half of the widest interval that a figure may have, as a share of it."""
+    resamples: int = 2_000
+    """Of the bootstrap."""
+    seed: int = 20_261_122
+
+    @classmethod
+    def of(cls, *, quick: bool, rounds: int | None) -> "Parameters":
+        """The usual ones."""
+        if quick:
+            return cls(
+                quick=True, rounds=rounds, least_rounds=3, most_rounds=7, seconds=30, measurement_ms=30, starts=2
+            )
+        return cls(rounds=rounds)
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """Where it was measured."""
+
+    cpu: str
+    cores: int
+    memory: int
+    """Bytes."""
+    system: str
+    python: str
+
+
+class Sample(msgspec.Struct, frozen=True, array_like=True):
+    """One measurement: a row of numbers in the file, in this order."""
+
+    round: int
+    peer: str
+    case: str
+    times: int
+    cpu_ns: int
+    wall_ns: int
+    calibration_ns: tuple[int, int]
+    rss: int
+    """Bytes after it; of an import, those it added."""
+    peak_rss: int
+    """Bytes at the most, so far in the process's life."""
+    is_noisy: bool
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """What could not be measured."""
+
+    peer: str
+    reason: str
+    case: str | None = None
+    """None is all of them."""
+
+
+class PeerRecord(msgspec.Struct, frozen=True):
+    """What a peer is made of."""
+
+    name: str
+    python: str
+    versions: dict[str, str]
+    cases: tuple[str, ...]
+    checks: dict[str, float] = {}
+
+
+class QuestionRecord(msgspec.Struct):
+    """What was measured for a question. It grows round by round."""
+
+    question: Question
+    peers: list[PeerRecord] = []
+    samples: list[Sample] = []
+    failures: list[Failure] = []
+
+
+class Record(msgspec.Struct):
+    """A run of the benchmarks."""
+
+    runmeter: str
+    date: str
+    machine: Machine
+    parameters: Parameters
+    questions: list[QuestionRecord] = []
+    format: int = FORMAT
+    complete: bool = False
+    """Whether it came to its end."""
+
+    @property
+    def failures(self) -> list[tuple[str, Failure]]:
+        """All that could not be measured, with the question's name."""
+        return [(each.question.name, failure) for each in self.questions for failure in each.failures]
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON. Raises `OSError`."""
+        path.write_bytes(msgspec.json.encode(self) + b"\n")
+
+
+def load_record(path: Path) -> Record:
+    """Read a run that was saved.
+
+    Raises:
+        BenchError: it cannot be read, or was written by a version that kept something else.
+    """
+    try:
+        data = path.read_bytes()
+        kept = msgspec.json.decode(data, type=_Version).format
+        if kept != FORMAT:
+            raise BenchError(f"{path}: this is format {kept}, and this version reads {FORMAT}")
+        return msgspec.json.decode(data, type=Record)
+    except (OSError, msgspec.DecodeError) as error:
+        raise BenchError(f"{path}: {error}") from None
+
+
+class _Version(msgspec.Struct):
+    format: int
