@@ -66,6 +66,9 @@ def serve(load: Callable[[], Bench], distributions: Iterable[str]) -> None:
     }
     import asyncio  # only now: it is a part of what peers import
 
+    # What was imported stays: looking through it before each measurement would take longer than the measurement.
+    gc.collect()
+    gc.freeze()
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
         if len(sys.argv) > 1:

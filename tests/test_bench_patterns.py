@@ -19,9 +19,10 @@ NODES = {
 }
 
 
-@pytest.mark.parametrize("peer", ["bare_graphs", "runmeter", "runmeter_all_sinks"])
+@pytest.mark.parametrize("peer", ["runmeter", "runmeter_all_sinks"])
 def test_the_model_is_asked_once_a_node(peer: str) -> None:
-    commands = [{"case": case, "times": 3, "asked": True} for case in NODES]
+    cases = [case for name in NODES for case in (f"{name}, bare", name)]
+    commands = [{"case": case, "times": 3, "asked": True} for case in cases]
     done = subprocess.run(  # noqa: S603 - our own script
         [sys.executable, BENCHMARKS / "patterns" / f"{peer}.py"],
         input="".join(json.dumps(command) + "\n" for command in commands),
@@ -32,5 +33,5 @@ def test_the_model_is_asked_once_a_node(peer: str) -> None:
         timeout=120,
     )
     ready, *answers = map(json.loads, done.stdout.splitlines())
-    assert ready["cases"] == list(NODES)
-    assert answers == [{"asked": [3 * nodes]} for nodes in NODES.values()]
+    assert ready["cases"] == cases
+    assert answers == [{"asked": [3 * nodes]} for nodes in NODES.values() for _ in ("bare", "pattern")]

@@ -94,7 +94,7 @@ def _compare_figure(old: Results, new: Results, case: str, peer: str, *, same: b
         figure = results.figure(case, peer)
         if figure is None or figure.is_noisy or figure.is_bound or (not same and figure.is_relative_noisy):
             return f"too noisy {word}"
-    above, below = list(now.values.values()), list(then.values.values())
+    above, below = now.steady, then.steady
     parameters = new.parameters
     ratio = quotient_interval(above, below, parameters.seed, parameters.resamples)
     return Change(new.question.name, peer, case, ratio)

@@ -22,7 +22,7 @@ class Rounds(msgspec.Struct, frozen=True):
 
     values: Mapping[int, float]
     noisy: frozenset[int] = frozenset()
-    """The rounds that were noisy. Their values count all the same: a median minds few of them little."""
+    """The rounds that were noisy."""
 
     def minus(self, other: "Rounds") -> "Rounds":
         """In the rounds that both have."""
@@ -44,9 +44,14 @@ class Rounds(msgspec.Struct, frozen=True):
         return [number for number in self.values if number in other.values]
 
     @property
-    def noisy_share(self) -> float:
-        """How many of the rounds were noisy."""
-        return len(self.noisy & self.values.keys()) / len(self.values)
+    def steady(self) -> Sequence[float]:
+        """The values of the rounds that were not noisy; of all, if there is no other."""
+        steady = [value for number, value in self.values.items() if number not in self.noisy]
+        return steady or list(self.values.values())
+
+    def is_told_by(self, least: int) -> bool:
+        """Whether so many rounds were not noisy, or all there are."""
+        return len(self.values.keys() - self.noisy) >= min(least, len(self.values))
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -166,11 +171,11 @@ class Results:
         return self.question.figures == "added" and peer != self.question.baseline_of(self.question.case(case))
 
     def _interval(self, rounds: Rounds) -> Interval:
-        return median_interval(list(rounds.values.values()), self.parameters.seed, self.parameters.resamples)
+        return median_interval(rounds.steady, self.parameters.seed, self.parameters.resamples)
 
     def _too_noisy(self, rounds: Rounds, interval: Interval, slack: float) -> bool:
         allowed = max(self.parameters.widest * abs(interval.median), slack)
-        return rounds.noisy_share > self.parameters.most_noisy or interval.half_width > allowed
+        return not rounds.is_told_by(self.parameters.least_steady) or interval.half_width > allowed
 
     def _wall(self, case: str, peer: str) -> float:
         per = self.question.case(case).per

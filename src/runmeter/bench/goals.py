@@ -119,16 +119,16 @@ def _measured(
     if len(known) == 1:
         result = results[split(goal.terms[0].of)[0]]
         scale = 1e-6 if goal.terms[0].memory else result.loop_ns / 1e3
-        return median_interval(list(known[0].values.values()), seed, resamples).scaled(scale)
+        return median_interval(known[0].steady, seed, resamples).scaled(scale)
     above, below = known
     if len(goal.questions) > 1:
-        return quotient_interval(list(above.values.values()), list(below.values.values()), seed, resamples)
-    quotients = list(above.over(below).values.values())
-    return median_interval(quotients, seed, resamples) if quotients else None
+        return quotient_interval(above.steady, below.steady, seed, resamples)
+    quotients = above.over(below)
+    return median_interval(quotients.steady, seed, resamples) if quotients.values else None
 
 
 def _verdict(goal: Goal, measured: Interval, terms: Sequence[Rounds | None], parameters: Parameters) -> str:
-    if any(rounds is not None and rounds.noisy_share > parameters.most_noisy for rounds in terms):
+    if not all(rounds is None or rounds.is_told_by(parameters.least_steady) for rounds in terms):
         return "too noisy"
     if measured.high <= goal.limit:
         return "met"

@@ -17,21 +17,21 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int | None = None
     """By default as many as there is time for, from `least_rounds` to `most_rounds`."""
     least_rounds: int = 5
-    most_rounds: int = 30
+    most_rounds: int = 100
     seconds: float = 240
     """For the rounds of all questions there are."""
-    measurement_ms: float = 100
+    measurement_ms: float = 30
     """What one measurement should take."""
     starts: int = 5
     """How often each peer is started for the figures of its import."""
-    repeats: int = 3
+    repeats: int = 1
     """How often a noisy measurement is taken anew."""
     steadiness: float = 0.15
     """How much the two calibrations around a measurement may differ, as a share of the smaller."""
     waiting: float = 1.5
     """How much longer a measurement may take than the CPU time it used, where nothing should wait."""
-    most_noisy: float = 1 / 3
-    """The share of noisy rounds from which on a figure is not told."""
+    least_steady: int = 5
+    """Rounds that were not noisy: only these count, and with fewer a figure is not told."""
     widest: float = 0.25
     """Half of the widest interval that a figure may have, as a share of it."""
     resamples: int = 2_000
@@ -43,7 +43,14 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
         """The usual ones."""
         if quick:
             return cls(
-                quick=True, rounds=rounds, least_rounds=3, most_rounds=7, seconds=30, measurement_ms=30, starts=2
+                quick=True,
+                rounds=rounds,
+                least_rounds=3,
+                least_steady=3,
+                most_rounds=9,
+                seconds=30,
+                measurement_ms=20,
+                starts=2,
             )
         return cls(rounds=rounds)
 

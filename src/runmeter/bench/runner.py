@@ -22,6 +22,8 @@ ENOUGH = 0.7
 """The share of a measurement's time from which on the number is right."""
 LONG = 20
 """Times of a measurement's time from which on the first try counts, whatever it had to import."""
+AVERAGING_S = 2.0
+"""Seconds of a measurement from which on it has seen all the machine's paces, however it began and ended."""
 OVERHEAD_S = 0.02
 """Seconds that a measurement takes beyond itself: two calibrations and a garbage collection."""
 
@@ -247,7 +249,8 @@ class _Losing:
 def is_noisy(measured: Measurement, case: Case, parameters: Parameters) -> bool:
     """Whether the machine changed its pace meanwhile, or somebody else had it."""
     before, after = measured.calibration_ns
-    uneven = abs(before - after) > parameters.steadiness * min(before, after)
+    short = measured.wall_ns < AVERAGING_S * 1e9
+    uneven = short and abs(before - after) > parameters.steadiness * min(before, after)
     waited = measured.wall_ns > parameters.waiting * max(1, measured.cpu_ns)
     return uneven or (waited and not case.waits)
 
