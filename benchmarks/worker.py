@@ -4,42 +4,50 @@ This file is imported by every peer's script, in environments that have nothing 
 Whoever asks is `runmeter bench`; by hand a script runs with `uv run --script FILE CASE`, which times that one case.
 """
 
-import gc
-import inspect
-import json
+# What is imported here is not timed as a part of what peers import, so it is next to nothing.
 import os
 import resource
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, TypeAlias
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from typing import Any, TypeAlias
 
-Work: TypeAlias = Callable[[int], Awaitable[object]] | Callable[[int], object]
+    Work: TypeAlias = Callable[[int], Awaitable[object]] | Callable[[int], object]
+else:
+    Work = object
 """Does what a case asks for so many times."""
 
 CALIBRATION_LOOPS = 100_000
 
 
-@dataclass
 class Bench:
-    """What a peer can do."""
+    """What a peer can do.
 
-    cases: Mapping[str, Work]
-    """By name. Peers of one question give the same names to the same work; a peer may lack some."""
-    asked: Callable[[], list[Any]] = list
-    """Returns what the model has been asked since the last time, and forgets it."""
-    close: Callable[[], Awaitable[object]] | None = None
-    """Called at the end."""
-    checks: Callable[[], Mapping[str, int]] = dict
-    """Returns figures for the record, such as how many events a run has. Called once, after `load` was timed."""
+    Args:
+        cases: By name. Peers of one question give the same names to the same work; a peer may lack some.
+        asked: Returns what the model has been asked since the last time, and forgets it.
+        close: Called at the end.
+        checks: Returns figures for the record, such as how many events a run has. Called once, after `load` was timed.
+    """
+
+    def __init__(
+        self,
+        cases: "Mapping[str, Work]",
+        asked: "Callable[[], list[Any]]" = list,
+        close: "Callable[[], Awaitable[object]] | None" = None,
+        checks: "Callable[[], Mapping[str, int]]" = dict,
+    ) -> None:
+        self.cases = cases
+        self.asked = asked
+        self.close = close
+        self.checks = checks
 
 
-def serve(load: Callable[[], Bench], distributions: Iterable[str]) -> None:
+def serve(load: "Callable[[], Bench]", distributions: "Iterable[str]") -> None:
     """Answer until stdin ends.
 
     Args:
@@ -55,17 +63,23 @@ def serve(load: Callable[[], Bench], distributions: Iterable[str]) -> None:
     before = _rss()
     cpu, wall = time.process_time_ns(), time.perf_counter_ns()
     bench = load()
-    ready = {
+    took = {
         "import_cpu_ns": time.process_time_ns() - cpu,
         "import_wall_ns": time.perf_counter_ns() - wall,
         "import_rss": _rss() - before,
+    }
+    import asyncio
+    import gc
+    import json
+    from importlib.metadata import version
+
+    ready = {
+        **took,
         "cases": list(bench.cases),
         "versions": {name: version(name) for name in distributions},
         "python": sys.version.split()[0],
         "checks": dict(bench.checks()),
     }
-    import asyncio  # only now: it is a part of what peers import
-
     # What was imported stays: looking through it before each measurement would take longer than the measurement.
     gc.collect()
     gc.freeze()
@@ -85,7 +99,7 @@ def serve(load: Callable[[], Bench], distributions: Iterable[str]) -> None:
             loop.run_until_complete(bench.close())
 
 
-def _obey(loop: "asyncio.AbstractEventLoop", bench: Bench, command: Mapping[str, Any]) -> dict[str, Any]:
+def _obey(loop: "asyncio.AbstractEventLoop", bench: Bench, command: "Mapping[str, Any]") -> "dict[str, Any]":
     """`{"case": NAME, "times": N}` measures; with `"asked": true` it tells what the model was asked instead."""
     work = bench.cases[command["case"]]
     if command.get("asked"):
@@ -95,8 +109,10 @@ def _obey(loop: "asyncio.AbstractEventLoop", bench: Bench, command: Mapping[str,
     return _measure(loop, work, command["times"])
 
 
-def _measure(loop: "asyncio.AbstractEventLoop", work: Work, times: int) -> dict[str, Any]:
+def _measure(loop: "asyncio.AbstractEventLoop", work: Work, times: int) -> "dict[str, Any]":
     """What it took, between two runs of the same loop that tell how fast the machine is just now."""
+    import gc
+
     gc.collect()
     before = calibrate()
     wall, cpu = time.perf_counter_ns(), time.process_time_ns()
@@ -114,11 +130,11 @@ def _measure(loop: "asyncio.AbstractEventLoop", work: Work, times: int) -> dict[
 
 def _do(loop: "asyncio.AbstractEventLoop", work: Work, times: int) -> None:
     done = work(times)
-    if inspect.isawaitable(done):
+    if hasattr(done, "__await__"):
         loop.run_until_complete(_await(done))
 
 
-async def _await(done: Awaitable[object]) -> None:
+async def _await(done: "Awaitable[object]") -> None:
     await done
 
 

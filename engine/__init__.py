@@ -3,9 +3,10 @@
 `engine` imports no other folder of the package, and no framework. tiktoken and genai-prices are imported on first use.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from . import lifecycle
-from .advice import Advice
-from .advisor import Advisor
 from .budget import Budget, BudgetStatus
 from .bus import Bus, BusStatistics
 from .clock import Clock, IdSource, SystemClock
@@ -57,6 +58,10 @@ from .tracing import Telemetry, Tracing
 from .usage import UsageAggregator
 from .usage_row import UsageRow
 from .usage_statistics import UsageCell, UsageStatistics
+
+if TYPE_CHECKING:
+    from .advice import Advice
+    from .advisor import Advisor
 
 __all__ = [
     "JSON",
@@ -134,3 +139,12 @@ __all__ = [
     "lifecycle",
     "run_child",
 ]
+
+_ON_FIRST_USE = {"Advice": ".advice", "Advisor": ".advisor"}
+"""What few processes need, with all that it imports."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_FIRST_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_ON_FIRST_USE[name], __name__), name)

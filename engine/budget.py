@@ -1,7 +1,6 @@
 """Budgets as they are written down: what may be spent, by whom, in which time. `reservations` holds them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import partial
@@ -28,8 +27,7 @@ _MONDAY = 4 * _DAY
 """The first Monday after the Unix epoch, which was a Thursday."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Budget:
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """What may be spent. Before a request to a model leaves, the most that it can use is reserved in every budget that
     applies, or in none: then it is refused, and does not leave. When it has ended, what it really used takes the
     reservation's place; where nobody knows, all that was reserved counts as spent.
@@ -57,7 +55,7 @@ class Budget:
     """Requests to models: every attempt counts, also one that the API refuses."""
     pattern: str | None = None
     """Applies to this pattern's runs, and to what runs within them."""
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = {}
     """Applies to runs with these tags."""
     per: str | None = None
     """A tag's name: each of its values has a budget of its own, and so have runs without it together. Or `run`: each
@@ -77,7 +75,7 @@ class Budget:
         if not self.caps:
             raise ConfigurationError("a budget caps something: give it usd, tokens or calls")
         _check_names(self)
-        object.__setattr__(self, "tags", dict(self.tags))  # the caller's own may change
+        msgspec.structs.force_setattr(self, "tags", dict(self.tags))  # the caller's own may change
         _check_part(self.warn_at)
         for value, allowed in ((self.window, ("fixed", "rolling")), (self.when_exceeded, ("refuse", "lower"))):
             if value not in allowed:

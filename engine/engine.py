@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -371,4 +370,4 @@ def _tapped(runtime: Runtime, channel: Channel | None) -> Runtime:
         runtime.publish(event)
         channel.put(event)
 
-    return replace(runtime, publish=publish, delta=channel.put_delta)
+    return msgspec.structs.replace(runtime, publish=publish, delta=channel.put_delta)

@@ -13,7 +13,6 @@ the same; it does nothing.
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -37,14 +36,13 @@ from .reservations import Budgets, Reservation, Scope
 from .tracing import Tracing
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
+class Runtime(msgspec.Struct, frozen=True):
     """What runs need of their engine."""
 
     owner: object
     """Whoever made it: a run within a run of the same owner is its child."""
     publish: Callable[[Event], None]
-    clock: Clock = SystemClock()  # noqa: RUF009 - it has no state
+    clock: Clock = SystemClock()
     new_run_id: IdSource = random_run_id
     tracing: Tracing | None = None
     delta: Callable[[str, str], Awaitable[None]] | None = None

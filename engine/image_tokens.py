@@ -10,7 +10,6 @@ import math
 import re
 from base64 import b64decode
 from binascii import Error as Base64Error
-from fractions import Fraction
 from typing import TypeAlias
 
 import msgspec
@@ -60,6 +59,8 @@ class _Tiles(msgspec.Struct, frozen=True):
             return self.base
         if size is None:
             return None
+        from fractions import Fraction  # here, because few processes need it
+
         width, height = map(Fraction, size)
         for side, longest in ((max(size), 2048), (None, 768)):  # into a square, then by the shorter side
             scale = min(Fraction(longest) / (side or min(width, height)), Fraction(1))

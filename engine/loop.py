@@ -5,14 +5,14 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import anyio.lowlevel
-
 
 class LoopThread:
     """The thread of the event loop that runs now, and the way into it from others."""
 
     def __init__(self) -> None:
-        token: Any = anyio.lowlevel.current_token().native_token
+        from anyio.lowlevel import current_token  # here, because an import of this package should be light
+
+        token: Any = current_token().native_token
         self._ident = threading.get_ident()
         # The one thing anyio has no word for: a call made in the loop's thread that nobody waits for.
         self._run_soon = getattr(token, "call_soon_threadsafe", None) or token.run_sync_soon

@@ -30,7 +30,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from os import PathLike
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -206,7 +205,8 @@ def read_overlay(path: str | PathLike[str]) -> Overlay:
             file, entry and field.
     """
     try:
-        text = Path(path).read_text("utf-8")
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"the price overlay {path} cannot be read: {error}") from error
     return Overlay(_parse(text, str(path)))

@@ -7,7 +7,6 @@ output counts as a message of its own, whose text is the name and arguments, or 
 answer, of which nothing is published, counts as its JSON.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -62,6 +61,8 @@ def lay_out(
 
 def to_json(value: Any) -> str:
     """A definition's JSON, whatever it is made of."""
+    import json  # here, because it takes as long to import as all of this package's events
+
     return json.dumps(
         value, ensure_ascii=False, default=lambda each: dict(each) if isinstance(each, Mapping) else str(each)
     )

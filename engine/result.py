@@ -1,8 +1,9 @@
 """What a run returns: its pattern's value, and what it took."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from .cost_estimate import CostEstimate
 from .events import TokenUsage, Usage
@@ -11,8 +12,7 @@ from .pricing import PriceBook
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult(Generic[Value]):
+class RunResult(msgspec.Struct, Generic[Value], frozen=True):
     """A run that ended well."""
 
     run_id: str
@@ -20,12 +20,15 @@ class RunResult(Generic[Value]):
     """What the pattern returned."""
     duration_ns: int
     """Wall time from the run's start to its end, in nanoseconds."""
-    requests: tuple[TokenUsage, ...] = field(repr=False)
+    requests: tuple[TokenUsage, ...]
     """How each of the run's own requests to a model ended, failed ones and retries included."""
-    child_requests: tuple[TokenUsage, ...] = field(repr=False)
+    child_requests: tuple[TokenUsage, ...]
     """The same for the runs within this run, at any depth."""
-    prices: PriceBook = field(repr=False)
+    prices: PriceBook
     """The prices that the costs are computed with."""
+
+    def __repr__(self) -> str:
+        return f"RunResult(run_id={self.run_id!r}, value={self.value!r}, duration_ns={self.duration_ns})"
 
     @property
     def content(self) -> Any:

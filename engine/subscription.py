@@ -7,7 +7,6 @@ from inspect import isawaitable
 from typing import Literal, TypeAlias
 
 import anyio
-import anyio.lowlevel
 import msgspec
 
 from .events import Event
@@ -175,7 +174,7 @@ class Subscription:
                     if not await self._deliver_batch():
                         await self._back_off(retry_delay, self._closing)
                     progressed()
-                    await anyio.lowlevel.checkpoint()
+                    await anyio.sleep(0)  # noqa: ASYNC115 - a checkpoint, without importing one more module
                 progressed()
                 await self._bell.wait()
 

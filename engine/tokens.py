@@ -10,11 +10,8 @@ makes a count incomplete.
 """
 
 import functools
-import gzip
-import hashlib
 import re
 import threading
-import zlib
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -325,6 +322,10 @@ def _load_once(name: str) -> "tiktoken.Encoding":
 
 def _read_ranks(file: "Traversable", sha256: str) -> dict[bytes, int]:
     """Read lines of a token in base64 and its rank."""
+    import gzip  # here, with the others, because few processes need them
+    import hashlib
+    import zlib
+
     try:
         data = gzip.decompress(file.read_bytes())
     except (OSError, EOFError, zlib.error) as error:

@@ -282,7 +282,7 @@ def test_ctrl_c_shows_what_there_is_and_leaves_nobody_behind(folder: Path, stopp
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
-    wanted = "warming up" if stopped == "made" else "import: 2 rounds"
+    wanted = "warming up" if stopped == "made" else "import: setting up"
     while wanted not in process.stderr.readline():
         assert process.poll() is None
     children = wait_for_children(process.pid)

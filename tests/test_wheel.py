@@ -22,12 +22,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 def test_the_wheel_holds_every_module_and_data_file(wheel: zipfile.ZipFile) -> None:
     folders = {name: ROOT / name for name in ("engine", "patterns", "telemetry")}
-    own = ROOT / "src/runmeter"
+    own, scripts = ROOT / "src/runmeter", ROOT / "benchmarks"
     sources = {
         *(f"runmeter/{path.relative_to(own)}" for path in own.rglob("*.py")),
         *(f"runmeter/{name}/{path.relative_to(at)}" for name, at in folders.items() for path in at.rglob("*.py")),
         *(f"runmeter/engine/vocab/{path.name}" for path in folders["engine"].glob("vocab/*.gz")),
         *(f"runmeter/engine/{path.name}" for path in folders["engine"].glob("*.toml")),
+        *(f"runmeter/benchmarks/{path.relative_to(scripts)}" for path in scripts.rglob("*.py")),
+        *(f"runmeter/benchmarks/{path.relative_to(scripts)}" for path in scripts.rglob("*.toml")),
         "runmeter/py.typed",
     }
     assert len(sources) > 60

@@ -2,10 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["langgraph==1.2.22"]
 # ///
-"""What an import takes: LangGraph, as far as a graph needs it.
-
-It does nothing else; asyncio is there before, as in every peer.
-"""
+"""What an import takes: LangGraph, as far as a graph needs it, and nothing else."""
 
 from worker import Bench, serve
 

@@ -2,10 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["runmeter"]
 # ///
-"""What an import takes: Runmeter.
-
-It does nothing else; asyncio is there before, as in every peer.
-"""
+"""What an import takes: Runmeter, and nothing else."""
 
 from worker import Bench, serve
 

@@ -3,9 +3,9 @@
 import functools
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, TypeAlias
 
+import msgspec
 from langchain_core.messages import AIMessage, BaseMessage
 
 from runmeter.engine import ConfigurationError, Execution, Runtime, current_execution, run_child
@@ -55,7 +55,7 @@ async def delegate_to(
     Raises:
         Exception: whatever it raises.
     """
-    silent = replace(current_execution().runtime, delta=None)
+    silent = msgspec.structs.replace(current_execution().runtime, delta=None)
     return await run_child(delegate, list(messages), context, conversation_id=conversation_id, runtime=silent)
 
 
@@ -105,7 +105,7 @@ class _Forwarded:
 
     @property
     def runtime(self) -> Runtime:
-        return replace(self._execution.runtime, delta=self._forward)
+        return msgspec.structs.replace(self._execution.runtime, delta=self._forward)
 
     async def _forward(self, _: str, text: str) -> None:
         self.begun = True

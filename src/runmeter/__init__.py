@@ -4,18 +4,26 @@ This package re-exports `runmeter.engine`. Beside it: `runmeter.patterns`, `runm
 Importing it loads asyncio, anyio and msgspec; everything heavier is loaded when it is first used.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from runmeter import engine as _engine
-from runmeter.engine import *  # noqa: F403 - the facade is the engine: one table of contents, kept there
+
+if TYPE_CHECKING:
+    from runmeter.engine import *  # noqa: F403 - the facade is the engine: one table of contents, kept there
 
 __version__: str
 __all__ = ["__version__"]
 __all__ += _engine.__all__
 
 
-def __getattr__(name: str) -> str:
-    """The version, looked up when asked for: `importlib.metadata` takes as long to import as the engine itself."""
-    if name != "__version__":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib.metadata import version
+def __getattr__(name: str) -> Any:
+    """What the engine has under this name; some of it is imported only when it is asked for, and so is the version:
+    `importlib.metadata` takes as long to import as the engine itself.
+    """
+    if name == "__version__":
+        from importlib.metadata import version
 
-    return version("runmeter")
+        return version("runmeter")
+    if name not in _engine.__all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_engine, name)

@@ -23,12 +23,13 @@ CALIBRATION_LOOPS = 100_000
 
 
 def import_question(questions: Sequence[Question]) -> Question:
-    """The question of what imports take, for the peers of all questions: each is called `question.peer`."""
+    """The question of what imports take, for the peers of the questions that say so: each is called `question.peer`."""
     peers = [
         msgspec.structs.replace(
             peer, name=f"{question.name}.{peer.name}", label=f"{question.name}: {peer.title}", note=""
         )
         for question in questions
+        if question.imports
         for peer in question.peers
     ]
     return Question(
@@ -57,6 +58,8 @@ def ask_imports(question: Question, record: QuestionRecord, desk: Desk) -> None:
     for entry in tuple(peers):
         try:
             prepare(_script(entry, desk))
+            with desk.start(*_named(entry)) as peer:  # the first start compiles modules
+                peer.ready()
         except (PeerFailed, BenchError) as error:
             peers.remove(entry)
             record.failures.append(Failure(entry.name, str(error)))
@@ -76,15 +79,19 @@ def ask_imports(question: Question, record: QuestionRecord, desk: Desk) -> None:
         desk.end()
 
 
-def _script(entry: PeerEntry, desk: Desk) -> Path:
+def _named(entry: PeerEntry) -> tuple[str, PeerEntry]:
+    """A peer's question, and the peer as it is called there."""
     folder, _, name = entry.name.partition(".")
-    return desk.script_of(folder, PeerEntry(name=name))
+    return folder, PeerEntry(name=name)
+
+
+def _script(entry: PeerEntry, desk: Desk) -> Path:
+    return desk.script_of(*_named(entry))
 
 
 def _start(number: int, entry: PeerEntry, record: QuestionRecord, desk: Desk) -> None:
-    folder, _, name = entry.name.partition(".")
     before = calibrate()
-    with desk.start(folder, PeerEntry(name=name)) as peer:
+    with desk.start(*_named(entry)) as peer:
         ready = peer.ready()
     measured = Measurement(1, ready.import_cpu_ns, ready.import_wall_ns, (before, calibrate()), ready.import_rss, 0)
     noisy = is_noisy(measured, CASE, desk.parameters)

@@ -93,6 +93,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Whether peers are compared with the baseline by ratio, or by what they add to it."""
     share: float = 1
     """Of the time that a run takes, against the other questions'."""
+    imports: bool = True
+    """Whether what its peers' imports take is told, too."""
     name: str = ""
     """Its folder's."""
 
