@@ -10,6 +10,7 @@ are `capacity` behind, and every loss is counted.
 """
 
 import logging
+import math
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -60,6 +61,8 @@ class Bus:
         self._log = Log()
         self._events = self._log.events
         self._subscriptions: list[Subscription] = []
+        self._room = math.inf
+        """Events that may be retained before a new run has to look whether it must wait."""
         self._asleep = False  # the dispatcher waits for the bell
         self._closed = False
         self._holding = False  # some new run waits for admission
@@ -98,6 +101,7 @@ class Bus:
             raise BusClosed
         subscription = Subscription(self._log, receive, name, lane, capacity, batch)
         self._subscriptions.append(subscription)
+        self._measure_room()
         if self._tasks is not None:
             self._start(subscription)
         return subscription
@@ -105,6 +109,7 @@ class Bus:
     def unsubscribe(self, subscription: Subscription) -> None:
         """Deliver nothing more to this subscriber."""
         self._subscriptions.remove(subscription)
+        self._measure_room()
         subscription.cancel()
         if self._tasks is not None:
             self._progressed()  # new runs may have waited for it
@@ -144,6 +149,14 @@ class Bus:
 
     def _ring(self) -> None:
         self._bell.set()
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether there may be something to wait for at `admission`. A quick look, for mostly there is not."""
+        return len(self._events) > self._room
+
+    def _measure_room(self) -> None:
+        self._room = min([each.room for each in self._subscriptions], default=math.inf)
 
     async def admission(self) -> None:
         """Wait until no lossless subscriber is more than its capacity behind, or the bus closes."""

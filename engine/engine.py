@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -99,7 +99,8 @@ class Engine:
         self._aborting = False
         self._running: set[anyio.CancelScope] = set()
         self._new_scope: type[anyio.CancelScope] = anyio.CancelScope
-        self._slots: AbstractAsyncContextManager[Any]
+        self._slots: anyio.Semaphore | None = None
+        """None if runs are not limited."""
         self._quiet: anyio.Event
         self._loop: LoopThread
 
@@ -205,7 +206,9 @@ class Engine:
         if self._is_within(parent):
             return await self._attend(parent.child(info, _tapped(parent.runtime, channel)), work, timeout)
         self._check_open()
-        async with self._slots:
+        if self._slots is None and not self._bus.is_crowded:
+            return await self._attend(Execution(_tapped(self._runtime, channel), info), work, timeout)
+        async with self._slots or nullcontext():
             await self._bus.admission()
             self._check_open()
             return await self._attend(Execution(_tapped(self._runtime, channel), info), work, timeout)
@@ -289,7 +292,7 @@ class Engine:
             raise EngineNotRunning("it has closed" if self._closing else "it is running already")
         if not self._usage.prices.loaded:
             await anyio.to_thread.run_sync(self._usage.prices.load)
-        self._slots = anyio.Semaphore(self._limit, fast_acquire=True) if self._limit else nullcontext()
+        self._slots = anyio.Semaphore(self._limit, fast_acquire=True) if self._limit else None
         self._quiet = anyio.Event()
         # That of the event loop's own library: asking anyio for one each time takes as long as using it.
         self._new_scope = type(anyio.CancelScope())

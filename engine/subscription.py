@@ -1,6 +1,7 @@
 """The shared log of events, and a subscriber's place in it. The bus puts the two together."""
 
 import logging
+import math
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from inspect import isawaitable
@@ -108,6 +109,11 @@ class Subscription:
     def pending(self) -> int:
         """Events published and not yet taken."""
         return self._log.end - self._cursor + len(self._batch)
+
+    @property
+    def room(self) -> float:
+        """Events that the log may retain before this could be `blocking`: a batch in hand is retained no more."""
+        return self.capacity - self._batch_size if self.lane == "lossless" else math.inf
 
     @property
     def blocking(self) -> bool:
