@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.sdk.trace.sampling import Decision, Sampler
+from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Decision, Sampler
 from opentelemetry.trace import (
     INVALID_SPAN,
     NonRecordingSpan,
@@ -35,6 +35,7 @@ _started: ContextVar[object] = ContextVar("runmeter_started_span", default=None)
 
 [_SPAN_KEY] = set_span_in_context(INVALID_SPAN, Context())
 """Where a context has its span. `get_current_span` checks what it finds there, which takes longer than to look."""
+_NO_STATE = TraceState()
 
 
 class RandomIds(IdGenerator):
@@ -118,6 +119,9 @@ class SpanTracing:
     def __init__(self, sampler: Sampler, ids: IdGenerator) -> None:
         self._sampler = sampler
         self._ids = ids
+        # The SDK's own choice, unless somebody made another. Below no parent it takes all: it need not be asked.
+        self._takes_all_roots = sampler is DEFAULT_ON
+        self._root_flags = _flags(sampled=True, is_random=ids.is_trace_id_random())
 
     def start_span(self) -> tuple[TraceContext, SpanToken]:
         """Allot a span below the ambient one, or the first of a new trace, and make it the ambient one."""
@@ -146,12 +150,14 @@ class SpanTracing:
 
     def _first(self, parent: SpanContext, outer: Context) -> PendingSpan:
         """The first span of ours, below whatever is ambient."""
+        if self._takes_all_roots and not parent.is_valid:
+            trace_id, span_id = self._ids.generate_trace_id(), self._ids.generate_span_id()
+            return PendingSpan(TraceContext(f"{trace_id:032x}", f"{span_id:016x}"), self._root_flags, _NO_STATE)
         trace_id = parent.trace_id if parent.is_valid else self._ids.generate_trace_id()
         is_random = parent.trace_flags.random_trace_id if parent.is_valid else self._ids.is_trace_id_random()
         result = self._sampler.should_sample(outer, trace_id, semconv.INVOKE_AGENT, SpanKind.INTERNAL)
         sampled = result.decision is Decision.RECORD_AND_SAMPLE
-        flags = TraceFlags(sampled * TraceFlags.SAMPLED | is_random * TraceFlags.RANDOM_TRACE_ID)
-        state = result.trace_state or TraceState()
+        state = result.trace_state or _NO_STATE
         span_id = self._ids.generate_span_id()
         return PendingSpan(
             TraceContext(
@@ -162,6 +168,10 @@ class SpanTracing:
                 sampled=sampled,
                 trace_state=state.to_header(),
             ),
-            flags,
+            _flags(sampled=sampled, is_random=is_random),
             state,
         )
+
+
+def _flags(*, sampled: bool, is_random: bool) -> TraceFlags:
+    return TraceFlags(sampled * TraceFlags.SAMPLED | is_random * TraceFlags.RANDOM_TRACE_ID)
