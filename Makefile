@@ -12,8 +12,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/ready
 	@$(BIN)/runmeter demo
 
+# A worker for each core; the tests of a file stay together, as they share servers and processes.
 test: $(VENV)/ready
-	$(BIN)/pytest $(PYTEST_FLAGS)
+	$(BIN)/pytest -n auto --dist loadfile $(PYTEST_FLAGS)
 
 # About ten minutes on a quiet machine: writes benchmarks/RESULTS.md, results.json and charts/. For a minute: BENCH=--quick
 bench: $(VENV)/ready
