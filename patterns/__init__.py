@@ -30,7 +30,8 @@ from .ingestion import Chunking, Document
 from .registry import PatternInstance, PatternRegistry, get_pattern_registry
 from .retrieval import Passage, Retriever
 from .retry import RetryPolicy
-from .tools import FunctionResult, Tool
+from .toolbox import FunctionResult
+from .tools import Tool
 
 if TYPE_CHECKING:
     from .langgraph.augmented_llm import AugmentedLLMConfig, AugmentedLLMPattern, AugmentedResult

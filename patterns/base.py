@@ -10,7 +10,8 @@ import msgspec
 from .config import OpenAIPatternConfig, PatternConfig, check_config, specialise
 from .delivery import Delivery
 from .openai.client import Clients, load_library
-from .tools import FunctionResult, Toolbox, ToolLike
+from .toolbox import FunctionResult, Toolbox
+from .tools import ToolLike
 
 
 class PatternResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,8 @@ from pattern_support import Run
 from runmeter.engine import ConfigurationError, current_execution
 from runmeter.patterns import Tool
 from runmeter.patterns.errors import InvalidArguments, ToolFailed, ToolTimeout
-from runmeter.patterns.tools import CallAllowance, FunctionRequest, Toolbox, as_tool, render
+from runmeter.patterns.toolbox import CallAllowance, FunctionRequest, Toolbox
+from runmeter.patterns.tools import as_tool, render
 
 
 def find(number: int, unit: str = "kg") -> dict[str, Any]:

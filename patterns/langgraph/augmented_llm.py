@@ -19,7 +19,8 @@ from ..config import AtLeastOne, OpenAIPatternConfig, PatternConfig, PatternType
 from ..context import conversation_id_of
 from ..retrieval import Passage, RetrieverLike, as_retriever, search
 from ..retry import RetryPolicy
-from ..tools import CallAllowance, ToolLike
+from ..toolbox import CallAllowance
+from ..tools import ToolLike
 from ..turns import turn
 from .answers import id_of, text_of
 from .base import LangGraphBasePattern, Run, ToolChoice, is_complete

@@ -21,7 +21,8 @@ from ..openai.client import Clients, load_library
 from ..openai.models import SunsetGuard, takes_temperature
 from ..retry import RetryPolicy
 from ..text import valid_text
-from ..tools import CallAllowance, FunctionRequest, FunctionResult, Tool, ToolLike
+from ..toolbox import CallAllowance, FunctionRequest, FunctionResult
+from ..tools import Tool, ToolLike
 from .answers import Answered, ask
 from .callbacks import MeteringHandler
 from .cancellation import cancelled_once

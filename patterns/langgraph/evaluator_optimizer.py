@@ -20,7 +20,8 @@ from ..config import AtLeastOne, Name, OpenAIPatternConfig, PatternConfig, Patte
 from ..errors import MalformedAnswer
 from ..retry import RetryPolicy
 from ..text import valid_text
-from ..tools import CallAllowance, ToolLike
+from ..toolbox import CallAllowance
+from ..tools import ToolLike
 from .answers import Answered
 from .base import LangGraphBasePattern, Run, check_model, conversation_of
 from .callbacks import MeteringHandler

@@ -20,7 +20,8 @@ from ..config import AtLeastOne, OpenAIPatternConfig, PatternConfig, PatternType
 from ..errors import MalformedAnswer
 from ..retry import RetryPolicy
 from ..text import valid_text
-from ..tools import CallAllowance, ToolLike, refusal_in
+from ..toolbox import CallAllowance, refusal_in
+from ..tools import ToolLike
 from .answers import Answered
 from .base import LangGraphBasePattern, Run, check_model, conversation_of, join_texts
 from .callbacks import MeteringHandler

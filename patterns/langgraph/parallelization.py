@@ -18,7 +18,8 @@ from runmeter.engine import ConfigurationError, error_message, is_own_failure
 from ..base import PatternResult
 from ..config import AtLeastOne, Checked, Name, OpenAIPatternConfig, PatternConfig, PatternType
 from ..retry import RetryPolicy
-from ..tools import CallAllowance, ToolLike, refusal_in
+from ..toolbox import CallAllowance, refusal_in
+from ..tools import ToolLike
 from .answers import Answered
 from .base import LangGraphBasePattern, Run, conversation_of, join_texts
 from .branches import Aggregator, BranchResult, aggregate, concatenate, count_votes, finish_reason_of_all, most_voted

@@ -18,7 +18,8 @@ from ..base import PatternResult
 from ..config import AtLeastOne, OpenAIPatternConfig, PatternConfig, PatternType
 from ..retry import RetryPolicy
 from ..text import valid_text
-from ..tools import CallAllowance, ToolLike
+from ..toolbox import CallAllowance
+from ..tools import ToolLike
 from .answers import Answered, id_of
 from .base import LangGraphBasePattern, Run, conversation_of, join_texts
 from .callbacks import MeteringHandler

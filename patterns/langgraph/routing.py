@@ -19,7 +19,8 @@ from ..config import Checked, OpenAIPatternConfig, PatternConfig, PatternType
 from ..context import conversation_id_of
 from ..errors import MalformedAnswer
 from ..retry import RetryPolicy
-from ..tools import CallAllowance, ToolLike
+from ..toolbox import CallAllowance
+from ..tools import ToolLike
 from .base import LangGraphBasePattern, Run, conversation_of, join_texts
 from .callbacks import MeteringHandler
 from .delegates import DelegateLike, answer_with, as_delegate, as_result

@@ -12,7 +12,7 @@ from runmeter.engine import ConfigurationError, is_own_failure
 
 from ..config import AtLeastOne, Checked, Name
 from ..errors import GateError
-from ..tools import refusal_in
+from ..toolbox import refusal_in
 from .functions import call
 
 STOP = "stop"

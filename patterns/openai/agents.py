@@ -13,7 +13,8 @@ from runmeter.engine import ConfigurationError
 from ..config import Checked, Name
 from ..errors import AlreadyHandedOver, TurnLimitReached
 from ..schema import arguments_from_schema
-from ..tools import CallAllowance, FunctionRequest, FunctionResult, Tool, Toolbox
+from ..toolbox import CallAllowance, FunctionRequest, FunctionResult, Toolbox
+from ..tools import Tool
 
 TRANSFER = "transfer_to_"
 ASK = "ask_"

@@ -12,7 +12,8 @@ from ..config import AtLeastOne, Count, OpenAIPatternConfig, PatternConfig, Patt
 from ..context import instructions_of
 from ..messages import Item, to_items
 from ..retry import RetryPolicy
-from ..tools import FunctionResult, Tool, Toolbox, ToolLike, render
+from ..toolbox import FunctionResult, Toolbox
+from ..tools import Tool, ToolLike, render
 from .agents import ASK, TRANSFER, Agent, Handoff, HandoffToolbox, TurnAllowance, ask_tool, check_agents
 from .base import ResponsesPattern
 from .tool_loop import Outcome, ToolLoop, given

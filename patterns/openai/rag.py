@@ -17,7 +17,8 @@ from ..ingestion import TEXT_FILES, Chunking, Progress
 from ..messages import Item, to_items
 from ..retrieval import Passage, Retriever, RetrieverLike, as_retriever, search
 from ..retry import RetryPolicy
-from ..tools import Toolbox, ToolLike
+from ..toolbox import Toolbox
+from ..tools import ToolLike
 from .base import ResponsesPattern
 from .embeddings import DEFAULT_EMBEDDING_MODEL, EmbeddingRetriever
 from .tool_loop import ToolLoop

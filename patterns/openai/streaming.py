@@ -16,7 +16,7 @@ from ..delivery import Delivery
 from ..errors import ListenerGone, PatternError
 from ..messages import to_items
 from ..text import valid
-from ..tools import CallAllowance, FunctionRequest, FunctionResult, Toolbox
+from ..toolbox import CallAllowance, FunctionRequest, FunctionResult, Toolbox
 from .base import ResponsesPattern
 from .responses import MeteredResponses
 from .tool_loop import ToolLoop, given

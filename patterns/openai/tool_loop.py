@@ -8,7 +8,7 @@ from ..config import OpenAIPatternConfig
 from ..delivery import Delivery
 from ..messages import Item
 from ..text import valid, valid_text
-from ..tools import CallAllowance, FunctionRequest, FunctionResult, Toolbox
+from ..toolbox import CallAllowance, FunctionRequest, FunctionResult, Toolbox
 from .models import takes_temperature
 from .responses import MeteredResponses
 from .stream import Deliver
