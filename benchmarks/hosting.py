@@ -19,10 +19,16 @@ class Host:
 
     Args:
         make: Makes what is entered, in the running event loop.
+        flush: Called at the end of a measurement, once subscribers have all events, with the number of runs.
     """
 
-    def __init__(self, make: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
+    def __init__(
+        self,
+        make: Callable[[], AbstractAsyncContextManager[Any]],
+        flush: Callable[[int], Awaitable[None]] | None = None,
+    ) -> None:
         self._make = make
+        self._flush = flush
         self._task: asyncio.Task[None] | None = None
         self._entered: asyncio.Future[Any]
         self._leave: asyncio.Event
@@ -51,7 +57,7 @@ class Host:
             engine = await self.engine()
             for _ in range(times):
                 await run(engine)
-            await settle(engine)
+            await self._settle(engine, times)
 
         return work
 
@@ -62,9 +68,14 @@ class Host:
             engine = await self.engine()
             for _ in range(0, times, number):
                 await asyncio.gather(*[run(engine) for _ in range(number)])
-            await settle(engine)
+            await self._settle(engine, times)
 
         return work
+
+    async def _settle(self, engine: Any, times: int) -> None:
+        await settle(engine)
+        if self._flush is not None:
+            await self._flush(times)
 
     async def _hold(self) -> None:
         async with self._make() as engine:

@@ -147,4 +147,9 @@ _ON_FIRST_USE = {"Advice": ".advice", "Advisor": ".advisor"}
 def __getattr__(name: str) -> Any:
     if name not in _ON_FIRST_USE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_ON_FIRST_USE[name], __name__), name)
+    value = globals()[name] = getattr(import_module(_ON_FIRST_USE[name], __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

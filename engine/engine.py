@@ -215,7 +215,8 @@ class Engine:
 
     async def _attend(self, execution: Execution, work: Work, timeout: float | None) -> RunResult[Any]:
         """Do the work inside its run, until it is done, out of time, or stopped."""
-        scope = self._new_scope()
+        # A child may run in another thread's event loop, and that on another library.
+        scope = self._new_scope() if self._loop.is_current else anyio.CancelScope()
         if timeout is not None:
             scope.deadline = anyio.current_time() + timeout
         self._running.add(scope)

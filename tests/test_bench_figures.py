@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from runmeter.bench.bootstrap import Interval, median_interval, quotient_interval
-from runmeter.bench.cells import digits, figure_relative, figure_time, time
+from runmeter.bench.cells import digits, figure_range, figure_relative, figure_spread, figure_time, time
 from runmeter.bench.compare import compare
 from runmeter.bench.errors import BenchError
 from runmeter.bench.figures import Figure, Results, noisy_share, unsteadiness, usual_loop_ns
@@ -90,13 +90,13 @@ def test_ratios_are_taken_within_the_round() -> None:
     # Each half of the rounds has its own size, so that a ratio of medians would be 1 or 100.
     base, peer = [100.0, 10_000] * 5, [200.0, 20_000] * 5
     told = figure(record_of(TWO, samples("base", "a", base), samples("peer", "a", peer)), "a", "peer")
-    assert told.relative == Interval(2, 2, 2)
+    assert told.relative == Interval(2, 2, 2, 10)
 
 
 def test_a_round_that_the_baseline_lacks_is_not_compared() -> None:
     record = record_of(TWO, samples("base", "a", [100] * 3), samples("peer", "a", [200, 200, 200, 900, 900, 900, 900]))
     told = figure(record, "a", "peer")
-    assert told.relative == Interval(2, 2, 2)
+    assert told.relative == Interval(2, 2, 2, 3)
     assert told.time.median == 900
 
 
@@ -164,6 +164,12 @@ def test_what_cannot_be_told_from_nothing_is_a_bound() -> None:
     assert told.is_bound
     assert not told.is_noisy
     assert figure_time(told).startswith("≤ ")
+
+
+def test_of_few_rounds_no_interval_is_told() -> None:
+    three = figure(record_of(TWO, samples("base", "a", [100] * 3), samples("peer", "a", [200] * 3)), "a", "peer")
+    assert (figure_spread(three), figure_range(three)) == ("3 rounds", "")
+    assert figure_spread(figure(record_of(TWO, samples("peer", "a", [200])), "a", "peer")) == "1 round"
 
 
 # Noise
@@ -246,6 +252,20 @@ def test_a_goal_is_met_if_the_whole_interval_is_below_its_limit(costs: list[floa
     assert outcome.verdict == verdict
 
 
+def test_a_goal_is_open_after_few_rounds() -> None:
+    record = record_of(TWO, samples("base", "a", [100] * 3), samples("peer", "a", [200] * 3))
+    (outcome,) = summarise(record, [goal(3)], None).outcomes
+    assert outcome.verdict == "open"
+
+
+def test_a_goal_is_not_judged_by_noisy_rounds() -> None:
+    """Each half of the rounds was steady for one of the two only."""
+    base, peer = samples("base", "a", [100] * 10, noisy=5), samples("peer", "a", [200] * 10)
+    late = [replace(each, is_noisy=each.round >= 5) for each in peer]
+    (outcome,) = summarise(record_of(TWO, base, late), [goal(3)], None).outcomes
+    assert outcome.verdict == "too noisy"
+
+
 def test_a_goal_may_be_a_difference_in_microseconds() -> None:
     record = record_of(TWO, samples("base", "a", [100] * 5), samples("peer", "a", [2_100] * 5))
     (outcome,) = summarise(record, [goal(0.5, None, minus="made/base/a", per=4)], None).outcomes
@@ -256,7 +276,7 @@ def test_a_goal_may_be_a_difference_in_microseconds() -> None:
 def test_a_goal_across_questions_is_a_ratio_of_medians() -> None:
     there = replace(TWO, name="other")
     record = record_of(TWO, samples("peer", "a", [300] * 5))
-    record.questions += record_of(there, samples("base", "a", [100, 100, 100])).questions
+    record.questions += record_of(there, samples("base", "a", [100] * 5)).questions
     (outcome,) = summarise(record, [goal(3.5, "other/base/a")], None).outcomes
     assert outcome.measured is not None
     assert outcome.measured.median == pytest.approx(3)

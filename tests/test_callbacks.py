@@ -462,6 +462,12 @@ def test_nor_is_it_for_models_for_plain_text(reported: Any) -> None:
     assert read_answer(LLMResult(generations=[[]], llm_output={"token_usage": reported})).usage is None
 
 
+def test_details_that_are_no_counts_are_left_alone() -> None:
+    details = {"cache_read": 3, "by_modality": {"text": 7}, "note": "x"}
+    usage = usage_reported(input_tokens=10, output_tokens=5, input_token_details=details)
+    assert usage == Usage(10, 5, cache_read_tokens=3)
+
+
 def test_no_more_is_read_from_the_cache_than_is_read() -> None:
     usage = usage_reported(input_tokens=10, output_tokens=1, input_token_details={"cache_read": 100})
     assert usage == Usage(10, 1, cache_read_tokens=10)

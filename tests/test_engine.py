@@ -756,3 +756,20 @@ async def test_a_parent_keeps_its_children_s_numbers_and_not_the_children() -> N
 
     async with Engine() as engine:
         assert len((await engine.run(parent, "x")).child_requests) == 10
+
+
+@pytest.mark.parametrize("inner", ["asyncio", "trio"])
+async def test_a_child_may_run_in_another_threads_loop_of_either_kind(inner: str) -> None:
+    async def child(messages: object, context: object) -> str:
+        return "child"
+
+    async with Engine() as engine:
+
+        async def parent(messages: object, context: object) -> str:
+            async def go() -> str:
+                return str((await engine.run(child, "")).content)
+
+            return await anyio.to_thread.run_sync(lambda: anyio.run(go, backend=inner))
+
+        assert (await engine.run(parent, "")).content == "child"
+        assert engine.usage().total.executions == 2

@@ -30,3 +30,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     for name in PACKAGES:
         with pytest.raises(AttributeError):
             _ = importlib.import_module(name).no_such_name
+
+
+def test_what_is_imported_on_first_use_is_listed_before() -> None:
+    assert set(runmeter.__all__) <= set(dir(runmeter))
+    assert set(runmeter.engine.__all__) <= set(dir(runmeter.engine))

@@ -1,5 +1,7 @@
 """What the LangGraph patterns have in common: how they take messages, models and contexts, and what they say."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypedDict
 
@@ -8,11 +10,13 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.runnables.config import ensure_config
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from pattern_support import KEY, Run
 
-from runmeter.engine import ConfigurationError
+from runmeter.engine import ConfigurationError, Usage
 from runmeter.patterns import (
     EvaluatorOptimizerPattern,
     OpenAIPatternConfig,
@@ -130,6 +134,60 @@ async def test_what_a_tool_asks_is_metered() -> None:
     with run():
         await PromptChainingPattern(ONE_STEP, [find], model=model).execute("Where is parcel 1?")
     assert (len(run.requests), len(run.calls)) == (3, 1)
+
+
+async def test_what_a_tool_asks_in_a_thread_without_a_context_is_metered() -> None:
+    """Where it is handed LangChain's callbacks: they know what the thread does not."""
+    run, inner = Run(), GenericFakeChatModel(messages=iter([AIMessage("In Berlin.")]))
+
+    async def find(number: str) -> str:
+        """Find a parcel."""
+        config: Any = {"callbacks": ensure_config()["callbacks"]}
+        with ThreadPoolExecutor() as threads:
+            return text_of(await asyncio.wrap_future(threads.submit(inner.invoke, number, config)))
+
+    model = _Calling(messages=iter([_call("find", number="1"), AIMessage("It is in Berlin.")]))
+    with run():
+        await PromptChainingPattern(ONE_STEP, [find], model=model).execute("Where is parcel 1?")
+    assert len(run.requests) == 3
+
+
+async def test_a_request_that_outlives_the_tool_that_made_it_is_metered_to_its_end() -> None:
+    run, asked, started = Run(), asyncio.Event(), asyncio.Event()
+    tasks: list[asyncio.Task[Any]] = []
+
+    class Slow(GenericFakeChatModel):
+        async def _agenerate(self, *arguments: Any, **settings: Any) -> Any:
+            started.set()
+            await asked.wait()
+            return await super()._agenerate(*arguments, **settings)
+
+    used: Any = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+    inner = Slow(messages=iter([AIMessage("Berlin", usage_metadata=used)]))
+
+    @tool
+    async def begin() -> str:
+        """Begin."""
+        tasks.append(asyncio.create_task(inner.ainvoke("Where?")))
+        await started.wait()
+        return "begun"
+
+    @tool
+    async def collect() -> str:
+        """Collect."""
+        asked.set()
+        return text_of(await tasks[0])
+
+    said = [_call("begin"), _call("collect"), AIMessage("It is in Berlin.")]
+    with run():
+        pattern = PromptChainingPattern(ONE_STEP, [begin, collect], model=_Calling(messages=iter(said)))
+        await pattern.execute("Where is parcel 1?")
+    assert run.reported == Usage(10, 5)
+    assert not [event for event in run.requests if event.error_type]
+
+
+def _call(name: str, **arguments: str) -> AIMessage:
+    return AIMessage("", tool_calls=[{"name": name, "args": arguments, "id": name, "type": "tool_call"}])
 
 
 class _Calling(GenericFakeChatModel):

@@ -19,15 +19,16 @@ def load() -> Bench:
     at = datetime.fromtimestamp(call.NOW_NS // call.SECOND_NS, UTC)
     context = {"service_tier": call.SERVICE_TIER}
 
+    usage = Usage(
+        input_tokens=call.INPUT_TOKENS,
+        output_tokens=call.OUTPUT_TOKENS,
+        cache_read_tokens=call.CACHE_READ_TOKENS,
+        cache_write_tokens=call.CACHE_WRITE_TOKENS,
+        output_reasoning_tokens=call.REASONING_TOKENS,
+    )
+
     def price(times: int) -> None:
         for _ in range(times):
-            usage = Usage(
-                input_tokens=call.INPUT_TOKENS,
-                output_tokens=call.OUTPUT_TOKENS,
-                cache_read_tokens=call.CACHE_READ_TOKENS,
-                cache_write_tokens=call.CACHE_WRITE_TOKENS,
-                output_reasoning_tokens=call.REASONING_TOKENS,
-            )
             calc_price(usage, call.MODEL, provider_id=call.PROVIDER, genai_request_timestamp=at, price_context=context)
 
     return Bench({"price of a call": price})

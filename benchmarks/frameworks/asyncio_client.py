@@ -11,7 +11,6 @@ plain function.
 Switched off: the client's retries, as in every peer; there is nothing to retry.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ from worker import Bench, Work, serve
 
 
 def load() -> Bench:  # noqa: C901 - a function for each case
+    import asyncio
     import json
 
     import stub
@@ -121,6 +121,8 @@ def _in_a_row(run: Callable[[], Awaitable[object]]) -> Work:
 
 
 def _at_once(run: Callable[[], Awaitable[object]], number: int) -> Work:
+    import asyncio
+
     async def work(times: int) -> None:
         for _ in range(0, times, number):
             await asyncio.gather(*[run() for _ in range(number)])

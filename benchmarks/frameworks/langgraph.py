@@ -13,7 +13,6 @@ Switched off: the model's own retries, as in every peer. There is no checkpointe
 where no variable of the environment switches it on. That a plain function tool runs in a thread is the default too.
 """
 
-import asyncio
 import operator
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypedDict
@@ -255,6 +254,8 @@ def _in_a_row(run: Run) -> Work:
 
 
 def _at_once(run: Run, number: int) -> Work:
+    import asyncio
+
     async def work(times: int) -> None:
         for _ in range(0, times, number):
             await asyncio.gather(*[run() for _ in range(number)])

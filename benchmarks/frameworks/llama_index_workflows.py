@@ -15,7 +15,6 @@ through the run's event stream. "instant turn" is a step that awaits a plain fun
 Switched off: the client's retries, as in every peer. It is not instrumented by default. All else is as by default.
 """
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -298,6 +297,8 @@ def _in_a_row(run: Run) -> Work:
 
 
 def _at_once(run: Run, number: int) -> Work:
+    import asyncio
+
     async def work(times: int) -> None:
         for _ in range(0, times, number):
             await asyncio.gather(*[run() for _ in range(number)])

@@ -13,7 +13,6 @@ Switched off: the client's retries and the SDK's tracing, as in every peer. All 
 running a plain function tool in a thread, which takes a little more CPU than a coroutine function would.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -21,6 +20,8 @@ from worker import Bench, Work, serve
 
 
 def load() -> Bench:  # noqa: C901 - a function for each case
+    import asyncio
+
     import stub
     from agents import Agent, OpenAIResponsesModel, RunConfig, Runner, function_tool
 
@@ -114,6 +115,8 @@ def _in_a_row(run: Callable[[], Awaitable[object]]) -> Work:
 
 
 def _at_once(run: Callable[[], Awaitable[object]], number: int) -> Work:
+    import asyncio
+
     async def work(times: int) -> None:
         for _ in range(0, times, number):
             await asyncio.gather(*[run() for _ in range(number)])

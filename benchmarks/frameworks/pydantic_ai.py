@@ -14,13 +14,14 @@ includes pricing each response that it knows the model of, and running a plain f
 little more CPU than a coroutine function would.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from worker import Bench, Work, serve
 
 
 def load() -> Bench:  # noqa: C901 - a function for each case
+    import asyncio
+
     import stub
     from pydantic_ai import Agent, ModelMessage, ModelResponse, RequestUsage, RunContext, TextPart, Tool, ToolOutput
     from pydantic_ai.models.function import AgentInfo, FunctionModel
@@ -106,6 +107,8 @@ def _in_a_row(run: Callable[[], Awaitable[object]]) -> Work:
 
 
 def _at_once(run: Callable[[], Awaitable[object]], number: int) -> Work:
+    import asyncio
+
     async def work(times: int) -> None:
         for _ in range(0, times, number):
             await asyncio.gather(*[run() for _ in range(number)])

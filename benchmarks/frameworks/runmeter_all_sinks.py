@@ -27,9 +27,14 @@ def load() -> Bench:
     llm = stub.Stub()
     assistant = OpenAIFunctionCallingPattern(OpenAIPatternConfig(openai_model=stub.MODEL, **llm.settings()))
 
+    sink = SpanSink()
+    telemetry = runmeter_telemetry(sink)
+    assert telemetry.tracer_provider is not None
+    exported = sink.settle(telemetry.tracer_provider.force_flush, spans_per_call=2)  # the run's, and the call's
+
     @asynccontextmanager
     async def engine_over_stub() -> AsyncIterator[Any]:
-        async with assistant, Engine(telemetry=runmeter_telemetry(SpanSink())) as engine:
+        async with assistant, Engine(telemetry=telemetry) as engine:
             assistant.clients.get()._client = llm.http_client()  # noqa: SLF001 - a pattern makes its client itself
             yield engine
 
@@ -48,7 +53,7 @@ def load() -> Bench:
     async def instant_turn(engine: Engine) -> str:
         return (await engine.run(instant, stub.QUESTION)).content
 
-    host = Host(engine_over_stub)
+    host = Host(engine_over_stub, exported)
     cases = {"one turn": host.in_a_row(one_turn), "instant turn": host.in_a_row(instant_turn)}
     return Bench(cases, asked=llm.asked, close=host.close)
 

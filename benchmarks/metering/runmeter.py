@@ -9,7 +9,6 @@ told what the answer says it used: what the documentation recommends for pattern
 statistics have counted all runs. No content is recorded: Runmeter never does.
 """
 
-import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +72,8 @@ def _repeated(pattern: Callable[..., Any], host: "Host", exported: "Settle | Non
 
 async def _settle(engine: "Engine", last: "RunResult[Any]", events: int) -> None:
     """Wait until every subscriber has had all events: so many, or the case fails."""
+    import asyncio
+
     from metering.calls import INPUT_TOKENS
 
     while (bus := engine.statistics().bus) and any(each.pending for each in bus.subscribers):  # noqa: ASYNC110 - nothing tells

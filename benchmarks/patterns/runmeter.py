@@ -28,16 +28,17 @@ def load(telemetry: Callable[[], Any] = lambda: None) -> Bench:
     from runmeter.patterns import PatternConfig, get_pattern_registry
 
     model = Instant()
+    made = telemetry()
 
     @asynccontextmanager
     async def engine() -> AsyncIterator[Engine]:
-        async with Engine(telemetry=telemetry()) as running:
+        async with Engine(telemetry=made) as running:
             yield running
 
     def runs_of(name: str) -> Callable[[Engine], Awaitable[object]]:
         pattern: Any = get_pattern_registry().pattern_class(name)
-        made = pattern(PatternConfig(), model=model)
-        return lambda running: running.run(made, QUESTION)
+        instance = pattern(PatternConfig(), model=model)
+        return lambda running: running.run(instance, QUESTION)
 
     def bare_runs_of(graph: Any) -> Work:
         async def work(times: int) -> None:
@@ -50,7 +51,11 @@ def load(telemetry: Callable[[], Any] = lambda: None) -> Bench:
         count, model.asked = model.asked, 0
         return [count]
 
-    host = Host(engine)
+    async def flush(_: int) -> None:
+        if made is not None:
+            made.tracer_provider.force_flush()
+
+    host = Host(engine, flush)
     cases: dict[str, Work] = {}
     for name, shape in SHAPES.items():
         cases[f"{name}, bare"] = bare_runs_of(bare_graph(model, shape))

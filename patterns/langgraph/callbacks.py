@@ -105,6 +105,7 @@ class MeteringHandler(BaseCallbackHandler):
         self._stream = stream
         self._scopes: dict[UUID, Scope] = {}
         self._calls: dict[UUID, tuple[Root, OpenCall]] = {}
+        self._root_of_adopted = Root(UUID(int=0))
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +116,14 @@ class MeteringHandler(BaseCallbackHandler):
         for run_id in list(self._calls):
             self.abandon(run_id, error)
         self._scopes.clear()
+
+    def adopt(self, run_id: UUID) -> None:
+        """Take in a chain whose start this handler has not heard of: what runs in it may go on until the block is left.
+
+        Args:
+            run_id: LangChain's id.
+        """
+        self._scopes[run_id] = Scope(self._root_of_adopted, copy_context())
 
     def abandon(self, run_id: UUID, error: BaseException | None) -> None:
         """End a call, if LangChain has reported no end of it.

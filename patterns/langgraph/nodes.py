@@ -25,7 +25,10 @@ def metered(node: Node) -> Node:
         # LangGraph makes this manager for each run of a node: what the node runs inherits from it.
         callbacks = (var_child_runnable_config.get() or {}).get("callbacks")
         assert isinstance(callbacks, BaseCallbackManager)  # noqa: S101 - langgraph 1.2.22, `RunnableCallable.ainvoke`
-        callbacks.add_handler(runtime.context.meter)
+        meter = runtime.context.meter
+        callbacks.add_handler(meter)
+        if callbacks.parent_run_id is not None:
+            meter.adopt(callbacks.parent_run_id)
         return await node(state, runtime=runtime)
 
     return cast("Node", run)

@@ -112,8 +112,9 @@ def _by_kind(details: Mapping[str, Any]) -> dict[str, int]:
     """
     counts: dict[str, int] = {}
     for name, count in details.items():
-        kind = "cache_creation" if name.startswith("ephemeral_") else _TIER.sub("", name)
-        counts[kind] = counts.get(kind, 0) + (count or 0)
+        if isinstance(count, int):  # LangChain lets models write whatever they like beside
+            kind = "cache_creation" if name.startswith("ephemeral_") else _TIER.sub("", name)
+            counts[kind] = counts.get(kind, 0) + count
     return counts
 
 

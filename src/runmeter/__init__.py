@@ -26,4 +26,9 @@ def __getattr__(name: str) -> Any:
         return version("runmeter")
     if name not in _engine.__all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_engine, name)
+    value = globals()[name] = getattr(_engine, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

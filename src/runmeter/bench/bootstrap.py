@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 LEVEL = 0.95
 """Of the intervals."""
+FEW = 5
+"""Values from which on they hold what they should: of 3 they hold the median in three of four cases only."""
 
 
 class Interval(msgspec.Struct, frozen=True):
@@ -17,6 +19,13 @@ class Interval(msgspec.Struct, frozen=True):
     median: float
     low: float
     high: float
+    count: int
+    """Of the values that it is made of."""
+
+    @property
+    def is_of_few(self) -> bool:
+        """Whether they are too few for an interval to mean anything."""
+        return self.count < FEW
 
     @property
     def half_width(self) -> float:
@@ -25,7 +34,7 @@ class Interval(msgspec.Struct, frozen=True):
 
     def scaled(self, factor: float) -> "Interval":
         """The same in another unit; the factor is above 0."""
-        return Interval(self.median * factor, self.low * factor, self.high * factor)
+        return Interval(self.median * factor, self.low * factor, self.high * factor, self.count)
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
@@ -39,7 +48,8 @@ def median_interval(values: Sequence[float], seed: int, resamples: int) -> Inter
         seed: The same values with the same seed have the same interval.
         resamples: How many samples are drawn.
     """
-    return _interval(float(np.median(values)), _medians(values, np.random.default_rng(seed), resamples))
+    medians = _medians(values, np.random.default_rng(seed), resamples)
+    return _interval(float(np.median(values)), medians, len(values))
 
 
 def quotient_interval(above: Sequence[float], below: Sequence[float], seed: int, resamples: int) -> Interval:
@@ -53,7 +63,7 @@ def quotient_interval(above: Sequence[float], below: Sequence[float], seed: int,
     """
     rng = np.random.default_rng(seed)
     quotients = _medians(above, rng, resamples) / _medians(below, rng, resamples)
-    return _interval(float(np.median(above) / np.median(below)), quotients)
+    return _interval(float(np.median(above) / np.median(below)), quotients, min(len(above), len(below)))
 
 
 def _medians(values: Sequence[float], rng: np.random.Generator, resamples: int) -> NDArray[Any]:
@@ -62,7 +72,7 @@ def _medians(values: Sequence[float], rng: np.random.Generator, resamples: int) 
     return medians
 
 
-def _interval(median: float, medians: NDArray[Any]) -> Interval:
+def _interval(median: float, medians: NDArray[Any], count: int) -> Interval:
     low, high = np.quantile(medians, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     # Interpolation may put an end on the other side by the last bit.
-    return Interval(median, min(median, float(low)), max(median, float(high)))
+    return Interval(median, min(median, float(low)), max(median, float(high)), count)

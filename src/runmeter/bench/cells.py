@@ -42,7 +42,9 @@ def figure_time(figure: Figure) -> str:
 
 
 def spread(interval: Interval) -> str:
-    """Half of an interval's width, as a share of the median."""
+    """Half of an interval's width, as a share of the median; of few rounds their number."""
+    if interval.is_of_few:
+        return f"{interval.count} round{'s' if interval.count > 1 else ''}"
     if interval.half_width > abs(interval.median):
         return "> ±100 %"
     return f"±{100 * interval.half_width / abs(interval.median):.0f} %" if interval.median else NOTHING
@@ -69,7 +71,7 @@ def figure_relative(figure: Figure) -> str:
 def figure_range(figure: Figure) -> str:
     """The interval of a figure against the baseline's."""
     interval = figure.relative
-    if interval is None or figure.is_relative_noisy or figure.is_noisy or figure.is_bound:
+    if interval is None or figure.is_relative_noisy or figure.is_noisy or figure.is_bound or interval.is_of_few:
         return ""
     if figure.is_added:
         return f"{100 * interval.low:+.1f} – {100 * interval.high:+.1f} %"

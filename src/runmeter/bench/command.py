@@ -28,6 +28,7 @@ INTERRUPTED = 130
 WIDTH = 132
 """Characters of a table where the output is no terminal."""
 CHARTS = "charts"
+PROC = Path("/proc/self/statm")
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ def run_bench(options: BenchOptions, console: Console | None = None, watch: Watc
     Raises:
         BenchError: something that it needs is missing or wrong.
     """
+    if not PROC.exists():
+        raise BenchError("the benchmarks need Linux: they read the memory of processes from /proc")
     earlier = None if options.compare is None else load_record(options.compare)
     goals = load_goals(options.folder)
     asked = _asked(options)
@@ -159,8 +162,8 @@ def _keep(summary: Summary, options: BenchOptions) -> None:
         if options.svg is not None:
             save_charts(summary.results, options.svg)
         if options.results is not None:
-            save_charts(summary.results, options.results / CHARTS)
             summary.record.save(options.results / "results.json")
+            save_charts(summary.results, options.results / CHARTS)
             (options.results / "RESULTS.md").write_text(page(summary, CHARTS), encoding="utf-8")
     except OSError as error:
         raise BenchError(f"{error.filename}: {error.strerror}") from None

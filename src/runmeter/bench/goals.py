@@ -103,33 +103,34 @@ def judge(goals: Sequence[Goal], results: Mapping[str, Results], parameters: Par
 
 def _judge(goal: Goal, results: Mapping[str, Results], parameters: Parameters) -> Outcome:
     terms = [_rounds(term, results) for term in goal.terms]
-    measured = _measured(goal, terms, results, parameters)
-    if measured is None:
-        return Outcome(goal, None, "not measured")
-    return Outcome(goal, measured, _verdict(goal, measured, terms, parameters))
-
-
-def _measured(
-    goal: Goal, terms: Sequence[Rounds | None], results: Mapping[str, Results], parameters: Parameters
-) -> Interval | None:
     known = [rounds for rounds in terms if rounds is not None and rounds.values]
     if len(known) < len(terms):
-        return None
+        return Outcome(goal, None, "not measured")
+    if len(known) == 2 and len(goal.questions) == 1:
+        known = [known[0].over(known[1])]
+    if not all(rounds.values for rounds in known):
+        return Outcome(goal, None, "not measured")
+    measured = _measured(goal, known, results, parameters)
+    return Outcome(goal, measured, _verdict(goal, measured, known, parameters))
+
+
+def _measured(goal: Goal, known: Sequence[Rounds], results: Mapping[str, Results], parameters: Parameters) -> Interval:
+    """The figure: of one kind of rounds, or of two that were not measured side by side."""
     seed, resamples = parameters.seed, parameters.resamples
-    if len(known) == 1:
-        result = results[split(goal.terms[0].of)[0]]
-        scale = 1e-6 if goal.terms[0].memory else result.loop_ns / 1e3
-        return median_interval(known[0].steady, seed, resamples).scaled(scale)
-    above, below = known
-    if len(goal.questions) > 1:
-        return quotient_interval(above.steady, below.steady, seed, resamples)
-    quotients = above.over(below)
-    return median_interval(quotients.steady, seed, resamples) if quotients.values else None
+    if len(known) == 2:
+        return quotient_interval(known[0].steady, known[1].steady, seed, resamples)
+    measured = median_interval(known[0].steady, seed, resamples)
+    if goal.denominator is not None:
+        return measured
+    result = results[split(goal.terms[0].of)[0]]
+    return measured.scaled(1e-6 if goal.terms[0].memory else result.loop_ns / 1e3)
 
 
-def _verdict(goal: Goal, measured: Interval, terms: Sequence[Rounds | None], parameters: Parameters) -> str:
-    if not all(rounds is None or rounds.is_told_by(parameters.least_steady) for rounds in terms):
+def _verdict(goal: Goal, measured: Interval, known: Sequence[Rounds], parameters: Parameters) -> str:
+    if not all(rounds.is_told_by(parameters.least_steady) for rounds in known):
         return "too noisy"
+    if measured.is_of_few and not goal.terms[0].memory:
+        return "open"
     if measured.high <= goal.limit:
         return "met"
     if measured.low > goal.limit:

@@ -100,7 +100,8 @@ def _environment(pattern: OwnPattern, mode: str, url: str) -> Mapping[str, str]:
         "TEXT": pattern.text,
         "MODE": mode,
     }
-    python_path = os.pathsep.join((str(SHIPPED), str(Path.cwd())))
+    own_path = [folder for folder in (os.environ.get("PYTHONPATH"),) if folder]
+    python_path = os.pathsep.join([str(SHIPPED), str(Path.cwd()), *own_path])
     said = {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "simulated", "PYTHONPATH": python_path}
     return {PREFIX + name: value for name, value in own.items()} | said
 

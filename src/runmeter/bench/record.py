@@ -22,7 +22,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     """For the rounds of all questions there are."""
     measurement_ms: float = 30
     """What one measurement should take."""
-    starts: int = 5
+    starts: int = 7
     """How often each peer is started for the figures of its import."""
     repeats: int = 1
     """How often a noisy measurement is taken anew."""
@@ -45,12 +45,12 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
             return cls(
                 quick=True,
                 rounds=rounds,
-                least_rounds=3,
-                least_steady=3,
+                least_rounds=5,
+                least_steady=5,
                 most_rounds=9,
                 seconds=30,
                 measurement_ms=20,
-                starts=2,
+                starts=5,
             )
         return cls(rounds=rounds)
 
