@@ -10,8 +10,8 @@ from typing import Any
 
 from worker import Work
 
-PAUSE = 0.001
-"""Seconds between two looks at whether subscribers have caught up."""
+PAUSE = 0.012
+"""Seconds between two looks at whether subscribers have caught up: looking costs something, and they wait for 10 ms."""
 
 
 class Host:

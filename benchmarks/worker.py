@@ -70,7 +70,6 @@ def serve(load: "Callable[[], Bench]", distributions: "Iterable[str]") -> None:
         "import_wall_ns": time.perf_counter_ns() - wall,
         "import_rss": _rss() - before,
     }
-    import gc
     import json
     from importlib.metadata import version
 
@@ -81,9 +80,6 @@ def serve(load: "Callable[[], Bench]", distributions: "Iterable[str]") -> None:
         "python": sys.version.split()[0],
         "checks": dict(bench.checks()),
     }
-    # What was imported stays: looking through it before each measurement would take longer than the measurement.
-    gc.collect()
-    gc.freeze()
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
         if len(sys.argv) > 1:
@@ -112,9 +108,6 @@ def _obey(loop: "asyncio.AbstractEventLoop", bench: Bench, command: "Mapping[str
 
 def _measure(loop: "asyncio.AbstractEventLoop", work: Work, times: int) -> "dict[str, Any]":
     """What it took, between two runs of the same loop that tell how fast the machine is just now."""
-    import gc
-
-    gc.collect()
     before = calibrate()
     wall, cpu = time.perf_counter_ns(), time.process_time_ns()
     _do(loop, work, times)

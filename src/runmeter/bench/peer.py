@@ -106,7 +106,14 @@ def prepare(script: Path) -> None:
     """
     if not needs_own_environment(script):
         return
-    command = [find_uv(), "sync", "--quiet", "--python", sys.executable, "--script", str(script)]
+    # From what is there already, if that is all: asking the index takes seconds for each script.
+    if _sync(script, "--offline") is not None and (said := _sync(script)) is not None:
+        raise PeerFailed(f"its environment cannot be made: {said}")
+
+
+def _sync(script: Path, *options: str) -> str | None:
+    """Have uv make a script's environment. Returns what it said if it could not."""
+    command = [find_uv(), "sync", "--quiet", *options, "--python", sys.executable, "--script", str(script)]
     process = None
     try:
         with interrupts_held():
@@ -122,8 +129,7 @@ def prepare(script: Path) -> None:
         if process is not None:
             _kill(process)
         raise
-    if process.returncode:
-        raise PeerFailed(f"its environment cannot be made: {_last(said.decode(errors='replace'), 3)}")
+    return _last(said.decode(errors="replace"), 3) if process.returncode else None
 
 
 @contextmanager

@@ -18,15 +18,15 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     """By default as many as there is time for, from `least_rounds` to `most_rounds`."""
     least_rounds: int = 5
     most_rounds: int = 100
-    seconds: float = 240
+    seconds: float = 420
     """For the rounds of all questions there are."""
-    measurement_ms: float = 30
+    measurement_ms: float = 60
     """What one measurement should take."""
     starts: int = 7
     """How often each peer is started for the figures of its import."""
     repeats: int = 1
     """How often a noisy measurement is taken anew."""
-    steadiness: float = 0.15
+    steadiness: float = 0.3
     """How much the two calibrations around a measurement may differ, as a share of the smaller."""
     waiting: float = 1.5
     """How much longer a measurement may take than the CPU time it used, where nothing should wait."""
@@ -48,8 +48,8 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
                 least_rounds=5,
                 least_steady=5,
                 most_rounds=9,
-                seconds=30,
-                measurement_ms=20,
+                seconds=60,
+                measurement_ms=30,
                 starts=5,
             )
         return cls(rounds=rounds)
