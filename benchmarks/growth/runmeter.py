@@ -63,7 +63,7 @@ def load() -> Bench:
 
     cases: dict[str, Work] = {f"{count:,} runs": partial(runs, count) for count in COUNTS}
     cases |= {f"overload, {lane}": partial(overloaded, lane) for lane in LANES}
-    return Bench(cases, checks=checks)
+    return Bench(cases, checks=checks, collects=True)
 
 
 @cache
