@@ -1,8 +1,8 @@
 """Evaluator and optimizer: an answer is judged, and improved, until it is accepted or the attempts are used up."""
 
 import operator
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeAlias, TypedDict
 
 import msgspec
@@ -107,8 +107,6 @@ class _State(TypedDict):
 
     messages: Annotated[list[BaseMessage], operator.add]
     """The conversation, with all answers so far and what was said of them."""
-    answers: Annotated[list[Answered], operator.add]
-    attempts: Annotated[list[Attempt], operator.add]
 
 
 @dataclass(kw_only=True)
@@ -116,6 +114,11 @@ class _Run(Run):
     asked: list[BaseMessage]
     """The conversation as it was given."""
     evaluation_error: str | None = None
+    drafts: list[Answered] = field(default_factory=list)
+    """The answers that were judged, or are about to be. Here and not in the graph's state: each part of that costs a
+    step some 10 µs."""
+    attempts: list[Attempt] = field(default_factory=list)
+    """What came of each of them."""
 
 
 class EvaluatorOptimizerPattern(LangGraphBasePattern):
@@ -195,17 +198,17 @@ class EvaluatorOptimizerPattern(LangGraphBasePattern):
         with MeteringHandler() as meter:
             allowance = CallAllowance(self.config.max_function_calls)
             run = _Run(meter, allowance, instructions, asked=asked)
-            begun = _State(messages=asked, answers=[], attempts=[])
-            state = await self._invoke(self.graph, begun, run, steps=2 * self.config.max_attempts + 1)
-        result = self._result(run, state["answers"], state["attempts"])
+            await self._invoke(self.graph, _State(messages=asked), run, steps=2 * self.config.max_attempts + 1)
+        result = self._result(run)
         if result.content:
             await self.delivery.delta(result.content)
         return result
 
-    def _result(self, run: _Run, answers: Sequence[Answered], attempts: Sequence[Attempt]) -> OptimizedResult:
+    def _result(self, run: _Run) -> OptimizedResult:
+        attempts = run.attempts
         accepted = self._accepts(attempts[-1])
         best = len(attempts) - 1 if accepted else max(range(len(attempts)), key=lambda n: (_score(attempts[n]), n))
-        chosen = answers[best]
+        chosen = run.drafts[best]
         return OptimizedResult(
             content=chosen.text,
             finish_reason=chosen.finish_reason,
@@ -221,21 +224,23 @@ class EvaluatorOptimizerPattern(LangGraphBasePattern):
 
     async def _generate(self, state: _State, runtime: Runtime[_Run]) -> dict[str, Any]:
         run = runtime.context
-        feedback = [_feedback(attempt) for attempt in state["attempts"][-1:]]
+        feedback = [_feedback(attempt) for attempt in run.attempts[-1:]]
         answered = await self._answer(run, [*state["messages"], *feedback], instructions=run.instructions)
-        return {"messages": [*feedback, *answered.new], "answers": [answered]}
+        run.drafts.append(answered)
+        return {"messages": [*feedback, *answered.new]}
 
     async def _evaluate(self, state: _State, runtime: Runtime[_Run]) -> Command[str]:
-        text = state["answers"][-1].text
+        run = runtime.context
+        text = run.drafts[-1].text
         verdict: Verdict | None = None
         try:
-            verdict = await self._judge(runtime.context, text)
+            verdict = await self._judge(run, text)
         except MalformedAnswer as error:
-            runtime.context.evaluation_error = str(error)
+            run.evaluation_error = str(error)
         attempt = Attempt(text=text, verdict=verdict)
-        made = len(state["attempts"]) + 1
-        over = verdict is None or self._accepts(attempt) or made == self.config.max_attempts
-        return Command(update={"attempts": [attempt]}, goto=END if over else "generate")
+        run.attempts.append(attempt)
+        over = verdict is None or self._accepts(attempt) or len(run.attempts) == self.config.max_attempts
+        return Command(goto=END if over else "generate")
 
     async def _judge(self, run: _Run, text: str) -> Verdict:
         if self._evaluator is None:
