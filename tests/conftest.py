@@ -3,10 +3,15 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import settings
 from openai import AsyncOpenAI
 from simulator_support import connect
 
 from runmeter.simulator import Simulator
+
+# How long an example takes says nothing on a machine with other work, and the first may import something.
+settings.register_profile("runmeter", deadline=None)
+settings.load_profile("runmeter")
 
 
 @pytest.fixture(params=["asyncio", "trio"])

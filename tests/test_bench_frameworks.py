@@ -136,7 +136,7 @@ def test_the_handoff_asks_one_agent_with_a_transfer_and_then_one_without(expecte
     ]
 
 
-@pytest.mark.parametrize("number", [1, 10, 100, 1000])
+@pytest.mark.parametrize("number", [10, 100, 1000])
 def test_runs_at_once_ask_once_each(expected: Mapping[str, Asked], number: int) -> None:
     times = max(2, number)
     assert said(expected[f"{number} runs at once"]) == [(stub.QUESTION, [], False)] * times
