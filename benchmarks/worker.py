@@ -51,6 +51,27 @@ class Bench:
         self.collects = collects
 
 
+def in_a_row(run: "Callable[[], Awaitable[object]]") -> Work:
+    """One run after the other."""
+
+    async def work(times: int) -> None:
+        for _ in range(times):
+            await run()
+
+    return work
+
+
+def at_once(run: "Callable[[], Awaitable[object]]", number: int) -> Work:
+    """So many runs at once, again and again."""
+    import asyncio
+
+    async def work(times: int) -> None:
+        for _ in range(0, times, number):
+            await asyncio.gather(*[run() for _ in range(number)])
+
+    return work
+
+
 def serve(load: "Callable[[], Bench]", distributions: "Iterable[str]") -> None:
     """Answer until stdin ends.
 

@@ -58,7 +58,7 @@ def weather(
     anything: Any = None,
 ) -> str:
     """Tell the weather."""
-    raise NotImplementedError
+    return f"It rains in {place}."
 
 
 def test_the_schema_says_what_the_signature_says() -> None:

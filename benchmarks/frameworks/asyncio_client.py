@@ -11,10 +11,9 @@ plain function.
 Switched off: the client's retries, as in every peer; there is nothing to retry.
 """
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-from worker import Bench, Work, serve
+from worker import Bench, at_once, in_a_row, serve
 
 
 def load() -> Bench:  # noqa: C901 - a function for each case
@@ -93,8 +92,8 @@ def load() -> Bench:  # noqa: C901 - a function for each case
         "50-chunk stream": stream,
         "instant turn": instant_turn,
     }
-    cases = {name: _in_a_row(run) for name, run in runs.items()}
-    cases |= {f"{number} runs at once": _at_once(one_turn, number) for number in (10, 100, 1000)}
+    cases = {name: in_a_row(run) for name, run in runs.items()}
+    cases |= {f"{number} runs at once": at_once(one_turn, number) for number in (10, 100, 1000)}
     return Bench(cases, asked=llm.asked, close=client.close)
 
 
@@ -110,24 +109,6 @@ def _tool(name: str, description: str, **properties: Any) -> dict[str, Any]:
 
 def _output(call: Any, text: str) -> dict[str, Any]:
     return {"type": "function_call_output", "call_id": call.call_id, "output": text}
-
-
-def _in_a_row(run: Callable[[], Awaitable[object]]) -> Work:
-    async def work(times: int) -> None:
-        for _ in range(times):
-            await run()
-
-    return work
-
-
-def _at_once(run: Callable[[], Awaitable[object]], number: int) -> Work:
-    import asyncio
-
-    async def work(times: int) -> None:
-        for _ in range(0, times, number):
-            await asyncio.gather(*[run() for _ in range(number)])
-
-    return work
 
 
 if __name__ == "__main__":

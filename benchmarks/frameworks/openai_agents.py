@@ -13,10 +13,9 @@ Switched off: the client's retries and the SDK's tracing, as in every peer. All 
 running a plain function tool in a thread, which takes a little more CPU than a coroutine function would.
 """
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-from worker import Bench, Work, serve
+from worker import Bench, at_once, in_a_row, serve
 
 
 def load() -> Bench:  # noqa: C901 - a function for each case
@@ -83,8 +82,8 @@ def load() -> Bench:  # noqa: C901 - a function for each case
         "50-chunk stream": stream,
         "instant turn": instant_turn,
     }
-    cases = {name: _in_a_row(run) for name, run in runs.items()}
-    cases |= {f"{number} runs at once": _at_once(one_turn, number) for number in (10, 100, 1000)}
+    cases = {name: in_a_row(run) for name, run in runs.items()}
+    cases |= {f"{number} runs at once": at_once(one_turn, number) for number in (10, 100, 1000)}
     return Bench(cases, asked=llm.asked, close=client.close)
 
 
@@ -101,27 +100,9 @@ def _instant_model(answer: str) -> Any:
             return ModelResponse(output=[message], usage=usage, response_id=None)
 
         def stream_response(self, *args: Any, **kwargs: Any) -> Any:
-            raise NotImplementedError("No case streams it.")
+            raise AssertionError("the instant turn is not streamed")
 
     return Instant()
-
-
-def _in_a_row(run: Callable[[], Awaitable[object]]) -> Work:
-    async def work(times: int) -> None:
-        for _ in range(times):
-            await run()
-
-    return work
-
-
-def _at_once(run: Callable[[], Awaitable[object]], number: int) -> Work:
-    import asyncio
-
-    async def work(times: int) -> None:
-        for _ in range(0, times, number):
-            await asyncio.gather(*[run() for _ in range(number)])
-
-    return work
 
 
 if __name__ == "__main__":
