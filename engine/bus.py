@@ -161,12 +161,15 @@ class Bus:
     async def admission(self) -> None:
         """Wait until no lossless subscriber is more than its capacity behind, or the bus closes."""
         while not self._closed:
-            slow = [subscription.name for subscription in self._subscriptions if subscription.blocking]
+            slow = [subscription for subscription in self._subscriptions if subscription.blocking]
             if not slow:
                 break
             if not self._holding:
                 self._holding = True
-                logger.info("new runs wait until these subscribers have caught up: %s", ", ".join(slow))
+                # One that is behind will catch up; one that fails may never.
+                level = logging.WARNING if any(subscription.failing for subscription in slow) else logging.INFO
+                names = ", ".join(subscription.name for subscription in slow)
+                logger.log(level, "new runs wait until these subscribers have caught up: %s", names)
             await self._any_progress()
         self._holding = False
 

@@ -12,6 +12,7 @@ import msgspec
 
 from .events import Event
 from .loop import is_own_failure
+from .operations import error_message
 
 logger = logging.getLogger("runmeter")
 
@@ -27,6 +28,8 @@ LOSSY_ATTEMPTS = 5
 """How often a lossy subscriber is offered the same batch before it is dropped."""
 MAX_RETRY_DELAY = 30.0
 """Seconds: the longest pause before a subscriber that raised is tried again."""
+LASTING_FAILURES = 5
+"""Failures in a row from which on a lossless subscriber is said to go on failing: about a second after the first."""
 
 
 class SubscriberStatistics(msgspec.Struct, frozen=True):
@@ -40,6 +43,12 @@ class SubscriberStatistics(msgspec.Struct, frozen=True):
     pending: int
     errors: int
     """How often it raised."""
+    failures: int = 0
+    """How often it has raised in a row, until now. 0: it takes what it is handed."""
+    last_error: str | None = None
+    """Type and message of what it raised last, as long as it goes on failing."""
+    blocking: bool = False
+    """Whether new runs wait until it has caught up."""
 
 
 class Log:
@@ -91,6 +100,7 @@ class Subscription:
         self._dropped = 0
         self._errors = 0
         self._failures = 0  # in a row
+        self._last_error: str | None = None
         self._bell: anyio.Event | None = None
         self._closing: anyio.Event | None = None
         self._scope: anyio.CancelScope | None = None
@@ -120,6 +130,11 @@ class Subscription:
         """Whether no new run may start until it has caught up."""
         return self.lane == "lossless" and self.pending > self.capacity
 
+    @property
+    def failing(self) -> bool:
+        """Whether it raised when it was last handed something."""
+        return self._failures > 0
+
     def statistics(self) -> SubscriberStatistics:
         """The subscriber's account now."""
         with self._lock:
@@ -132,6 +147,9 @@ class Subscription:
                 dropped=self._dropped,
                 pending=end - self._cursor + len(self._batch),
                 errors=self._errors,
+                failures=self._failures,
+                last_error=self._last_error,
+                blocking=self.blocking,
             )
 
     def catch_up(self) -> None:
@@ -221,7 +239,9 @@ class Subscription:
     def _acknowledge(self) -> None:
         self._delivered += len(self._batch)
         self._batch = ()
-        self._failures = 0
+        if self._failures >= LASTING_FAILURES:
+            logger.info("subscriber %r takes events again", self.name)
+        self._failures, self._last_error = 0, None
 
     def _fail(self, error: BaseException) -> None:
         """Count a receiver that raised; give its batch up where the lane allows it."""
@@ -229,6 +249,16 @@ class Subscription:
             logger.error("subscriber %r raised; it is tried again, and errors are counted", self.name, exc_info=error)
         self._errors += 1
         self._failures += 1
+        self._last_error = f"{type(error).__name__}: {error_message(error)}"
+        if self.lane == "lossless" and self._failures == LASTING_FAILURES:
+            logger.warning(
+                "subscriber %r has failed %d times in a row (%s): it is tried again, its events are kept, and new runs "
+                "wait once they are more than %d",
+                self.name,
+                self._failures,
+                self._last_error,
+                self.capacity,
+            )
         if self.lane == "lossy" and self._failures % LOSSY_ATTEMPTS == 0:
             self._dropped += len(self._batch)
             self._batch = ()

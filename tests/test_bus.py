@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from runmeter.engine.bus import Bus
 from runmeter.engine.errors import BusClosed, ConfigurationError
 from runmeter.engine.events import Event, ExecutionFinished, Status
-from runmeter.engine.subscription import BATCH, LOSSY_ATTEMPTS, SubscriberStatistics
+from runmeter.engine.subscription import BATCH, LASTING_FAILURES, LOSSY_ATTEMPTS, SubscriberStatistics
 from runmeter.engine.testing import Recorder
 
 
@@ -181,6 +181,47 @@ async def test_admission_waits_for_a_lossless_subscriber_that_is_behind(caplog: 
         assert "new runs wait until these subscribers have caught up: ledger" in caplog.text
         release.set()
         await admitted.wait()
+
+
+async def test_a_lossless_subscriber_that_goes_on_failing_is_a_warning_and_in_the_statistics(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    full, admitted, recorder = True, anyio.Event(), Recorder()
+
+    def write(events: Sequence[Event]) -> None:
+        if full:
+            raise OSError(28, "No space left on device")
+        recorder(events)
+
+    async def newcomer(bus: Bus) -> None:
+        await bus.admission()
+        admitted.set()
+
+    caplog.set_level(logging.INFO, "runmeter")
+    async with quick_bus() as bus, anyio.create_task_group() as tasks:
+        bus.subscribe(write, name="ledger", lane="lossless", capacity=10)
+        for seq in range(11):
+            bus.publish(event(seq))
+        while (account := assert_balanced(bus)["ledger"]).failures < LASTING_FAILURES:
+            await anyio.lowlevel.checkpoint()
+        assert account.last_error == "OSError: [Errno 28] No space left on device"
+        assert account.blocking
+        tasks.start_soon(newcomer, bus)
+        while "new runs wait until" not in caplog.text:
+            await anyio.lowlevel.checkpoint()
+        assert not admitted.is_set()
+        warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+        assert len(warnings) == 2
+        assert f"'ledger' has failed {LASTING_FAILURES} times in a row (OSError: [Errno 28] No space" in warnings[0]
+        assert warnings[1] == "new runs wait until these subscribers have caught up: ledger"
+        full = False
+        await admitted.wait()
+        await until_delivered(bus, "ledger")
+    account = assert_balanced(bus)["ledger"]
+    assert (account.failures, account.last_error, account.blocking) == (0, None, False)
+    assert account.errors >= LASTING_FAILURES
+    assert "subscriber 'ledger' takes events again" in caplog.text
+    assert seqs(recorder) == list(range(11))
 
 
 async def test_admission_is_open_for_lossy_backlogs() -> None:
