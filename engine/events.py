@@ -248,6 +248,25 @@ class ExecutionFinished(_Event, frozen=True, gc=False, kw_only=True, omit_defaul
     error_message: str | None = None
 
 
+class RunReported(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="run_reported"):
+    """A run made outside an engine, and told by hand: the only event of it, which says as much as is known."""
+
+    pattern: str
+    framework: str
+    status: Status
+    duration_ns: int | None = None
+    """None where it is not known."""
+    provider: str = "openai"
+    model: str | None = None
+    """What used the tokens; None where there is no usage."""
+    usage: Usage | None = None
+    """Of all its requests together: how many there were is not known."""
+    provenance: Provenance = Provenance.REPORTED
+    """How that usage is known: `partial` where only one of input and output was told."""
+    function_calls: int = 0
+    assistant_runs: int = 0
+
+
 class UnknownEvent(_Event, frozen=True, gc=False, kw_only=True, tag="unknown"):
     """An event of a kind that a newer version writes and this one does not know. Its fields are all kept."""
 
@@ -265,5 +284,6 @@ KnownEvent: TypeAlias = (
     | Retrieval
     | Notice
     | ExecutionFinished
+    | RunReported
 )
 Event: TypeAlias = KnownEvent | UnknownEvent

@@ -62,6 +62,10 @@ class HistogramSnapshot(msgspec.Struct, frozen=True, omit_defaults=True):
                 return min(max(_middle(index), self.min), self.max)
         return self.max
 
+    def up_to(self) -> tuple[tuple[int, int], ...]:
+        """Each bucket that holds anything as the largest value that it can hold, and its count; in ascending order."""
+        return tuple((_largest(index), count) for index, count in self.buckets)
+
     def __add__(self, other: "HistogramSnapshot") -> "HistogramSnapshot":
         return merge((self, other))
 
@@ -119,5 +123,16 @@ def merge(snapshots: Iterable[HistogramSnapshot]) -> HistogramSnapshot:
 
 def _middle(index: int) -> int:
     """The middle of a bucket's values."""
-    shift = max((index >> _OCTAVE_BITS) - 1, 0)
+    shift = _shift(index)
     return (index - (shift << _OCTAVE_BITS) << shift) + (1 << shift >> 1)
+
+
+def _largest(index: int) -> int:
+    """The largest of a bucket's values."""
+    shift = _shift(index)
+    return (index + 1 - (shift << _OCTAVE_BITS) << shift) - 1
+
+
+def _shift(index: int) -> int:
+    """The power of two by which a bucket's width exceeds 1."""
+    return max((index >> _OCTAVE_BITS) - 1, 0)

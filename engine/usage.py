@@ -24,6 +24,7 @@ from .events import (
     Notice,
     Provenance,
     Retrieval,
+    RunReported,
     Status,
     TokenUsage,
     Usage,
@@ -39,6 +40,8 @@ UNKNOWN = "unknown"
 """Pattern and framework of runs whose start was never seen."""
 MAX_NAMES = 100
 """Different functions, sources of retrievals, kinds of notices, and types of error that a cell tells apart."""
+REPORTED = "(reported)"
+"""Stands for the functions that a run reported by hand has called: their names are not known."""
 RECENT_RUNS = 4_096
 """Finished runs of which stragglers and duplicates are still recognized."""
 MAX_AHEAD = 1_024
@@ -49,6 +52,7 @@ class _Cell:
     """Counts what becomes a row."""
 
     __slots__ = (
+        "assistant_latency",
         "assistant_runs",
         "cost",
         "documents_found",
@@ -94,6 +98,7 @@ class _Cell:
         self.cost = CostEstimate()
         self.run_latency = Histogram()
         self.function_latency = Histogram()
+        self.assistant_latency = Histogram()
         self.retrieval_latency = Histogram()
         self.model_latency = Histogram()
         self.first_chunk_latency = Histogram()
@@ -110,6 +115,7 @@ class _Cell:
             assistant_runs=self.assistant_runs,
             threads_created=self.threads_created,
             threads_resumed=self.threads_resumed,
+            assistant_latency=self.assistant_latency.snapshot(),
             retrievals_by_source=dict(self.retrievals),
             retrieval_errors_by_type=dict(self.retrieval_errors),
             retrieval_latency=self.retrieval_latency.snapshot(),
@@ -125,10 +131,10 @@ class _Cell:
         )
 
 
-def _count(counts: dict[str, int], name: str) -> None:
+def _count(counts: dict[str, int], name: str, number: int = 1) -> None:
     if name not in counts and len(counts) >= MAX_NAMES:
         name = OTHER
-    counts[name] = counts.get(name, 0) + 1
+    counts[name] = counts.get(name, 0) + number
 
 
 _NOTHING = UsageRow()
@@ -197,6 +203,7 @@ class UsageAggregator:
             Retrieval: self._retrieval,
             Notice: self._notice,
             ExecutionFinished: self._execution_finished,
+            RunReported: self._run_reported,
         }
 
     def fold(self, events: Sequence[Event]) -> None:
@@ -306,6 +313,7 @@ class UsageAggregator:
         cell.assistant_runs += 1
         cell.threads_created += event.thread == "created"
         cell.threads_resumed += event.thread == "resumed"
+        cell.assistant_latency.add(event.duration_ns)
 
     def _retrieval(self, run: _Run, event: Retrieval) -> None:
         cell = run.cell
@@ -319,6 +327,27 @@ class UsageAggregator:
 
     def _notice(self, run: _Run, event: Notice) -> None:
         _count(run.cell.notices, event.kind)
+
+    def _run_reported(self, run: _Run, event: RunReported) -> None:
+        if run.started or run.finished:
+            return
+        cost = CostEstimate() if (request := _reported_request(event)) is None else self.prices.cost(request)
+        run.started = run.finished = True
+        cell = run.cell = self._cell((event.pattern, event.framework, None, ()))
+        cell.executions += 1
+        cell.statuses[event.status] += 1
+        cell.assistant_runs += event.assistant_runs
+        if event.function_calls:
+            _count(cell.function_calls, REPORTED, event.function_calls)
+        if event.duration_ns is not None:
+            cell.run_latency.add(event.duration_ns)
+            if event.assistant_runs == 1:  # it took all of the run; how long each of several took is not known
+                cell.assistant_latency.add(event.duration_ns)
+        if request is not None and request.usage is not None:
+            requests, provenance = self._model_cell(cell, request.model), request.provenance
+            requests.requests[provenance] += 1
+            requests.usage[provenance] = requests.usage.get(provenance, Usage()) + request.usage
+            requests.cost += cost
 
     def _model_cell(self, runs: _Cell, model: str) -> _Cell:
         """The cell for requests to a model by runs of another cell."""
@@ -346,3 +375,22 @@ class UsageAggregator:
             return self._cell(stand_in)
         cell = self._cells[key] = _Cell(key)
         return cell
+
+
+def _reported_request(event: RunReported) -> TokenUsage | None:
+    """One request that stands for all of a reported run's, so as to have a price. Its times are not known."""
+    if event.usage is None or event.model is None:
+        return None
+    return TokenUsage(
+        run_id=event.run_id,
+        seq=event.seq,
+        time_ns=event.time_ns,
+        call_id=event.seq,
+        provider=event.provider,
+        operation="chat",
+        model=event.model,
+        provenance=event.provenance,
+        usage=event.usage,
+        start_ns=event.time_ns,
+        duration_ns=0,
+    )

@@ -52,8 +52,13 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     function_errors_by_type: Mapping[str, int] = {}
     function_latency: HistogramSnapshot = HistogramSnapshot()
     assistant_runs: int = 0
+    """Work of assistants on threads, well or not."""
     threads_created: int = 0
+    """Assistant runs that made their thread."""
     threads_resumed: int = 0
+    """Assistant runs that went on with one."""
+    assistant_latency: HistogramSnapshot = HistogramSnapshot()
+    """How long assistant runs took."""
     retrievals_by_source: Mapping[str, int] = {}
     retrieval_errors_by_type: Mapping[str, int] = {}
     retrieval_latency: HistogramSnapshot = HistogramSnapshot()

@@ -77,6 +77,11 @@ class UsageStatistics(msgspec.Struct, frozen=True):
         if len(lines) != 1:
             lines.append(_summary("total", total))
         text = format_table(_HEADER, lines)
+        if total.assistant_runs:
+            text += (
+                f"\nassistant runs: {total.assistant_runs:,}, p50 {format_time(total.assistant_latency.quantile(0.5))}"
+            )
+            text += f"; threads: {total.threads_created:,} created, {total.threads_resumed:,} resumed"
         if total.retrievals:
             failed = sum(total.retrieval_errors_by_type.values())
             text += f"\nretrievals: {total.retrievals:,} ({total.empty_retrievals:,} found nothing, {failed:,} failed)"

@@ -11,12 +11,13 @@ from importlib import import_module
 from typing import Any, cast
 from weakref import WeakValueDictionary
 
-from runmeter.engine import Clock, ConfigurationError, Status, SystemClock, UsageAggregator
+from runmeter.engine import Clock, ConfigurationError, SystemClock, UsageAggregator
 
 from .base import BasePattern
 from .config import DEFAULT_MODEL, OpenAIPatternConfig, PatternConfig, PatternType, check_config
 from .errors import MissingFramework, UnknownPattern
-from .statistics import UsageStats, report_events, stats_of
+from .reported_runs import read_metrics, reported
+from .statistics import UsageStats, stats_of
 from .tools import ToolLike, as_tools
 
 DEFAULTS = {
@@ -280,31 +281,41 @@ class PatternRegistry:
     def update_usage_stats(
         self,
         pattern_type: PatternType | str,
-        duration_ms: float,
-        success: bool = True,
+        metrics: Any = None,
+        success: bool | None = None,
         openai_metrics: Mapping[str, Any] | None = None,
         *,
+        duration_ms: float | None = None,
         model: str = DEFAULT_MODEL,
     ) -> None:
         """Count a run made outside an engine. Those of an engine with `usage=registry.usage` count by themselves.
 
+        What is not told is not known: a run without a duration is in no average, a run told only one of its input and
+        output tokens has a cost without an upper end. A run of which nothing else is said ended well.
+
+            registry.update_usage_stats("openai_rag", {"success": True, "duration_ms": 1500.0, "function_calls": 2})
+            registry.update_usage_stats("openai_rag", 1500.0, True, {"function_calls": 2})
+
         Args:
             pattern_type: What ran: a pattern's type, or the name it was given.
-            duration_ms: How long it took, in milliseconds.
-            success: Whether it ended well.
+            metrics: A mapping with these keys, or an object with these attributes, as far as they are known: `success`;
+                `duration_ms`, milliseconds; `token_usage`, a mapping with `input` and `output`; `function_calls`, how
+                many; `assistant_run`, whether an assistant ran, or how often. A bare number is the duration.
+            success: Whether it ended well. This, and the next two, are in place of `metrics`, not beside them.
             openai_metrics: `input_tokens`, `output_tokens`, `function_calls`, `assistant_runs`, as far as known.
+            duration_ms: How long it took, in milliseconds.
             model: What used the tokens.
 
         Raises:
-            ConfigurationError: a number is negative, or a key is none of these.
+            ConfigurationError: a value is not of its kind, or a key is none of these. Then nothing is counted.
         """
         name = str(pattern_type)
+        told = read_metrics(metrics, success, openai_metrics, duration_ms)
         try:
             framework = self.get_pattern_framework(name)
         except UnknownPattern:
             framework = "python"
-        status = Status.OK if success else Status.ERROR
-        self.usage.fold(report_events(name, framework, model, status, duration_ms, openai_metrics or {}, self._clock))
+        self.usage.fold([reported(name, framework, model, told, self._clock)])
 
     def get_usage_stats(self, pattern_type: PatternType | str | None = None) -> UsageStats:
         """What runs did and used: of one pattern by its name, or of all, then with `by_pattern`.

@@ -1,26 +1,37 @@
-"""Statistics in the registry's keys, and runs reported by hand as the events they would have been."""
+"""Statistics in the registry's keys."""
 
-import secrets
-from collections.abc import Mapping
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
-from runmeter.engine import (
-    AssistantRun,
-    Clock,
-    ConfigurationError,
-    Event,
-    ExecutionFinished,
-    ExecutionStarted,
-    FunctionCall,
-    ModelCallStarted,
-    Provenance,
-    Status,
-    TokenUsage,
-    Usage,
-    UsageRow,
-)
+from runmeter.engine import HistogramSnapshot, UsageRow
 
 NS_PER_MS = 1_000_000
+
+
+class Bucket(TypedDict):
+    """Durations of about the same length."""
+
+    up_to_ms: float
+    """The longest that is counted here."""
+    count: int
+
+
+class Durations(TypedDict):
+    """How long something took, as a histogram, in milliseconds. None where there is no value yet.
+
+    The same length is in the same bucket always, so that histograms of several processes add up: `count`, `total_ms`,
+    and the counts of buckets with an equal `up_to_ms`. A bucket is at most 1.6 % wide.
+    """
+
+    count: int
+    total_ms: float
+    average_ms: float | None
+    min_ms: float | None
+    max_ms: float | None
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    buckets: list[Bucket]
+    """Those that hold anything, the shortest durations first."""
 
 
 class OpenAIMetrics(TypedDict):
@@ -44,6 +55,11 @@ class OpenAIMetrics(TypedDict):
     unpriced_requests: int
     function_calls: int
     assistant_runs: int
+    threads_created: int
+    """Assistant runs that made their thread."""
+    threads_resumed: int
+    """Assistant runs that went on with one."""
+    assistant_run_durations: Durations
 
 
 class UsageStats(TypedDict):
@@ -99,100 +115,25 @@ def _metrics_of(row: UsageRow, *, with_cost: bool) -> OpenAIMetrics:
         "unpriced_requests": cost.unpriced,
         "function_calls": row.function_calls,
         "assistant_runs": row.assistant_runs,
+        "threads_created": row.threads_created,
+        "threads_resumed": row.threads_resumed,
+        "assistant_run_durations": _durations_of(row.assistant_latency),
+    }
+
+
+def _durations_of(latency: HistogramSnapshot) -> Durations:
+    return {
+        "count": latency.count,
+        "total_ms": latency.sum / NS_PER_MS,
+        "average_ms": None if latency.mean is None else latency.mean / NS_PER_MS,
+        "min_ms": _ms(latency.min),
+        "max_ms": _ms(latency.max),
+        "p50_ms": _ms(latency.quantile(0.50)),
+        "p95_ms": _ms(latency.quantile(0.95)),
+        "p99_ms": _ms(latency.quantile(0.99)),
+        "buckets": [{"up_to_ms": largest / NS_PER_MS, "count": count} for largest, count in latency.up_to()],
     }
 
 
 def _ms(duration_ns: int | None) -> float | None:
     return None if duration_ns is None else duration_ns / NS_PER_MS
-
-
-_REPORTED_KEYS = frozenset(
-    ("input_tokens", "output_tokens", "total_tokens", "estimated_cost_usd", "function_calls", "assistant_runs")
-)
-
-
-def report_events(
-    pattern: str,
-    framework: str,
-    model: str,
-    status: Status,
-    duration_ms: float,
-    metrics: Mapping[str, Any],
-    clock: Clock,
-) -> list[Event]:
-    """The events of a run that was made outside an engine, as far as its numbers tell.
-
-    Args:
-        pattern: Its name in the statistics.
-        framework: What it is built on.
-        model: What the tokens were used by.
-        status: How the run ended.
-        duration_ms: How long it took, in milliseconds.
-        metrics: `input_tokens`, `output_tokens`, `function_calls`, `assistant_runs`; each may be left out.
-            `total_tokens` and `estimated_cost_usd` are taken and not used: they follow from the tokens.
-        clock: Says when it ended.
-
-    Raises:
-        ConfigurationError: there is another key, a number is negative, or only the total of the tokens is known.
-    """
-    _check_metrics(metrics, duration_ms)
-    duration_ns = round(duration_ms * NS_PER_MS)
-    run_id, now = secrets.token_hex(16), clock.time_ns()
-    start = now - duration_ns
-    events: list[Event] = [
-        ExecutionStarted(run_id=run_id, seq=0, time_ns=start, pattern=pattern, framework=framework, root_run_id=run_id)
-    ]
-    usage = Usage(metrics.get("input_tokens", 0), metrics.get("output_tokens", 0))
-    if usage.total_tokens:
-        events += _request_events(run_id, model, usage, start, duration_ns)
-    for _ in range(metrics.get("function_calls", 0)):
-        seq = len(events)
-        events.append(FunctionCall(run_id=run_id, seq=seq, time_ns=now, name="reported", start_ns=now, duration_ns=0))
-    for _ in range(metrics.get("assistant_runs", 0)):
-        events.append(
-            AssistantRun(
-                run_id=run_id,
-                seq=len(events),
-                time_ns=now,
-                assistant=pattern,
-                status=status,
-                start_ns=start,
-                duration_ns=duration_ns,
-            )
-        )
-    seq = len(events)
-    events.append(ExecutionFinished(run_id=run_id, seq=seq, time_ns=now, status=status, duration_ns=duration_ns))
-    return events
-
-
-def _request_events(run_id: str, model: str, usage: Usage, start_ns: int, duration_ns: int) -> list[Event]:
-    """One request stands for all of them: how many there were is not known."""
-    return [
-        ModelCallStarted(
-            run_id=run_id, seq=1, time_ns=start_ns, call_id=1, provider="openai", operation="chat", model=model
-        ),
-        TokenUsage(
-            run_id=run_id,
-            seq=2,
-            time_ns=start_ns + duration_ns,
-            call_id=1,
-            provider="openai",
-            operation="chat",
-            model=model,
-            provenance=Provenance.REPORTED,
-            usage=usage,
-            start_ns=start_ns,
-            duration_ns=duration_ns,
-        ),
-    ]
-
-
-def _check_metrics(metrics: Mapping[str, Any], duration_ms: float) -> None:
-    if unknown := metrics.keys() - _REPORTED_KEYS:
-        raise ConfigurationError(
-            f"openai_metrics has no {', '.join(sorted(unknown))}; its keys are {', '.join(sorted(_REPORTED_KEYS))}"
-        )
-    if duration_ms < 0 or any(number < 0 for number in metrics.values()):
-        raise ConfigurationError("durations and counts must not be negative")
-    if metrics.get("total_tokens") and not {"input_tokens", "output_tokens"} & metrics.keys():
-        raise ConfigurationError("give input_tokens and output_tokens: they have different prices")

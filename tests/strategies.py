@@ -18,6 +18,7 @@ from runmeter.engine.events import (
     Notice,
     Provenance,
     Retrieval,
+    RunReported,
     Status,
     TokenUsage,
     UnknownEvent,
@@ -195,6 +196,26 @@ def notices(draw: st.DrawFn, *, run_id: str = "1" * 32, seq: int = 1) -> Notice:
     """Something that somebody should know of."""
     kind = draw(st.sampled_from(["budget", "model_retirement"]))
     return Notice(run_id=run_id, seq=seq, time_ns=NOW, kind=kind, subject="gpt-5-mini", message="it nears its end")
+
+
+@st.composite
+def reported_runs(draw: st.DrawFn) -> RunReported:
+    """A run told by hand, by as much as is known."""
+    usage = draw(st.none() | text_usages())
+    return RunReported(
+        run_id=draw(run_ids),
+        seq=0,
+        time_ns=NOW,
+        pattern=draw(st.sampled_from(PATTERNS)),
+        framework=draw(st.sampled_from(FRAMEWORKS)),
+        status=draw(st.sampled_from([Status.OK, Status.ERROR])),
+        duration_ns=draw(st.none() | durations),
+        model=None if usage is None else draw(st.sampled_from(MODELS)),
+        usage=usage,
+        provenance=draw(st.sampled_from([Provenance.REPORTED, Provenance.PARTIAL])),
+        function_calls=draw(st.integers(0, 5)),
+        assistant_runs=draw(st.integers(0, 2)),
+    )
 
 
 @st.composite

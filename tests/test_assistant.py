@@ -9,8 +9,16 @@ import openai
 import pytest
 from pattern_support import KEY, Run, check_whole
 
-from runmeter.engine import AssistantRun, ConfigurationError, Engine, ModelCallStarted, Status
-from runmeter.engine.testing import Recorder
+from runmeter.engine import (
+    JSON,
+    AssistantRun,
+    ConfigurationError,
+    Engine,
+    ModelCallStarted,
+    Status,
+    UsageAggregator,
+)
+from runmeter.engine.testing import ManualClock, Recorder
 from runmeter.patterns import OpenAIPatternConfig, PatternError, PatternRegistry, RetryPolicy
 from runmeter.patterns.errors import ConversationLocked, UnknownConversation
 from runmeter.patterns.openai.assistant import OpenAIAssistantConfig, OpenAIAssistantPattern
@@ -215,6 +223,30 @@ async def test_runs_of_one_thread_take_turns(scene: Scene) -> None:
     stats = registry.get_usage_stats("openai_assistant")
     assert stats["openai_metrics"]["assistant_runs"] == 6
     assert stats["openai_metrics"]["total_tokens"] == scene.simulator.statistics().total.total_tokens
+
+
+async def test_statistics_tell_threads_and_how_long_assistants_ran(scene: Scene) -> None:
+    registry, recorder = PatternRegistry(), Recorder()
+    async with scene.pattern(find) as pattern:
+        async with Engine(usage=registry.usage, clock=ManualClock(step_ns=1_000_000)) as engine:
+            engine.subscribe(recorder, name="recorder")
+            thread_id = await pattern.create_thread()
+            for context in ({"thread_id": thread_id}, {"thread_id": thread_id}, None):
+                await engine.run(pattern, "Where is parcel AB-1?", context=context)
+            with pytest.raises(UnknownConversation):
+                await engine.run(pattern, "Hello.", context={"thread_id": "conv_gone"})
+        took = [event.duration_ns for event in recorder.events if isinstance(event, AssistantRun)]
+    metrics = registry.get_usage_stats("openai_assistant")["openai_metrics"]
+    assert (metrics["assistant_runs"], metrics["threads_created"], metrics["threads_resumed"]) == (4, 1, 3)
+    durations = metrics["assistant_run_durations"]
+    assert durations["count"] == 4
+    assert durations["total_ms"] == pytest.approx(sum(took) / 1e6)
+    assert (durations["min_ms"], durations["max_ms"]) == (min(took) / 1e6, max(took) / 1e6)
+    assert durations["average_ms"] == pytest.approx(sum(took) / 4e6)
+    assert sum(bucket["count"] for bucket in durations["buckets"]) == 4
+    replayed = UsageAggregator(registry.usage.prices)
+    replayed.fold([JSON.decode(JSON.encode(event)) for event in recorder.events])
+    assert replayed.snapshot() == registry.usage.snapshot(), "live equals replay"
 
 
 async def test_runs_without_a_thread_do_not_wait_and_do_not_mix(scene: Scene) -> None:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import run_families, wild_usages
+from strategies import reported_runs, run_families, wild_usages
 
 from runmeter.engine import (
     JSON,
@@ -17,6 +17,8 @@ from runmeter.engine import (
     Notice,
     Provenance,
     Retrieval,
+    RunReported,
+    Status,
     TokenUsage,
     UnknownEvent,
     Usage,
@@ -35,6 +37,21 @@ RUN = "0123456789abcdef0123456789abcdef"
 def test_round_trip(codec: Codec, encode: Any, decode: Any, family: list[list[Event]]) -> None:
     for event in (event for run in family for event in run):
         assert codec.decode(codec.encode(event)) == event
+
+
+@FORMATS
+@given(event=reported_runs())
+def test_round_trip_of_a_reported_run(codec: Codec, encode: Any, decode: Any, event: RunReported) -> None:
+    assert codec.decode(codec.encode(event)) == event
+
+
+@FORMATS
+def test_the_least_that_a_reported_run_says(codec: Codec, encode: Any, decode: Any) -> None:
+    least = {"type": "run_reported", "run_id": RUN, "seq": 0, "time_ns": 5, "pattern": "p", "framework": "f"}
+    least |= {"status": "ok"}
+    event = RunReported(run_id=RUN, seq=0, time_ns=5, pattern="p", framework="f", status=Status.OK)
+    assert codec.decode(encode(least)) == event
+    assert decode(codec.encode(event)) == least
 
 
 @FORMATS

@@ -34,6 +34,19 @@ def test_every_value_lands_in_a_bucket_whose_middle_is_within_one_percent(value:
     assert abs(median - value) * 100 <= value
 
 
+@given(values)
+def test_buckets_say_what_they_hold_at_the_most(values: list[int]) -> None:
+    left = sorted(values)
+    least = -1
+    for largest, count in histogram(values).up_to():
+        inside, left = left[:count], left[count:]
+        assert least < inside[0]
+        assert inside[-1] <= largest
+        assert (largest - inside[0]) * 64 <= largest, "no bucket is wider than a 64th"
+        least = largest
+    assert not left
+
+
 def test_small_values_are_exact() -> None:
     for value in range(128):
         assert histogram([0, value, 1000]).quantile(0.5) == value

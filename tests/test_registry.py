@@ -1,12 +1,14 @@
 """The registry: what can be created, what is in use, and what all of it used."""
 
 import gc
+import math
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from runmeter.engine import (
     Engine,
     ModelRequest,
     PriceBook,
-    Status,
+    Provenance,
     TokenUsage,
     Usage,
     current_execution,
@@ -36,7 +38,7 @@ from runmeter.patterns import (
     UnknownPattern,
     get_pattern_registry,
 )
-from runmeter.patterns.statistics import report_events
+from runmeter.patterns.config import DEFAULT_MODEL
 
 
 class Echo(BasePattern):
@@ -275,54 +277,186 @@ def test_nothing_has_run_yet(registry: PatternRegistry) -> None:
     assert registry.get_usage_stats()["by_pattern"] == {}
 
 
-def test_runs_may_be_reported_by_hand(registry: PatternRegistry) -> None:
-    registry.update_usage_stats(
-        PatternType.OPENAI_FUNCTION_CALLING,
-        1500,
-        True,
-        {
-            "input_tokens": 1000,
-            "output_tokens": 200,
-            "total_tokens": 1200,
-            "estimated_cost_usd": 99.0,
-            "function_calls": 2,
-            "assistant_runs": 1,
-        },
-    )
-    registry.update_usage_stats("openai_function_calling", duration_ms=500, success=False)
-    registry.update_usage_stats("made_up", 1)
-    stats = registry.get_usage_stats(PatternType.OPENAI_FUNCTION_CALLING)
-    assert (stats["total_executions"], stats["successful_executions"]) == (2, 1)
-    assert (stats["total_duration_ms"], stats["average_duration_ms"]) == (2000, 1000)
+TOLD: dict[str, Any] = {
+    "success": True,
+    "duration_ms": 1500.0,
+    "token_usage": {"input": 1000, "output": 200},
+    "function_calls": 2,
+    "assistant_run": True,
+}
+"""What the application that made a run may tell of it."""
+
+
+@dataclass
+class Metrics:
+    """An application's own record of a run, with more in it than is counted."""
+
+    success: bool | None = None
+    duration_ms: float | None = None
+    token_usage: dict[str, int] | None = None
+    function_calls: int | None = None
+    assistant_run: bool | None = None
+    user: str = "Ada"
+
+
+@pytest.mark.parametrize("kind", [dict, MappingProxyType, Metrics, SimpleNamespace])
+def test_a_run_may_be_reported_by_its_metrics(registry: PatternRegistry, kind: Any) -> None:
+    metrics = kind(TOLD) if kind in (dict, MappingProxyType) else kind(**TOLD)
+    registry.update_usage_stats(PatternType.OPENAI_ASSISTANT, metrics)
+    by_arguments = PatternRegistry()
+    counts = {"input_tokens": 1000, "output_tokens": 200, "function_calls": 2, "assistant_runs": 1}
+    by_arguments.update_usage_stats(PatternType.OPENAI_ASSISTANT, 1500, True, counts)
+    stats = registry.get_usage_stats()
+    assert stats == by_arguments.get_usage_stats()
+    assert (stats["total_executions"], stats["successful_executions"], stats["total_duration_ms"]) == (1, 1, 1500)
+    told = stats["openai_metrics"]
+    assert (told["input_tokens"], told["output_tokens"], told["total_tokens"]) == (1000, 200, 1200)
+    assert (told["function_calls"], told["assistant_runs"]) == (2, 1)
+    assert told["assistant_run_durations"]["p50_ms"] == 1500
+    assert told["estimated_cost_usd"] == price_of(1000, 200), "costs follow from tokens"
+
+
+@pytest.mark.parametrize("missing", TOLD)
+def test_what_is_not_told_is_not_known(registry: PatternRegistry, missing: str) -> None:
+    told = {name: value for name, value in TOLD.items() if name != missing}
+    registry.update_usage_stats("openai_assistant", told)
+    registry.update_usage_stats("openai_assistant", SimpleNamespace(**told))
+    registry.update_usage_stats("openai_assistant", Metrics(**told))  # where it is None
+    stats = registry.get_usage_stats("openai_assistant")
+    assert (stats["total_executions"], stats["failed_executions"]) == (3, 0)
+    assert stats["average_duration_ms"] == (0 if missing == "duration_ms" else 1500)
+    assert stats["p50_duration_ms"] == (None if missing == "duration_ms" else 1500)
     metrics = stats["openai_metrics"]
-    assert (metrics["total_tokens"], metrics["function_calls"], metrics["assistant_runs"]) == (1200, 2, 1)
-    expected = PriceBook().cost(reported_request(1000, 200)).usd
-    assert expected is not None
-    assert metrics["estimated_cost_usd"] == float(expected), "costs follow from tokens"
-    assert registry.usage.snapshot().by_framework().keys() == {"openai", "python"}
+    assert metrics["requests"] == (0 if missing == "token_usage" else 3)
+    assert metrics["function_calls"] == (0 if missing == "function_calls" else 6)
+    assert metrics["assistant_runs"] == (0 if missing == "assistant_run" else 3)
+    durations = metrics["assistant_run_durations"]
+    assert durations["count"] == (0 if missing in ("assistant_run", "duration_ms") else 3)
 
 
-def reported_request(input_tokens: int, output_tokens: int) -> TokenUsage:
-    metrics = {"input_tokens": input_tokens, "output_tokens": output_tokens}
-    events = report_events("x", "openai", "gpt-6-luna", Status.OK, 1, metrics, ManualClock())
-    [request] = [event for event in events if isinstance(event, TokenUsage)]
-    return request
+def test_a_run_without_a_duration_is_in_no_average(registry: PatternRegistry) -> None:
+    registry.update_usage_stats("echo", {"duration_ms": 300})
+    registry.update_usage_stats("echo", {"success": False})
+    registry.update_usage_stats("echo", {})
+    stats = registry.get_usage_stats("echo")
+    assert (stats["total_executions"], stats["failed_executions"]) == (3, 1)
+    assert (stats["total_duration_ms"], stats["average_duration_ms"], stats["p50_duration_ms"]) == (300, 300, 300)
 
 
 @pytest.mark.parametrize(
-    ("duration_ms", "metrics", "complaint"),
+    ("tokens", "expected"),
     [
-        (-1, {}, "must not be negative"),
-        (1, {"input_tokens": -1}, "must not be negative"),
-        (1, {"tokens": 1}, "no tokens; its keys are assistant_runs"),
-        (1, {"total_tokens": 10}, "give input_tokens and output_tokens"),
+        ({"input": 1000, "output": 200, "total": 1200}, (1000, 200)),
+        ({"input": 1000, "total": 1200}, (1000, 200)),
+        ({"output": 200, "total": 1200}, (1000, 200)),
+        ({"input": 1000}, (1000, 0)),
+        ({"output": 200, "input": None}, (0, 200)),
+        ({"input": 0, "output": 0, "total": 0}, (0, 0)),
+        ({"total": 0}, (0, 0)),
+        ({}, (0, 0)),
     ],
 )
-def test_what_cannot_be_counted_is_refused(
-    registry: PatternRegistry, duration_ms: float, metrics: dict[str, int], complaint: str
+def test_tokens_may_be_told_in_part(
+    registry: PatternRegistry, tokens: dict[str, int], expected: tuple[int, int]
+) -> None:
+    registry.update_usage_stats("echo", {"token_usage": tokens})
+    metrics = registry.get_usage_stats("echo")["openai_metrics"]
+    assert (metrics["input_tokens"], metrics["output_tokens"]) == expected
+    whole = sum(value is not None for value in tokens.values()) > 1 or not any(tokens.values())
+    assert metrics["estimated_cost_usd"] == (price_of(*expected) if whole else None)
+    assert metrics["cost_low_usd"] >= 0
+    assert (metrics["cost_high_usd"] is None) is not whole
+
+
+def test_numbers_may_be_numpys(registry: PatternRegistry) -> None:
+    numpy = pytest.importorskip("numpy")
+    registry.update_usage_stats("echo", numpy.float64(250))
+    registry.update_usage_stats("echo", {"duration_ms": numpy.float32(750), "token_usage": {"input": numpy.int64(5)}})
+    stats = registry.get_usage_stats("echo")
+    assert (stats["total_duration_ms"], stats["openai_metrics"]["input_tokens"]) == (1000, 5)
+
+
+def test_a_run_may_be_reported_by_single_arguments(registry: PatternRegistry) -> None:
+    registry.update_usage_stats("openai_function_calling", 1500, openai_metrics={"estimated_cost_usd": 99.0})
+    registry.update_usage_stats("openai_function_calling", duration_ms=500, success=False)
+    registry.update_usage_stats("made_up", 1, model="gpt-6.1-terra")
+    stats = registry.get_usage_stats(PatternType.OPENAI_FUNCTION_CALLING)
+    assert (stats["total_executions"], stats["successful_executions"]) == (2, 1)
+    assert (stats["total_duration_ms"], stats["average_duration_ms"]) == (2000, 1000)
+    assert stats["openai_metrics"]["estimated_cost_usd"] == 0
+    assert registry.usage.snapshot().by_framework().keys() == {"openai", "python"}
+
+
+def price_of(input_tokens: int, output_tokens: int) -> float:
+    """What a request to the default model costs, in USD."""
+    request = TokenUsage(
+        run_id="a",
+        seq=0,
+        time_ns=0,
+        call_id=0,
+        provider="openai",
+        operation="chat",
+        model=DEFAULT_MODEL,
+        provenance=Provenance.REPORTED,
+        usage=Usage(input_tokens, output_tokens),
+        start_ns=ManualClock().time_ns(),
+        duration_ns=0,
+    )
+    usd = PriceBook().cost(request).usd
+    assert usd is not None
+    return float(usd)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"metrics": {"success": "yes"}}, r"^metrics\.success: Expected `bool \| null`, got `str`$"),
+        ({"metrics": {"success": 1}}, r"^metrics\.success: "),
+        ({"metrics": {"duration_ms": -1}}, r"^metrics\.duration_ms: Expected `float` >= 0\.0$"),
+        ({"metrics": {"duration_ms": math.nan}}, r"^metrics\.duration_ms: "),
+        ({"metrics": {"duration_ms": math.inf}}, r"^metrics\.duration_ms: "),
+        ({"metrics": {"duration_ms": "5"}}, r"^metrics\.duration_ms: "),
+        ({"metrics": {"duration_ms": True}}, r"^metrics\.duration_ms: "),
+        ({"metrics": SimpleNamespace(duration_ms=-1)}, r"^metrics\.duration_ms: "),
+        ({"metrics": {"token_usage": 7}}, r"^metrics\.token_usage: "),
+        ({"metrics": {"token_usage": {"input": -1}}}, r"^metrics\.token_usage\.input: "),
+        ({"metrics": {"token_usage": {"output": 1.5}}}, r"^metrics\.token_usage\.output: "),
+        ({"metrics": {"token_usage": {"input": 10**30}}}, r"^metrics\.token_usage\.input: "),
+        ({"metrics": {"token_usage": {"prompt": 1}}}, r"^metrics\.token_usage has no 'prompt'; its keys are input, "),
+        ({"metrics": SimpleNamespace(token_usage={"prompt": 1})}, r"^metrics\.token_usage has no 'prompt'"),
+        ({"metrics": {"token_usage": {"total": 10}}}, "give input and output tokens, not their total alone"),
+        ({"metrics": {"token_usage": {"input": 3, "output": 4, "total": 8}}}, "do not add up to their total, 8"),
+        ({"metrics": {"token_usage": {"input": 9, "total": 8}}}, "do not add up to their total, 8"),
+        ({"metrics": {"function_calls": -1}}, r"^metrics\.function_calls: "),
+        ({"metrics": {"function_calls": [1]}}, r"^metrics\.function_calls: "),
+        ({"metrics": {"assistant_run": "run_1"}}, r"^metrics\.assistant_run: "),
+        ({"metrics": {"tokens": 1}}, r"^metrics has no 'tokens'; its keys are assistant_run, duration_ms, "),
+        ({"metrics": {3: 1}}, "^metrics has no 3; its keys are "),
+        ({"metrics": "ok"}, "^metrics: str has none of success, duration_ms, "),
+        ({"metrics": object()}, "^metrics: object has none of success, duration_ms, "),
+        ({}, "^metrics: NoneType has none of success, duration_ms, "),
+        ({"metrics": TOLD, "success": True}, "^give metrics, or duration_ms with success and openai_metrics"),
+        ({"metrics": TOLD, "duration_ms": 1}, "^give metrics, or duration_ms"),
+        ({"metrics": TOLD, "openai_metrics": {}}, "^give metrics, or duration_ms"),
+        ({"metrics": 1, "model": ""}, "^model: expected a name, is ''$"),
+        ({"metrics": -1}, "^duration_ms: Expected `float` >= 0"),
+        ({"metrics": 1, "success": "no"}, "^success: "),
+        ({"metrics": 1, "openai_metrics": {"input_tokens": -1}}, r"^openai_metrics\.input_tokens: "),
+        ({"metrics": 1, "openai_metrics": {"input_tokens": "1"}}, r"^openai_metrics\.input_tokens: "),
+        ({"metrics": 1, "openai_metrics": {"assistant_runs": True}}, r"^openai_metrics\.assistant_runs: "),
+        (
+            {"metrics": 1, "openai_metrics": {"tokens": 1}},
+            "^openai_metrics has no 'tokens'; its keys are assist",
+        ),
+        ({"metrics": 1, "openai_metrics": {"total_tokens": 10}}, "give input and output tokens"),
+    ],
+)
+def test_what_cannot_be_counted_is_refused_by_name(
+    registry: PatternRegistry, arguments: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
-        registry.update_usage_stats("echo", duration_ms, True, metrics)
+        registry.update_usage_stats("echo", **arguments)
+    assert registry.usage.snapshot().cells == (), "nothing is counted"
 
 
 async def test_a_pattern_may_go_without_a_cost(registry: PatternRegistry) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import NOW, event_streams, interleavings, run_families, runs
+from strategies import NOW, event_streams, interleavings, reported_runs, run_families, runs
 
 from runmeter.engine.cost_estimate import CostEstimate
 from runmeter.engine.events import (
@@ -21,13 +21,14 @@ from runmeter.engine.events import (
     Notice,
     Provenance,
     Retrieval,
+    RunReported,
     Status,
     TokenUsage,
     UnknownEvent,
     Usage,
 )
 from runmeter.engine.pricing import PriceBook
-from runmeter.engine.usage import MAX_AHEAD, MAX_NAMES, RECENT_RUNS, UNKNOWN, UsageAggregator
+from runmeter.engine.usage import MAX_AHEAD, MAX_NAMES, RECENT_RUNS, REPORTED, UNKNOWN, UsageAggregator
 from runmeter.engine.usage_row import UsageRow, sum_rows
 from runmeter.engine.usage_statistics import OTHER, UsageStatistics
 
@@ -102,7 +103,8 @@ def expected(events: list[Event], group: Group) -> dict[Any, dict[str, Any]]:
             place["function_errors"] += event.error_type is not None
         elif isinstance(event, AssistantRun):
             place["assistant_runs"] += 1
-            place["threads"] += event.thread is not None
+            place["threads"] += Counter([event.thread] if event.thread else [])
+            place["assistant_ns"] += event.duration_ns
         elif isinstance(event, Retrieval):
             place["retrievals"] += Counter([event.source])
             place["retrieval_errors"] += event.error_type is not None
@@ -131,7 +133,8 @@ def told(row: UsageRow) -> dict[str, Any]:
         "function_calls": row.function_calls,
         "function_errors": sum(row.function_errors_by_type.values()),
         "assistant_runs": row.assistant_runs,
-        "threads": row.threads_created + row.threads_resumed,
+        "threads": Counter(created=row.threads_created, resumed=row.threads_resumed),
+        "assistant_ns": row.assistant_latency.sum,
         "retrievals": Counter(row.retrievals_by_source),
         "retrieval_errors": sum(row.retrieval_errors_by_type.values()),
         "empty_retrievals": row.empty_retrievals,
@@ -485,7 +488,7 @@ def test_what_a_row_says() -> None:
             time_ns=NOW,
             assistant="support",
             start_ns=NOW,
-            duration_ns=1,
+            duration_ns=10**8,
             status=Status.ERROR,
             thread_id="conv_1",
             thread="created",
@@ -499,6 +502,7 @@ def test_what_a_row_says() -> None:
     assert row.errors_by_type == {"RunTimeout": 1}
     assert row.function_calls_by_name == {"refund": 1}
     assert (row.assistant_runs, row.threads_created, row.threads_resumed) == (1, 1, 0)
+    assert (row.assistant_latency.count, row.assistant_latency.sum) == (1, 10**8)
     assert row.requests_by_provenance == {kind: 1 for kind in Provenance if kind is not Provenance.PARTIAL}
     assert row.usage_by_provenance == {Provenance.REPORTED: Usage(1000, 100), Provenance.ESTIMATED: Usage(5, 5)}
     assert row.usage == Usage(1005, 105)
@@ -520,6 +524,70 @@ def test_what_a_row_says_of_retrievals() -> None:
     assert (row.retrievals, row.documents_found, row.empty_retrievals) == (3, 3, 1), "to fail is not to find nothing"
     assert (row.retrieval_latency.count, row.retrieval_latency.max) == (3, 10**9)
     assert str(statistics).endswith("\nretrievals: 3 (1 found nothing, 1 failed); documents found: 3")
+
+
+def test_statistics_print_what_assistants_did() -> None:
+    worked = [("created", 3 * 10**9), ("resumed", 2 * 10**9), ("resumed", 10**9)]
+    events = [start("run")]
+    for seq, (thread, duration_ns) in enumerate(worked, start=1):
+        fields = {"thread": thread, "duration_ns": duration_ns, "start_ns": NOW, "status": Status.OK}
+        events.append(event(AssistantRun, "run", seq, fields, assistant="support"))
+    assert str(folded(events)).endswith("\nassistant runs: 3, p50 2 s; threads: 1 created, 2 resumed")
+
+
+def test_a_row_of_an_older_version_has_defaults_for_what_is_new() -> None:
+    older = b'{"executions": 2, "by_status": {"ok": 2}, "assistant_runs": 1, "cost": {"low": "1", "high": "1"}}'
+    row = msgspec.json.decode(older, type=UsageRow)
+    assert (row.assistant_runs, row.assistant_latency.count, row.assistant_latency.mean) == (1, 0, None)
+    assert (row + folded([start("run")]).total).executions == 3
+
+
+# Runs reported by hand
+
+
+@given(st.lists(reported_runs(), max_size=5, unique_by=lambda event: event.run_id), st.data())
+def test_each_reported_run_counts_once_by_what_is_known_of_it(told: list[RunReported], data: st.DataObject) -> None:
+    split = data.draw(st.integers(0, len(told)))
+    statistics = folded(told, told)
+    assert folded(told[:split]) + folded(told[split:]) == statistics
+    assert_groupings_agree(statistics)
+    row, used = statistics.total, [event for event in told if event.usage is not None]
+    assert (row.executions, row.in_flight) == (len(told), 0)
+    assert row.successes == sum(event.status is Status.OK for event in told)
+    assert row.usage == sum((event.usage for event in used if event.usage), start=Usage())
+    assert row.requests == len(used)
+    assert row.function_calls == sum(event.function_calls for event in told)
+    assert row.assistant_runs == sum(event.assistant_runs for event in told)
+    assert row.run_latency.count == sum(event.duration_ns is not None for event in told)
+    alone = [event.duration_ns for event in told if event.assistant_runs == 1 and event.duration_ns is not None]
+    assert (row.assistant_latency.count, row.assistant_latency.sum) == (len(alone), sum(alone))
+    assert row.model_latency.count == row.function_latency.count == 0, "their times are not known"
+
+
+def reported(run_id: str, **fields: Any) -> RunReported:
+    usual = {"pattern": "routing", "framework": "openai", "status": Status.OK, "model": "gpt-6-luna"}
+    return cast("RunReported", event(RunReported, run_id, 0, fields, **usual))
+
+
+def test_a_reported_run_costs_what_its_tokens_do() -> None:
+    whole = folded([reported("a", usage=Usage(1000, 100), function_calls=3)])
+    assert whole.total.cost == BOOK.cost(spent("a"))
+    assert whole.by_model()["gpt-6-luna"].usage == Usage(1000, 100)
+    assert whole.total.function_calls_by_name == {REPORTED: 3}
+    part = folded([reported("a", usage=Usage(1000), provenance=Provenance.PARTIAL)])
+    assert part.total.cost.usd is None
+    assert part.total.cost.high is None
+
+
+def test_a_reported_run_that_cannot_be_priced_counts_not_at_all() -> None:
+    class Broken(PriceBook):
+        def cost(self, event: TokenUsage) -> CostEstimate:
+            raise ValueError(event.model)
+
+    aggregator = UsageAggregator(Broken())
+    aggregator.fold([reported("a", usage=Usage(1000, 100), function_calls=3)])
+    statistics = aggregator.snapshot()
+    assert (statistics.total, statistics.uncounted) == (UsageRow(), 1)
 
 
 def test_what_a_row_says_of_notices() -> None:
