@@ -111,6 +111,11 @@ class OpenAIBasePattern(BasePattern):
         super().__init__(config, tools, ws_streaming)
         self.clients = Clients(self.config.api_key, self.config.base_url, self.config.request_timeout)
 
+    @property
+    def openai_config(self) -> OpenAIPatternConfig:
+        """The pattern's config, of its own kind."""
+        return self.config
+
     @classmethod
     def preload(cls) -> None:
         """Import the OpenAI client now."""

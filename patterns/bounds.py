@@ -14,14 +14,14 @@ import anyio.to_thread
 
 from runmeter.engine import ModelCall, Provenance, Tokenizer, TokenizerError, Usage, context_size
 
+from .hosted_tools import RUN_HERE
+
 Messages: TypeAlias = str | Sequence[Mapping[str, Any]]
 """Responses input items, Chat Completions messages, or the text of one user message."""
 
 LATE_LIMIT = 1.0
 """Seconds that working out the bound of a request that has ended may take, also if its run is being cancelled."""
 
-_OURS = frozenset(("function", "custom", "namespace", "computer", "computer_use_preview", "local_shell", "apply_patch"))
-"""Tools that are run here: the model asks for them at the end of an answer."""
 _SEARCHES = {
     "web_search": "web_searches",
     "web_search_preview": "web_searches",
@@ -67,7 +67,7 @@ class Sent:
     def bound_here(self) -> Usage | None:
         """The same in this thread: it takes a millisecond for a few thousand words, and a second the first time."""
         most = context_size(self.provider, self.model)
-        hosted = [str(tool.get("type")) for tool in self.tools if tool.get("type", "function") not in _OURS]
+        hosted = [str(tool.get("type")) for tool in self.tools if tool.get("type", "function") not in RUN_HERE]
         read = most if self.refers or hosted else self._count()
         read = most if read is None else read
         written = most if self.max_output_tokens is None else self.max_output_tokens

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from runmeter.engine import ConfigurationError
 
+from .hosted_tools import hosted_tools
 from .openai.client import check_key
 
 DEFAULT_MODEL = "gpt-6-luna"
@@ -137,8 +138,9 @@ class OpenAIPatternConfig(PatternConfig):
     `thread_id` and `persistent_thread` are for the assistant and conversation patterns; others do not read them."""
     assistant_instructions: str | None = None
     """The assistant's instructions. Other patterns read `system_prompt`."""
-    assistant_tools: tuple[Mapping[str, Any], ...] = ()
-    """Definitions of tools that OpenAI itself runs, such as `{"type": "web_search"}`."""
+    assistant_tools: tuple[str | Mapping[str, Any], ...] = ()
+    """Tools that OpenAI itself runs, by name, such as `"code_interpreter"`, or as definitions, such as
+    `{"type": "file_search", "vector_store_ids": ["vs_1"]}`. The config keeps definitions."""
     max_tool_calls: AtLeastOne | None = None
     """How often OpenAI may run its own tools (`assistant_tools`) for one answer. Each time the model reads everything
     again: without a limit nobody knows the most that an answer can cost, and a budget in USD or tokens refuses it."""
@@ -175,6 +177,7 @@ class OpenAIPatternConfig(PatternConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "assistant_tools", hosted_tools(self.assistant_tools))
         if self.api_key is not None and not callable(self.api_key):
             check_key(f"{type(self).__name__}.api_key", self.api_key)
         for name, prefix in (("assistant_id", "asst_"), ("thread_id", "thread_")):

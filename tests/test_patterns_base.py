@@ -74,7 +74,8 @@ def test_the_defaults() -> None:
         ("request_timeout", None, "got `null`"),
         ("function_calling_mode", "always", "always"),
         ("reasoning_effort", "huge", "huge"),
-        ("assistant_tools", ["web_search"], "got `str`"),
+        ("assistant_tools", "web_search", "got `str`"),
+        ("assistant_tools", [7], "got `int`"),
         ("parallel_tool_calls", "yes", "got `str`"),
         ("openai_model", None, "got `null`"),
         ("openai_model", "", "length >= 1"),
@@ -93,7 +94,7 @@ def test_a_wrong_value_is_refused_by_name(field: str, value: Any, complaint: str
 
 
 def test_a_config_is_a_value() -> None:
-    config = OpenAIPatternConfig(assistant_tools=[{"type": "web_search"}], tool_timeout=3)  # type: ignore[arg-type] # users write lists
+    config = OpenAIPatternConfig(assistant_tools=["web_search"], tool_timeout=3)  # type: ignore[arg-type] # users write lists
     assert config.assistant_tools == ({"type": "web_search"},)
     assert config == OpenAIPatternConfig(assistant_tools=({"type": "web_search"},), tool_timeout=3.0)
     assert pickle.loads(pickle.dumps(config)) == config  # noqa: S301 - our own bytes

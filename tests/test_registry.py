@@ -29,6 +29,7 @@ from runmeter.patterns import (
     AugmentedLLMPattern,
     BasePattern,
     MissingFramework,
+    OpenAIBasePattern,
     OpenAIFunctionCallingPattern,
     OpenAIPatternConfig,
     PatternConfig,
@@ -94,6 +95,23 @@ def test_the_defaults_are_all_twelve(registry: PatternRegistry) -> None:
     config = OpenAIPatternConfig(api_key="sk")
     assert type(registry.create_pattern("openai_function_calling", config)) is OpenAIFunctionCallingPattern
     assert type(registry.create_pattern(PatternType.AUGMENTED_LLM)) is AugmentedLLMPattern
+
+
+OPENAI_OPTIONS: dict[str, dict[str, Any]] = {
+    "openai_multi_agent": {"agents": [{"name": "desk", "description": "Helps."}]},
+    "openai_rag": {"sources": ["docs"]},
+}
+
+
+@pytest.mark.parametrize("pattern_type", [each for each in PatternType if each.framework == "openai"])
+def test_a_pattern_on_the_openai_api_has_an_openai_config(registry: PatternRegistry, pattern_type: PatternType) -> None:
+    kind: Any = registry.pattern_class(pattern_type).config_type
+    config = kind.from_data({"api_key": "sk-any", "assistant_id": "support"} | OPENAI_OPTIONS.get(pattern_type, {}))
+    pattern = registry.create_pattern(pattern_type, config)
+    assert isinstance(pattern, OpenAIBasePattern)
+    assert pattern.openai_config is pattern.config
+    assert isinstance(pattern.openai_config, OpenAIPatternConfig)
+    assert pattern.openai_config.assistant_id == "support"
 
 
 def test_asking_for_another_says_what_there_is(registry: PatternRegistry) -> None:

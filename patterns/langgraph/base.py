@@ -17,6 +17,7 @@ from ..base import BasePattern
 from ..config import OpenAIPatternConfig, PatternConfig
 from ..context import instructions_of
 from ..errors import AsyncioRequired, MalformedAnswer
+from ..hosted_tools import hosted_tools
 from ..openai.client import Clients, load_library
 from ..openai.models import SunsetGuard, takes_temperature
 from ..retry import RetryPolicy
@@ -87,7 +88,7 @@ class LangGraphBasePattern(BasePattern):
         self._clients = Clients(self.config.api_key, self.config.base_url, config.request_timeout)
         self._definitions: list[dict[str, Any]] = [
             *map(_definition, self.toolbox),
-            *map(dict, self.config.assistant_tools),
+            *map(dict, hosted_tools(self.config.assistant_tools)),
         ]
         self._guard = SunsetGuard(check_shutdown_date=self.config.check_shutdown_date)
         self._default_model: tuple[Any, BaseChatModel] | None = None

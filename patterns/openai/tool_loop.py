@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..config import OpenAIPatternConfig
 from ..delivery import Delivery
+from ..hosted_tools import hosted_tools
 from ..messages import Item
 from ..text import valid, valid_text
 from ..toolbox import CallAllowance, FunctionRequest, FunctionResult, Toolbox
@@ -64,7 +65,7 @@ class ToolLoop:
         self._toolbox = toolbox
         self._responses = responses
         self._delivery = delivery
-        self.definitions = [*_functions(toolbox), *config.assistant_tools]
+        self.definitions = [*_functions(toolbox), *hosted_tools(config.assistant_tools)]
         self._fixed = self._fixed_params()
 
     async def run(
