@@ -273,8 +273,14 @@ def test_results_charts_and_comparison(folder: Path) -> None:
         assert ">heavy<" in path.read_text(encoding="utf-8").replace(" ", "")
 
 
-@pytest.mark.parametrize("stopped", ["made", "import"])
-def test_ctrl_c_shows_what_there_is_and_leaves_nobody_behind(folder: Path, stopped: str) -> None:
+@pytest.mark.parametrize(
+    ("stopped", "told", "code"),
+    [("made", signal.SIGINT, 130), ("import", signal.SIGINT, 130), ("made", signal.SIGTERM, 143)],
+    ids=str,
+)
+def test_ctrl_c_shows_what_there_is_and_leaves_nobody_behind(
+    folder: Path, stopped: str, told: signal.Signals, code: int
+) -> None:
     body = UNENDING if stopped == "made" else "    import time\n    time.sleep(600)"
     write_question(folder, toml_of(["light"], ["base", "peer"], BASELINE), peer=body)
     command = [sys.executable, "-m", "runmeter", "bench", stopped, "--quick", "--folder", str(folder)]
@@ -286,9 +292,9 @@ def test_ctrl_c_shows_what_there_is_and_leaves_nobody_behind(folder: Path, stopp
     while wanted not in process.stderr.readline():
         assert process.poll() is None
     children = wait_for_children(process.pid)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(told)
     out, error = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "interrupted: this is what was measured until then" in out
     assert "Traceback" not in error
     assert all(is_gone(child) for child in children)

@@ -12,6 +12,8 @@ import pytest
 from openai import OpenAI
 
 import runmeter
+from runmeter import cli
+from runmeter.documents import Documents
 from runmeter.patterns import PatternType
 
 QUIET = {"OTEL_SDK_DISABLED": "", "OPENAI_API_KEY": "", "OPENAI_BASE_URL": ""}
@@ -133,13 +135,83 @@ def test_ctrl_c_ends_the_demo(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert "100,000 runs over 1 document on a simulated API" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert "✗" not in output
 
 
-def test_the_simulator_serves_until_ctrl_c_and_shows_its_account() -> None:
+@pytest.mark.parametrize(("told", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str)
+def test_other_signals_end_the_demo_as_ctrl_c_does(
+    tmp_path: Path,
+    told: signal.Signals,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "bees.txt").write_text("Bees make honey. " * 300)
+    count_words = Documents.count_words
+
+    def end(self: Documents, text: str) -> dict[str, int]:
+        """Count the words of a text."""
+        signal.raise_signal(told)
+        return count_words(self, text)
+
+    monkeypatch.setattr(Documents, "count_words", end)
+    with pytest.raises(SystemExit) as ended:
+        cli.run(["demo", str(tmp_path), "--runs", "100000"])
+    assert ended.value.code == code
+    assert "interrupted: this is what was counted until then" in capsys.readouterr().out
+    assert signal.getsignal(told) is signal.SIG_DFL
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    (tmp_path / "bees.txt").write_text("Bees make honey. " * 300)
+    command = ["nohup", sys.executable, "-u", "-m", "runmeter", "demo", str(tmp_path), "--runs", "100000"]
+    with subprocess.Popen(  # noqa: S603 - our own command
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | QUIET,
+    ) as process:
+        assert process.stdout is not None
+        assert "100,000 runs" in process.stdout.readline()
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    assert process.returncode == 143
+
+
+def test_sigterm_ends_a_command_that_a_script_runs_in_the_background() -> None:
+    # A shell without job control has its background commands ignore Ctrl-C.
+    code = (
+        "import signal, os; signal.signal(signal.SIGINT, signal.SIG_IGN);"
+        "from runmeter.ending import ended_like_ctrl_c\n"
+        "with ended_like_ctrl_c() as ending:\n"
+        "    try:\n"
+        "        signal.raise_signal(signal.SIGTERM)\n"
+        "    except KeyboardInterrupt:\n"
+        "        print(ending.code(130), ending.code(1), ending.code(0))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - our own code
+    assert done.stdout == "143 1 0\n"
+
+
+@pytest.mark.parametrize("arguments", [["patterns"], ["run", "augmented_llm", "hi", "--simulated"]])
+def test_output_that_cannot_be_written_is_one_line_and_exit_code_74(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "runmeter", *arguments]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(  # noqa: S603 - our own command
+            command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=os.environ | QUIET
+        )
+    assert done.returncode == 74
+    assert done.stderr == "runmeter: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM], ids=str)
+def test_the_simulator_serves_until_ctrl_c_and_shows_its_account(told: signal.Signals) -> None:
     with start("simulator", "--port", "0") as process:
         assert process.stdout is not None
         ready, _, _ = select.select([process.stdout], [], [], 60)
@@ -148,8 +220,8 @@ def test_the_simulator_serves_until_ctrl_c_and_shows_its_account() -> None:
         assert url
         with OpenAI(base_url=url[0], api_key="any") as client:
             response = client.responses.create(model="gpt-6-luna", input="hello")
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=30)
+        process.send_signal(told)
+        output, errors = process.communicate()
     assert process.returncode == 0, errors
     assert response.usage is not None
     assert "1 requests answered" in output

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from runmeter import cli
 from runmeter.advise import CannotAdvise, advise
 from runmeter.demo import DemoError, DemoOptions, run_demo
 from runmeter.documents import Documents
+from runmeter.ending import NOT_WRITTEN
 from runmeter.engine import (
     JSON,
     Engine,
@@ -101,6 +103,17 @@ def test_a_disk_that_is_full_for_a_while_tears_and_doubles_nothing(
         log([notice(2)])
         monkeypatch.undo()
     assert read(path) == [*batch, notice(2)]
+
+
+def test_an_event_that_has_no_form_in_json_costs_only_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "events.jsonl"
+    broken = Notice(run_id="1" * 32, seq=1, time_ns=1, kind="budget", subject="\udcff", message="")
+    with EventLog(path) as log:
+        log([notice(0), broken, notice(2)])
+        log([broken, notice(3)])
+        assert log.skipped == 2
+    assert read(path) == [notice(0), notice(2), notice(3)]
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize(
@@ -280,6 +293,48 @@ def test_a_log_that_cannot_be_written_or_read_is_one_clear_error(tmp_path: Path)
         run_pattern(RunOptions("augmented_llm", "x", simulated=True, events=nowhere), io.StringIO())
     with pytest.raises(CannotAdvise, match="No such file"):
         Advised(nowhere)
+
+
+FULL = Path("/dev/full")
+"""A file that opens, and takes nothing."""
+
+
+def test_a_full_disk_holds_up_neither_the_answer_nor_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    out, shown = io.StringIO(), io.StringIO()
+    options = RunOptions("augmented_llm", "What is honey?", simulated=True, events=FULL)
+    assert run_pattern(options, out, Console(file=shown, width=100)) == NOT_WRITTEN
+    assert "honey" in out.getvalue()
+    lines = shown.getvalue().splitlines()
+    assert lines[0] == "--events /dev/full: No space left on device: what happens from here on is not in it"
+    assert lines[-1] == "--events /dev/full: 4 of 4 events are not in it"
+    assert "did not take" not in caplog.text, "nothing waited for it"
+
+
+def test_the_demo_says_at_once_that_its_log_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "bees.txt").write_text("Bees make honey. " * 300)
+    shown = io.StringIO()
+    options = DemoOptions(tmp_path, 12, 12, "gpt-6-luna", live=False, otlp=None, events=FULL)
+    assert run_demo(options, Console(file=shown, width=120)) == NOT_WRITTEN
+    said = shown.getvalue()
+    assert said.index("No space left on device") < said.index("Usage by pattern")
+    (lost, taken) = re.findall(r"(\d+) of (\d+) events are not in it", said)[0]
+    assert lost == taken
+    assert "did not take" not in caplog.text
+
+
+def test_a_failed_run_is_told_by_its_own_exit_code_though_the_log_is_lost() -> None:
+    shown = io.StringIO()
+    options = RunOptions("augmented_llm", "What is honey?", simulated=True, events=FULL, timeout=1e-9)
+    assert run_pattern(options, io.StringIO(), Console(file=shown, width=100)) == 1
+    assert "events are not in it" in shown.getvalue()
+
+
+def test_half_a_surrogate_pair_from_the_command_line_costs_one_event(tmp_path: Path) -> None:
+    path, shown = tmp_path / "events.jsonl", io.StringIO()
+    options = RunOptions("augmented_llm", "What is honey?", simulated=True, tags={"team": "\udcff"}, events=path)
+    assert run_pattern(options, io.StringIO(), Console(file=shown, width=100)) == NOT_WRITTEN
+    assert shown.getvalue().endswith(f"--events {path}: 1 of 4 events are not in it\n")
+    assert [type(event).__name__ for event in read(path)] == ["ModelCallStarted", "TokenUsage", "ExecutionFinished"]
 
 
 def test_the_command_line_takes_it(log: Path, capsys: pytest.CaptureFixture[str]) -> None:

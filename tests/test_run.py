@@ -281,10 +281,14 @@ def test_a_wrong_tag_is_exit_code_2() -> None:
     assert done.stderr == "runmeter run: --tag takes NAME=VALUE (see runmeter run --help)\n"
 
 
-def test_ctrl_c_shows_what_was_used(served: Simulator) -> None:
+@pytest.mark.parametrize(("told", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=str)
+def test_ctrl_c_and_its_like_show_what_was_used(
+    served: Simulator, told: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    log = tmp_path / "events.jsonl"
     served.inject(Fault("latency", seconds=0, between_chunks=60))
     running = subprocess.Popen(  # noqa: S603 - our own command
-        command("openai_streaming", "What is honey made of?", "--stream"),
+        command("openai_streaming", "What is honey made of?", "--stream", "--events", str(log)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ | {"OTEL_SDK_DISABLED": ""},
@@ -294,8 +298,9 @@ def test_ctrl_c_shows_what_was_used(served: Simulator) -> None:
         while not served.statistics().requests.get("POST /responses"):
             assert running.poll() is None
             select.select([running.stderr], [], [], 0.05)
-        running.send_signal(signal.SIGINT)
-        _, shown = running.communicate(timeout=30)
-    assert running.returncode == 130
+        running.send_signal(told)
+        _, shown = running.communicate()
+    assert running.returncode == code
+    assert json.loads(log.read_text().splitlines()[-1])["status"] == "cancelled"
     assert b"cancelled: this is what was used until then" in shown
     assert b"Traceback" not in shown

@@ -1,6 +1,7 @@
 """The command line: what each command takes. What they do is in the modules they call.
 
-Wrong input is one line on stderr and exit code 2. Ctrl-C ends with exit code 130, as shells expect.
+Wrong input is one line on stderr and exit code 2; output that cannot be written is one, and exit code 74. Ctrl-C ends
+with exit code 130, as shells expect; SIGTERM and SIGHUP end all commands in the same way, with 143 and 129.
 """
 
 import sys
@@ -9,11 +10,18 @@ from pathlib import Path
 
 import click
 
+from .ending import INTERRUPTED, NOT_WRITTEN, ended_like_ctrl_c
+
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 def run(arguments: list[str] | None = None) -> None:
     """Run a command line (by default the process's own), and exit."""
+    with ended_like_ctrl_c() as ending:
+        sys.exit(ending.code(_run(arguments)))
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         code = runmeter.main(arguments, prog_name="runmeter", standalone_mode=False)
     except click.ClickException as error:
@@ -21,10 +29,13 @@ def run(arguments: list[str] | None = None) -> None:
         command = where.command_path if where else "runmeter"
         message = " ".join(error.format_message().split())
         click.echo(f"{command}: {message} (see {command} --help)", err=True)
-        sys.exit(2)
+        return 2
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
-    sys.exit(code if isinstance(code, int) else 0)
+        return INTERRUPTED
+    except OSError as error:  # the output is on a full disk, for example; whatever else can fail a command has handled
+        click.echo(f"runmeter: {error}", err=True)
+        return NOT_WRITTEN
+    return code if isinstance(code, int) else 0
 
 
 @click.group(context_settings=CONTEXT, no_args_is_help=False, invoke_without_command=True)

@@ -18,16 +18,16 @@ from runmeter.patterns import BasePattern, PatternError, PatternRegistry, Patter
 from runmeter.simulator import Simulator
 from runmeter.telemetry import OpenTelemetry
 
+from .command_log import CommandLog, log_to
 from .documents import Documents, NoDocuments, load_documents
-from .event_log import NAME, EventLog
+from .ending import INTERRUPTED
+from .event_log import NAME
 from .export import telemetry_to
 from .showcase import make_patterns
 from .views import bus_table, error_summary, export_summary, trace_tree, usage_table, verdict
 
 KEPT_RUNS = 64
 """Runs whose events are kept, to show one of them."""
-INTERRUPTED = 130
-"""The exit code of a command that Ctrl-C ended."""
 
 
 class DemoError(Exception):
@@ -82,11 +82,13 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
     """Run the demo.
 
     Returns:
-        The exit code: 0, 1 if the counts disagree or a run failed, 130 after Ctrl-C.
+        The exit code: 0, 1 if the counts disagree or a run failed, 130 after Ctrl-C, and 74 if what came of it could
+        not be written.
 
     Raises:
         DemoError: something that it needs is missing or wrong, so that no run can succeed.
     """
+    console = console or make_console(record=options.svg is not None)
     if options.live and not os.environ.get("OPENAI_API_KEY"):
         raise DemoError("--live needs an API key: set OPENAI_API_KEY")
     try:
@@ -95,17 +97,15 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
         simulator = None if options.live else Simulator()
         registry = PatternRegistry()
         registry.preload(*PatternType)  # before there is a loop to hold up, and while Ctrl-C still ends all at once
+        log = log_to(options.events, console)
     except (NoDocuments, ConfigurationError, ImportError, PatternError) as error:
         raise DemoError(str(error)) from None
     if options.svg is not None and not os.access(options.svg.absolute().parent, os.W_OK):
         raise DemoError(f"--svg {options.svg}: cannot write to that folder, or there is none")
-    try:
-        log = nullcontext() if options.events is None else EventLog(options.events)
-    except OSError as error:
-        raise DemoError(f"--events {options.events}: {error.strerror}") from None
-    console = console or make_console(record=options.svg is not None)
     with log as events:
         code = anyio.run(_demo, options, documents, registry, telemetry, simulator, console, events)
+    if events is not None:
+        code = events.code(code)
     if options.svg is not None:
         console.save_svg(str(options.svg), title="runmeter demo")
     return code
@@ -123,7 +123,7 @@ async def _demo(
     telemetry: OpenTelemetry | None,
     simulator: Simulator | None,
     console: Console,
-    events: EventLog | None,
+    events: CommandLog | None,
 ) -> int:
     keeper = RunKeeper()
     where = "the OpenAI API" if options.live else "a simulated API"

@@ -1,5 +1,6 @@
 """Events as lines of JSON in a file: written by a subscriber, read one by one, damaged lines told and skipped."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Self
 
 import msgspec
 
-from runmeter.engine import JSON, Event
+from runmeter.engine import JSON, Event, error_message
+
+logger = logging.getLogger("runmeter")
 
 NAME = "event log"
 """What the subscriber is called in logs and statistics."""
@@ -28,6 +31,8 @@ class EventLog:
     """
 
     def __init__(self, path: Path) -> None:
+        self.skipped = 0
+        """Events that have no form in JSON, such as one with half a surrogate pair in a tag: they are not written."""
         self._file = FileIO(path, "ab")
         self._unwritten = b"" if _ends_with_a_line(path) else b"\n"
         self._retrying = False
@@ -40,12 +45,26 @@ class EventLog:
                 call stopped: no line is torn or doubled.
         """
         if not self._retrying:
-            self._unwritten += b"".join(JSON.encode(event) + b"\n" for event in events)
+            self._unwritten += b"".join(map(self._line, events))
         self._retrying = True
         while self._unwritten:
             written = self._file.write(self._unwritten) or 0
             self._unwritten = self._unwritten[written:]
         self._retrying = False
+
+    @property
+    def unwritten(self) -> int:
+        """Events of the last batch that are not in the file."""
+        return self._unwritten.count(b"\n")
+
+    def _line(self, event: Event) -> bytes:
+        try:
+            return JSON.encode(event) + b"\n"
+        except Exception as error:  # whatever a value in it may be: one event is no reason to lose those after it
+            if not self.skipped:
+                logger.error("%s: an event is skipped, and further ones are counted: %s", NAME, error_message(error))
+            self.skipped += 1
+            return b""
 
     def close(self) -> None:
         """Close the file."""

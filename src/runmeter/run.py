@@ -29,13 +29,13 @@ from runmeter.patterns import BasePattern, OpenAIPatternConfig, PatternError, Pa
 from runmeter.simulator import Simulator
 from runmeter.telemetry import OpenTelemetry
 
-from .event_log import NAME, EventLog
+from .command_log import CommandLog, log_to
+from .ending import INTERRUPTED
+from .event_log import NAME
 from .export import telemetry_to
 from .settings import Settings, load_settings
 from .views import run_summary, trace_tree
 
-INTERRUPTED = 130
-"""The exit code of a command that Ctrl-C ended."""
 UNLIMITED_ANSWERS = (
     "Without openai_max_tokens an answer may be as long as the model can write, and so much is set aside for each "
     "request: give it in --config FILE."
@@ -140,11 +140,12 @@ def run_pattern(options: RunOptions, out: TextIO, console: Console | None = None
         console: Where all else goes; by default the standard error.
 
     Returns:
-        The exit code: 0, 1 if the run failed, 130 after Ctrl-C.
+        The exit code: 0, 1 if the run failed, 130 after Ctrl-C, and 74 if what came of it could not be written.
 
     Raises:
         CannotRun: something that it needs is missing or wrong.
     """
+    console = console or Console(stderr=True)
     registry = PatternRegistry()
     try:
         settings = load_settings(options.config) if options.config else Settings()
@@ -153,14 +154,12 @@ def run_pattern(options: RunOptions, out: TextIO, console: Console | None = None
         config = _config(registry, options, settings)
         telemetry = telemetry_to(options.otlp, "runmeter-run")
         budgets = _budgets(options)
-        log = nullcontext() if options.events is None else EventLog(options.events)
+        log = log_to(options.events, console)
     except (ConfigurationError, PatternError, ImportError) as error:
         raise CannotRun(str(error)) from None
-    except OSError as error:
-        raise CannotRun(f"--events {options.events}: {error.strerror}") from None
-    console = console or Console(stderr=True)
     with log as events:
-        return anyio.run(_run, options, settings, config, registry, simulator, out, console, telemetry, events, budgets)
+        code = anyio.run(_run, options, settings, config, registry, simulator, out, console, telemetry, events, budgets)
+    return code if events is None else events.code(code)
 
 
 def _budgets(options: RunOptions) -> Sequence[Budget]:
@@ -191,7 +190,7 @@ async def _run(
     out: TextIO,
     console: Console,
     telemetry: OpenTelemetry | None,
-    events: EventLog | None,
+    events: CommandLog | None,
     budgets: Sequence[Budget],
 ) -> int:
     outcome = Outcome()

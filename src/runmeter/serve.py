@@ -14,7 +14,9 @@ class CannotServe(Exception):
 
 
 def serve(port: int) -> int:
-    """Serve until Ctrl-C or SIGTERM, then show what was asked and what it would have cost in tokens.
+    """Serve until Ctrl-C, then show what was asked and what it would have cost in tokens.
+
+    That is how a server ends, so the exit code is 0.
 
     Raises:
         CannotServe: the simulator's libraries are missing, or the port is taken.
@@ -34,7 +36,7 @@ def serve(port: int) -> int:
 
 
 async def _serve(simulator: Simulator) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with anyio.open_signal_receiver(signal.SIGINT) as signals:
         async with simulator as url:
             click.echo(f"a simulated OpenAI API at {url} (any API key will do); Ctrl-C ends it")
             async for _ in signals:

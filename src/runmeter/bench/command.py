@@ -8,6 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from runmeter.ending import INTERRUPTED
+
 from .charts import check_drawing, save_charts
 from .errors import BenchError
 from .goals import load_goals
@@ -23,8 +25,6 @@ from .runner import Desk, ask
 from .summary import Summary, summarise
 from .tables import show
 
-INTERRUPTED = 130
-"""The exit code of a command that Ctrl-C ended."""
 WIDTH = 132
 """Characters of a table where the output is no terminal."""
 CHARTS = "charts"
