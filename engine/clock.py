@@ -28,7 +28,10 @@ class SystemClock:
 
 
 IdSource: TypeAlias = Callable[[], str]
-"""Makes a run id: 32 hexadecimal digits, never all zero, so that it can serve as a W3C trace id."""
+"""Makes a run id: 32 hexadecimal digits, never all zero, and as good as random in the last 16.
+
+Where no caller's trace goes on it is the W3C trace id, by whose last digits samplers take their share.
+"""
 
 # A generator of our own: neither `random.seed(0)` in user code nor a fork may make two processes draw the same ids.
 _random = random.Random()  # noqa: S311 - ids must be unique, not secret

@@ -60,7 +60,7 @@ class Engine:
         drain_timeout: Seconds that closing waits for runs in flight, and again for lossless subscribers. With 0 runs
             are stopped at once, and what subscribers have not taken is lost to them.
         clock: Where times come from.
-        new_run_id: Where run ids come from.
+        new_run_id: Where run ids come from. They are trace ids, too: see `IdSource`.
 
     Raises:
         ConfigurationError: arguments that contradict each other or lie outside their range.
@@ -237,6 +237,7 @@ class Engine:
             tuple(execution.requests),
             tuple(execution.child_requests),
             self._usage.prices,
+            execution.trace_id,
         )
 
     def _reason(self, execution: Execution, timeout: float | None) -> Exception:

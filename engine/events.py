@@ -129,6 +129,11 @@ class ExecutionStarted(_Event, frozen=True, gc=False, kw_only=True, omit_default
     operation: Literal["invoke_agent", "invoke_workflow"] = "invoke_agent"
     """Whether the run is one agent's, or a workflow over several agents or model calls."""
 
+    @property
+    def trace_id(self) -> str:
+        """The id of the trace that the run is in: a caller's, or else the outermost run's id."""
+        return self.trace.trace_id if self.trace else self.root_run_id
+
 
 class ModelCallStarted(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="model_call_started"):
     """A request to a model is about to leave. Without its `TokenUsage` it may have been billed all the same."""

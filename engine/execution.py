@@ -89,6 +89,11 @@ class Execution:
         return f"<Execution {self.run_id} of {self.info.pattern!r}>"
 
     @property
+    def trace_id(self) -> str:
+        """The id of the trace that it is in: a caller's, or else the outermost run's id. 32 hexadecimal digits."""
+        return self.trace.trace_id if self.trace else self.root_run_id
+
+    @property
     def streaming(self) -> bool:
         """Whether somebody listens to `delta`: then a pattern streams its answer if it can."""
         return self.runtime.delta is not None
@@ -248,7 +253,8 @@ class Execution:
     def __enter__(self) -> Self:
         runtime, info = self.runtime, self.info
         if runtime.tracing is not None:
-            self.trace, self._span = runtime.tracing.start_span()
+            above = self.parent.trace if self.parent else None
+            self.trace, self._span = runtime.tracing.start_span(self.root_run_id, above)
         self._outer = _current.set(self)
         self._start_monotonic = runtime.clock.monotonic_ns()
         runtime.publish(

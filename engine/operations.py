@@ -79,9 +79,10 @@ class Operation(ABC):
         self.error_message = message and message[:MAX_ERROR_MESSAGE].encode("utf-8", "replace").decode()
 
     def __enter__(self) -> Self:
-        runtime = self._execution.runtime
+        execution = self._execution
+        runtime = execution.runtime
         if runtime.tracing is not None:
-            self.trace, self._span = runtime.tracing.start_span()
+            self.trace, self._span = runtime.tracing.start_span(execution.root_run_id, execution.trace)
         self.start_ns = runtime.clock.time_ns()
         self._start_monotonic = runtime.clock.monotonic_ns()
         self._started()

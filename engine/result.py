@@ -26,6 +26,9 @@ class RunResult(msgspec.Struct, Generic[Value], frozen=True):
     """The same for the runs within this run, at any depth."""
     prices: PriceBook
     """The prices that the costs are computed with."""
+    trace_id: str
+    """The id of the trace that the run is in: the caller's where there is one, or else the run's own id, or the
+    outermost run's. 32 hexadecimal digits, to look the run up by."""
 
     def __repr__(self) -> str:
         return f"RunResult(run_id={self.run_id!r}, value={self.value!r}, duration_ns={self.duration_ns})"

@@ -13,8 +13,15 @@ from .events import Event, TraceContext
 class Tracing(Protocol):
     """Allots span ids and keeps the ambient trace context. Called on every run, model call and tool call: be quick."""
 
-    def start_span(self) -> tuple[TraceContext | None, Any]:
+    def start_span(
+        self, trace_id: str | None = None, above: TraceContext | None = None
+    ) -> tuple[TraceContext | None, Any]:
         """Allot a span below the ambient one and make it the ambient one.
+
+        Args:
+            trace_id: The outermost run's id: what a new trace is to be called, where no span is ambient.
+            above: The span of the run that this one is in, if it is in one: it takes the place of the ambient one
+                where the context was lost on the way, as in a thread that somebody else has started.
 
         Returns:
             The new span's ids, None while telemetry is switched off, and a token that `end_span` takes.

@@ -123,14 +123,25 @@ class SpanTracing:
         self._takes_all_roots = sampler is DEFAULT_ON
         self._root_flags = _flags(sampled=True, is_random=ids.is_trace_id_random())
 
-    def start_span(self) -> tuple[TraceContext, SpanToken]:
-        """Allot a span below the ambient one, or the first of a new trace, and make it the ambient one."""
+    def start_span(
+        self, trace_id: str | None = None, above: TraceContext | None = None
+    ) -> tuple[TraceContext, SpanToken]:
+        """Allot a span below the ambient one, or the first of a new trace, and make it the ambient one.
+
+        Args:
+            trace_id: What a new trace is to be called, where the ids are not made by a generator of the application.
+            above: Stands for the ambient span where there is none.
+        """
         outer = get_current()
-        above = outer.get(_SPAN_KEY)
-        if type(above) is PendingSpan:
-            span = self._below(above.open_span() if above.ended else above)
+        ambient = outer.get(_SPAN_KEY)
+        if type(ambient) is PendingSpan:
+            span = self._below(ambient.open_span() if ambient.ended else ambient)
         else:
-            span = self._first(get_current_span(outer).get_span_context(), outer)
+            parent = get_current_span(outer).get_span_context()
+            if above is None or parent.is_valid:
+                span = self._first(parent, outer, trace_id)
+            else:
+                span = self._below(self._standing_for(above))
         return span.trace, (span, _started.set(span), attach(set_span_in_context(span, outer)))
 
     def end_span(self, token: SpanToken) -> None:
@@ -148,12 +159,27 @@ class SpanTracing:
         own = TraceContext(trace.trace_id, span_id, trace.span_id, False, trace.sampled, trace.trace_state)
         return PendingSpan(own, above.flags, above.state, above)
 
-    def _first(self, parent: SpanContext, outer: Context) -> PendingSpan:
+    def _standing_for(self, above: TraceContext) -> PendingSpan:
+        """A span of ours that is known by its ids alone."""
+        state = TraceState.from_header([above.trace_state]) if above.trace_state else _NO_STATE
+        return PendingSpan(above, _flags(sampled=above.sampled, is_random=self._ids.is_trace_id_random()), state)
+
+    def _new_trace_id(self, wanted: str | None) -> int:
+        """The wanted id, if it can be one. Other generators' ids have a form of their own, as AWS X-Ray's have."""
+        if wanted is None or not isinstance(self._ids, RandomIds):
+            return self._ids.generate_trace_id()
+        try:
+            number = int(wanted, 16)
+        except ValueError:
+            number = 0
+        return number if 0 < number < 1 << 128 else self._ids.generate_trace_id()
+
+    def _first(self, parent: SpanContext, outer: Context, wanted: str | None) -> PendingSpan:
         """The first span of ours, below whatever is ambient."""
+        trace_id = parent.trace_id if parent.is_valid else self._new_trace_id(wanted)
         if self._takes_all_roots and not parent.is_valid:
-            trace_id, span_id = self._ids.generate_trace_id(), self._ids.generate_span_id()
-            return PendingSpan(TraceContext(f"{trace_id:032x}", f"{span_id:016x}"), self._root_flags, _NO_STATE)
-        trace_id = parent.trace_id if parent.is_valid else self._ids.generate_trace_id()
+            own = TraceContext(f"{trace_id:032x}", f"{self._ids.generate_span_id():016x}")
+            return PendingSpan(own, self._root_flags, _NO_STATE)
         is_random = parent.trace_flags.random_trace_id if parent.is_valid else self._ids.is_trace_id_random()
         result = self._sampler.should_sample(outer, trace_id, semconv.INVOKE_AGENT, SpanKind.INTERNAL)
         sampled = result.decision is Decision.RECORD_AND_SAMPLE

@@ -30,7 +30,9 @@ UNSEEN_PATIENCE = 5.0
 class NoTracing:
     """Tracing that is switched off: no ids, and the ambient context stays what it is."""
 
-    def start_span(self) -> tuple[TraceContext | None, Any]:
+    def start_span(
+        self, trace_id: str | None = None, above: TraceContext | None = None
+    ) -> tuple[TraceContext | None, Any]:
         """No span."""
         return None, None
 

@@ -660,7 +660,7 @@ async def test_a_run_that_will_not_stop_is_counted_all_the_same(monkeypatch: pyt
 
 async def test_telemetry_that_cannot_be_flushed_keeps_nobody_from_closing(caplog: pytest.LogCaptureFixture) -> None:
     class Broken:
-        def start_span(self) -> tuple[None, None]:
+        def start_span(self, *_: object) -> tuple[None, None]:
             return None, None
 
         def end_span(self, token: object) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from anyio.from_thread import start_blocking_portal
+from otlp_receiver import receive_grpc
 from pattern_support import KEY
 from rich.console import Console
 
@@ -94,6 +95,7 @@ def test_json_says_it_all(served: Simulator) -> None:
     assert report["cost_usd"]["low"] == report["cost_usd"]["known"] == report["cost_usd"]["high"] > 0
     assert report["duration_ns"] > 0
     assert len(report["run_id"]) == 32
+    assert report["trace_id"] == report["run_id"]
     assert ran.shown == ""
 
 
@@ -153,6 +155,15 @@ def test_a_trace_shows_what_happened(served: Simulator) -> None:
     ran = Ran("openai_rag", trace=True)
     assert "openai_rag" in ran.shown
     assert "chat gpt-6-luna" in ran.shown
+
+
+def test_its_trace_is_found_under_the_id_that_is_shown() -> None:
+    with receive_grpc() as receiver:
+        ran = Ran("orchestrator_workers", simulated=True, otlp=receiver.endpoint)
+    shown = re.search(r"^trace ([0-9a-f]{32})$", ran.shown, flags=re.MULTILINE)
+    assert shown
+    assert {received.span.trace_id.hex() for received in receiver.spans} == {shown[1]}
+    assert len(receiver.spans) > 4
 
 
 # --- Settings ---
@@ -270,7 +281,7 @@ def test_a_text_may_come_from_the_standard_input() -> None:
         env=os.environ | ENVIRONMENT,
     )
     assert "honey" in done.stdout
-    assert done.stderr.endswith("1 request · 0 tool calls\n")
+    assert re.search(r"1 request · 0 tool calls\ntrace [0-9a-f]{32}\n$", done.stderr)
 
 
 def test_a_wrong_tag_is_exit_code_2() -> None:

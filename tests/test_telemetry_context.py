@@ -2,6 +2,7 @@
 
 import contextvars
 import random
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Generator
@@ -9,13 +10,17 @@ from collections.abc import AsyncIterator, Generator
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+import msgspec
 import pytest
 from opentelemetry import baggage, trace
 from opentelemetry.context import attach, detach, get_current
 from opentelemetry.propagate import inject
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import (
     ALWAYS_OFF,
     ALWAYS_ON,
+    Decision,
     ParentBased,
     Sampler,
     SamplingResult,
@@ -24,7 +29,7 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from telemetry_support import Captured, captured, ids, no_variables
 
-from runmeter.engine import Engine, ModelRequest, TraceContext, current_execution
+from runmeter.engine import Engine, Execution, ModelRequest, RunInfo, TraceContext, current_execution
 from runmeter.telemetry import configure
 
 __all__ = ["captured", "no_variables"]
@@ -102,6 +107,118 @@ def test_a_span_of_the_application_between_ours_is_the_parent(captured: Captured
     assert call.trace.parent_span_id == f"{between.get_span_context().span_id:016x}"
     assert run.trace is not None
     assert call.trace.trace_id == run.trace.trace_id
+
+
+async def test_without_a_caller_s_trace_the_trace_is_called_as_its_outermost_run(captured: Captured) -> None:
+    async def inner(messages: object, context: object) -> str:
+        return current_execution().trace_id
+
+    async def outer(messages: object, context: object) -> tuple[str, str]:
+        with current_execution().model_call(LUNA):
+            child = await engine.run(inner, "")
+        return child.trace_id, child.value
+
+    async with Engine(telemetry=captured.telemetry) as engine:
+        result = await engine.run(outer, "")
+    assert result.trace_id == result.run_id
+    assert result.value == (result.run_id, result.run_id)
+    assert {trace_id for trace_id, _, _ in map(ids, captured.spans)} == {int(result.run_id, 16)}
+    assert len(captured.spans) == 3
+
+
+async def test_with_a_caller_s_trace_that_is_the_run_s(captured: Captured) -> None:
+    async def pattern(messages: object, context: object) -> str:
+        return current_execution().trace_id
+
+    token = attach(TraceContextTextMapPropagator().extract(from_remote("01")))
+    async with Engine(telemetry=captured.telemetry) as engine:
+        result = await engine.run(pattern, "")
+    detach(token)
+    assert result.trace_id == result.value == REMOTE_TRACE != result.run_id
+
+
+@pytest.mark.usefixtures("no_variables")
+async def test_without_telemetry_the_run_s_id_stands_for_a_trace_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def inner(messages: object, context: object) -> str:
+        return current_execution().trace_id
+
+    async def outer(messages: object, context: object) -> str:
+        child = await engine.run(inner, "")
+        assert child.trace_id == child.value != child.run_id
+        return child.trace_id
+
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    for telemetry in (None, configure()):
+        async with Engine(telemetry=telemetry) as engine:
+            result = await engine.run(outer, "")
+        assert result.trace_id == result.value == result.run_id
+
+
+def test_what_runs_where_the_context_was_lost_stays_in_its_trace(captured: Captured) -> None:
+    token = attach(TraceContextTextMapPropagator().extract(from_remote("01", "vendor=a1")))
+    run = captured.execution()
+
+    def elsewhere() -> None:
+        outgoing: dict[str, str] = {}
+        with run.child(run.info) as child, child.model_call(LUNA) as call:
+            inject(outgoing)
+        with run.function_call("find") as tool:
+            pass
+        for each, above in ((child, run), (call, child), (tool, run)):
+            assert each.trace is not None
+            assert above.trace is not None
+            assert each.trace.trace_id == REMOTE_TRACE
+            assert each.trace.parent_span_id == above.trace.span_id
+        assert call.trace is not None
+        assert outgoing["traceparent"] == f"00-{REMOTE_TRACE}-{call.trace.span_id}-03"
+        assert outgoing["tracestate"] == "vendor=a1"
+
+    with run:
+        contextvars.Context().run(elsewhere)
+    detach(token)
+    captured.receive()
+    assert len(captured.spans) == 4
+
+
+class OwnIds(RandomIdGenerator):
+    """A generator of the application, whose trace ids begin with the time, as those of AWS X-Ray do."""
+
+    def generate_trace_id(self) -> int:
+        return 0x6000_0000 << 96 | super().generate_trace_id() >> 32
+
+
+@pytest.mark.usefixtures("no_variables")
+async def test_an_application_s_id_generator_makes_the_trace_ids() -> None:
+    async def pattern(messages: object, context: object) -> None:
+        pass
+
+    provider = TracerProvider(id_generator=OwnIds(), shutdown_on_exit=False)
+    async with Engine(telemetry=configure(tracer_provider=provider, metrics_exporter="none")) as engine:
+        result = await engine.run(pattern, "")
+    assert result.trace_id.startswith("60000000")
+    assert result.trace_id != result.run_id
+
+
+@pytest.mark.parametrize("run_id", ["run 1", "0" * 32, "f" * 33, "-" + "1" * 31])
+def test_a_run_id_that_cannot_be_a_trace_id_is_none(captured: Captured, run_id: str) -> None:
+    runtime = msgspec.structs.replace(captured.runtime(), new_run_id=lambda: run_id)
+    with Execution(runtime, RunInfo("support")) as run:
+        outgoing: dict[str, str] = {}
+        inject(outgoing)
+    assert run.run_id == run_id != run.trace_id
+    assert re.fullmatch(f"00-{run.trace_id}-[0-9a-f]{{16}}-03", outgoing["traceparent"])
+    assert re.fullmatch("[0-9a-f]{32}", run.trace_id)
+
+
+@pytest.mark.usefixtures("no_variables")
+def test_samplers_go_by_the_run_s_id() -> None:
+    sampler = TraceIdRatioBased(0.5)
+    captured = Captured(sampler)
+    for _ in range(50):
+        with captured.execution() as run:
+            decision = sampler.should_sample(None, int(run.run_id, 16), "").decision
+            assert run.trace is not None
+            assert run.trace.sampled is (decision is Decision.RECORD_AND_SAMPLE)
 
 
 async def test_concurrent_runs_do_not_mix(captured: Captured) -> None:

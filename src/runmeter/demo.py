@@ -73,9 +73,9 @@ class RunKeeper:
             if event.run_id in self._events:
                 self._events[event.run_id].append(event)
 
-    def busiest(self) -> tuple[str, list[Event]]:
-        """The kept run to which most happened, by id."""
-        return max(self._events.items(), key=lambda item: len(item[1]))
+    def busiest(self) -> Sequence[Event]:
+        """The events of the kept run to which most happened."""
+        return max(self._events.values(), key=len)
 
 
 def run_demo(options: DemoOptions, console: Console | None = None) -> int:
@@ -192,9 +192,11 @@ def _show(console: Console, engine: Engine, keeper: RunKeeper) -> None:
     console.print(usage_table(usage, console.width))
     console.print(Group("", bus_table(engine.statistics().bus)))
     if usage.total.executions:
-        run_id, events = keeper.busiest()
-        title = Text(f"A run's trace, {run_id}", style="italic")
-        console.print(Group("", title, trace_tree(events, run_id, console.width), ""))
+        events = keeper.busiest()
+        started = events[0]
+        assert isinstance(started, ExecutionStarted)  # noqa: S101 - a kept run's first
+        title = Text(f"A run's trace, {started.trace_id}", style="italic")
+        console.print(Group("", title, trace_tree(events, started.run_id, console.width), ""))
 
 
 def _compare(console: Console, usage: Usage, simulator: Simulator) -> bool:

@@ -21,6 +21,7 @@ from runmeter.engine import (
     Engine,
     Event,
     ExecutionFinished,
+    ExecutionStarted,
     Notice,
     Status,
     UnboundedRequest,
@@ -99,6 +100,12 @@ class Outcome:
     def run_id(self) -> str | None:
         """The run's id; None if it did not start."""
         return self.events[0].run_id if self.events else None
+
+    @property
+    def trace_id(self) -> str | None:
+        """The id of the trace that the run is in; None if it did not start."""
+        started = self.events[0] if self.events else None
+        return started.trace_id if isinstance(started, ExecutionStarted) else None
 
     @property
     def finished(self) -> ExecutionFinished | None:
@@ -262,7 +269,8 @@ def _show(options: RunOptions, engine: Engine, outcome: Outcome, out: TextIO, co
             console.print("the answer was cut off at its limit of output tokens", style="yellow")
         for notice in outcome.notices:
             console.print(f"{escape(notice.subject)}: {escape(notice.message)}", style="yellow", soft_wrap=True)
-        console.print(run_summary(engine.usage().total, outcome.duration_ns, outcome.status, outcome.error))
+        row = engine.usage().total
+        console.print(run_summary(row, outcome.duration_ns, outcome.status, outcome.error, outcome.trace_id))
 
 
 def _report(options: RunOptions, engine: Engine, outcome: Outcome) -> dict[str, Any]:
@@ -272,6 +280,7 @@ def _report(options: RunOptions, engine: Engine, outcome: Outcome) -> dict[str, 
         "status": outcome.status,
         "pattern": options.pattern,
         "run_id": outcome.run_id,
+        "trace_id": outcome.trace_id,
         "result": outcome.result,
         "usage": row.usage,
         "requests": row.requests,

@@ -221,14 +221,15 @@ def error_summary(errors: Sequence[Exception]) -> Text:
     return text
 
 
-def run_summary(row: UsageRow, time_ns: int | None, status: str, error: Exception | None) -> Text:
-    """What one run took, in a line, and why it failed if it did.
+def run_summary(row: UsageRow, time_ns: int | None, status: str, error: Exception | None, trace_id: str | None) -> Text:
+    """What one run took, in a line, its trace's id in another, and why it failed if it did.
 
     Args:
         row: The run's statistics, those of its child runs included.
         time_ns: How long it took, in nanoseconds.
         status: How it ended, in a word.
         error: What it raised.
+        trace_id: None if it did not start.
     """
     used = row.usage
     figures = [
@@ -239,6 +240,8 @@ def run_summary(row: UsageRow, time_ns: int | None, status: str, error: Exceptio
         _counted(row.function_calls, "tool call"),
     ]
     text = Text(" · ".join(figures), style="dim")
+    if trace_id is not None:
+        text.append(f"\ntrace {trace_id}")
     if error is not None:
         text.append(f"\n{type(error).__name__}: {error}", style="red")
     elif status != "ok":
