@@ -108,7 +108,7 @@ class RunTrees:
         tree.cost += cost
 
     def finished(self, run: OpenRun, event: ExecutionFinished) -> FinishedRun | None:
-        """A run has finished; what is known of it if it is an outermost one.
+        """A run has finished; what is known of it if it is an outermost one that was not cancelled.
 
         Where a request within it never ended, or a run within it, its cost has no upper bound.
         """
@@ -118,6 +118,8 @@ class RunTrees:
         if event.run_id != root.run_id:
             return None
         self._forget(tree)
+        if event.status is Status.CANCELLED:  # it did not come to show what it costs, or whether it succeeds
+            return None
         whole = not tree.open_calls and all(each.finished for each in tree.open_runs.values())
         return FinishedRun(
             root.pattern,

@@ -284,7 +284,7 @@ class UsageAggregator:
             cell.executions += 1
         cell.statuses[event.status] += 1
         cell.run_latency.add(event.duration_ns)
-        if event.error_type:
+        if event.error_type and event.status is not Status.CANCELLED:
             _count(cell.errors, event.error_type)
 
     def _token_usage(self, run: _Run, event: TokenUsage) -> None:

@@ -47,7 +47,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Runs finished."""
     run_latency: HistogramSnapshot = HistogramSnapshot()
     errors_by_type: Mapping[str, int] = {}
-    """Errors that ended runs."""
+    """Errors that ended runs. A cancellation is none."""
     function_calls_by_name: Mapping[str, int] = {}
     function_errors_by_type: Mapping[str, int] = {}
     function_latency: HistogramSnapshot = HistogramSnapshot()
@@ -92,8 +92,13 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def failures(self) -> int:
-        """Runs that finished in any other way."""
-        return sum(self.by_status.values()) - self.successes
+        """Runs that ended with an error, out of time, or refused by a budget. Cancelled ones are not among them."""
+        return sum(self.by_status.values()) - self.successes - self.cancelled
+
+    @property
+    def cancelled(self) -> int:
+        """Runs that were stopped from outside: a caller had left, or the engine closed."""
+        return self.by_status.get(Status.CANCELLED, 0)
 
     @property
     def function_calls(self) -> int:

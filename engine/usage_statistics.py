@@ -82,6 +82,8 @@ class UsageStatistics(msgspec.Struct, frozen=True):
                 f"\nassistant runs: {total.assistant_runs:,}, p50 {format_time(total.assistant_latency.quantile(0.5))}"
             )
             text += f"; threads: {total.threads_created:,} created, {total.threads_resumed:,} resumed"
+        if total.cancelled:
+            text += f"\ncancelled, and no failures: {total.cancelled:,} (of {total.executions:,} runs)"
         if total.retrievals:
             failed = sum(total.retrieval_errors_by_type.values())
             text += f"\nretrievals: {total.retrievals:,} ({total.empty_retrievals:,} found nothing, {failed:,} failed)"

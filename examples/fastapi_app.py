@@ -79,6 +79,7 @@ class Row(BaseModel):
     executions: int
     in_flight: int
     failures: int
+    cancelled: int
     p50: int | None
     p95: int | None
     function_calls: int

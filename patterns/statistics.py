@@ -68,6 +68,8 @@ class UsageStats(TypedDict):
     total_executions: int
     successful_executions: int
     failed_executions: int
+    cancelled_executions: int
+    """Runs stopped from outside. They are no failures."""
     running_executions: int
     executions_by_status: dict[str, int]
     errors_by_type: dict[str, int]
@@ -86,6 +88,7 @@ def stats_of(row: UsageRow, *, with_cost: bool = True) -> UsageStats:
         "total_executions": row.executions,
         "successful_executions": row.successes,
         "failed_executions": row.failures,
+        "cancelled_executions": row.cancelled,
         "running_executions": row.in_flight,
         "executions_by_status": {str(status): number for status, number in row.by_status.items()},
         "errors_by_type": dict(row.errors_by_type),

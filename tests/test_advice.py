@@ -116,6 +116,17 @@ def of_kind(advice: Iterable[Advice], *kinds: str) -> list[Advice]:
 # Variants of the same work
 
 
+def test_runs_that_were_cancelled_are_compared_with_nothing() -> None:
+    source = seeded(1)
+    finished = [*history(source, LUNA, 40), *history(source, TERRA, 40, 4_000)]
+    cancelled = [event for _ in range(30) for event in Run().asks(LUNA, Usage(10, 50_000)).ends(Status.CANCELLED)]
+    compared = of_kind(advice_on(finished, cancelled), "cheaper", "faster")
+    assert compared == of_kind(advice_on(finished), "cheaper", "faster") != []
+    advisor = Advisor(prices=PRICES)
+    advisor([*finished, *cancelled])
+    assert advisor.runs == 80
+
+
 @pytest.mark.parametrize(("spread", "failing"), [(0.3, 0.0), (1.0, 0.1), (1.6, 0.0)])
 def test_without_a_difference_advice_is_told_in_at_most_the_nominal_share_of_histories(
     spread: float, failing: float

@@ -292,7 +292,7 @@ def test_deltas_come_while_the_model_writes_and_leaving_stops_it(service: Servic
 
     eventually(lambda: service.row("leaver")["in_flight"] == 0, "the run ends")
     row = service.row("leaver")
-    assert row["executions"] == row["failures"] == 1
+    assert (row["executions"], row["cancelled"], row["failures"]) == (1, 1, 0)
     assert row["requests_by_provenance"] == {"partial": 1}
     assert Decimal(row["cost"]["low"]) < Decimal(row["cost"]["high"]), "nobody knows it exactly"
     eventually(lambda: simulator.statistics().total.output_tokens > before, "the simulator sees its client leave")
@@ -309,7 +309,7 @@ def test_many_that_leave_at_any_time_leave_nothing_open(service: Service, simula
                 pass
     eventually(lambda: service.usage()["total"]["in_flight"] == 0, "all runs end")
     row = service.row("many")
-    assert row["executions"] == row["failures"] == 12
+    assert (row["executions"], row["cancelled"], row["failures"]) == (12, 12, 0)
     assert "reported" not in row["requests_by_provenance"]
 
 

@@ -272,6 +272,7 @@ async def test_statistics_follow_the_engine(registry: PatternRegistry) -> None:
     assert stats["openai_metrics"].keys() >= METRICS
     assert (stats["total_executions"], stats["successful_executions"], stats["failed_executions"]) == (3, 2, 1)
     assert stats["executions_by_status"] == {"ok": 2, "error": 1}
+    assert stats["cancelled_executions"] == 0
     assert stats["errors_by_type"] == {"KeyError": 1}
     assert stats["average_duration_ms"] == pytest.approx(stats["total_duration_ms"] / 3)
     metrics = stats["openai_metrics"]

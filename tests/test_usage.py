@@ -97,7 +97,7 @@ def expected(events: list[Event], group: Group) -> dict[Any, dict[str, Any]]:
         elif isinstance(event, ExecutionFinished):
             place["finished"] += 1
             place["run_ns"] += event.duration_ns
-            place["errors"] += event.error_type is not None
+            place["errors"] += event.error_type is not None and event.status is not Status.CANCELLED
         elif isinstance(event, FunctionCall):
             place["function_calls"] += 1
             place["function_errors"] += event.error_type is not None
@@ -473,7 +473,16 @@ def test_a_run_in_flight_is_counted_as_such(run: list[Event]) -> None:
     row = folded(run).total
     assert row.executions == 1
     assert row.in_flight == (0 if finished else 1)
-    assert row.successes + row.failures + row.in_flight == 1
+    assert row.successes + row.failures + row.cancelled + row.in_flight == 1
+
+
+@pytest.mark.parametrize("status", Status)
+def test_only_what_went_wrong_is_a_failure(status: Status) -> None:
+    error = None if status is Status.OK else "SomeError"
+    row = folded([start("run"), finish("run", 1, status=status, error_type=error)]).total
+    failed = status in (Status.ERROR, Status.TIMEOUT, Status.BUDGET_EXCEEDED)
+    assert (row.failures, row.cancelled) == (int(failed), int(status is Status.CANCELLED))
+    assert row.errors_by_type == ({"SomeError": 1} if failed else {})
 
 
 def test_what_a_row_says() -> None:
@@ -613,9 +622,10 @@ def test_statistics_print_as_a_table() -> None:
     )
     assert str(statistics).splitlines() == [
         "pattern     runs  failures      p50      p95  tokens in  cached  tokens out  tool calls         cost",
-        "openai_rag     1         1  12.3 ms  12.3 ms          0       0           0           0      unknown",
+        "openai_rag     1         0  12.3 ms  12.3 ms          0       0           0           0      unknown",
         "routing        1         0   1.23 s   1.23 s      1,000       0         100           1    $0.000150",
-        "total          2         1  12.3 ms   1.23 s      1,000       0         100           1  ≥ $0.000150",
+        "total          2         0  12.3 ms   1.23 s      1,000       0         100           1  ≥ $0.000150",
+        "cancelled, and no failures: 1 (of 2 runs)",
         "usage not reported by the API: 1 unknown (of 2 requests)",
     ]
 

@@ -204,11 +204,11 @@ def _finished(events: Iterable[Event], run_id: str) -> ExecutionFinished | None:
 def _outcome(finished: ExecutionFinished | None) -> str:
     if finished is None:
         return "[red]unfinished[/]"
-    return (
-        "[green]ok[/]"
-        if finished.status is Status.OK
-        else f"[red]{finished.status}: {escape(str(finished.error_type))}[/]"
-    )
+    if finished.status is Status.OK:
+        return "[green]ok[/]"
+    if finished.status is Status.CANCELLED:
+        return "[yellow]cancelled[/]"
+    return f"[red]{finished.status}: {escape(str(finished.error_type))}[/]"
 
 
 def error_summary(errors: Sequence[Exception]) -> Text:
