@@ -23,6 +23,7 @@ from .errors import (
     RunmeterError,
     RunTimeout,
     StrayCancellation,
+    StreamClosed,
     TokenizerError,
     UnboundedRequest,
 )
@@ -114,6 +115,7 @@ __all__ = [
     "Runtime",
     "Status",
     "StrayCancellation",
+    "StreamClosed",
     "SubscriberStatistics",
     "Subscription",
     "SystemClock",

@@ -11,14 +11,17 @@ are `capacity` behind, and every loss is counted.
 
 import logging
 import math
+import threading
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import anyio
 import msgspec
-from anyio.abc import TaskGroup
 
+from .background import Background
 from .errors import BusClosed, ConfigurationError
 from .events import Event
 from .loop import LoopThread
@@ -28,6 +31,8 @@ logger = logging.getLogger("runmeter")
 
 LOSSY_GRACE = 1.0
 """Seconds that closing waits for lossy subscribers to catch up."""
+STOP_LIMIT = 1.0
+"""Seconds that closing waits for subscribers that were cancelled: one that does not end by then is left behind."""
 
 
 class BusStatistics(msgspec.Struct, frozen=True):
@@ -60,13 +65,16 @@ class Bus:
         self._late = late
         self._log = Log()
         self._events = self._log.events
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: tuple[Subscription, ...] = ()
+        self._lock = threading.Lock()
+        """Held while subscribers come and go, which they may from any thread, and while the log is trimmed for them."""
         self._room = math.inf
         """Events that may be retained before a new run has to look whether it must wait."""
         self._asleep = False  # the dispatcher waits for the bell
         self._closed = False
         self._holding = False  # some new run waits for admission
-        self._tasks: TaskGroup | None = None
+        self._started = False
+        self._tasks = Background("runmeter bus")
         self._bell: anyio.Event
         self._progress: anyio.Event | None = None
         """There while somebody waits for subscribers to take something."""
@@ -77,7 +85,7 @@ class Bus:
     def subscribe(
         self, receive: Receiver, *, name: str, lane: Lane, capacity: int = 10_000, batch: int = BATCH
     ) -> Subscription:
-        """Add a subscriber. It gets every event published from now on, in batches, in the order of publishing.
+        """Add a subscriber, from any thread. It gets every event published from now on, in batches and in order.
 
         Args:
             receive: Takes a batch. If it raises, it gets the same batch again, later.
@@ -89,7 +97,7 @@ class Bus:
                 milliseconds, because nothing else runs in the loop meanwhile.
 
         Raises:
-            BusClosed: the bus has closed.
+            BusClosed: the bus has closed, or its event loop has.
             ConfigurationError: capacity or batch are not positive, or there is no such lane.
         """
         if capacity < 1 or batch < 1 or lane not in ("lossless", "lossy"):
@@ -97,22 +105,31 @@ class Bus:
                 f"subscriber {name!r}: capacity and batch must be positive (are {capacity} and {batch}), "
                 f"the lane 'lossless' or 'lossy' (is {lane!r})"
             )
-        if self._closed:
-            raise BusClosed
-        subscription = Subscription(self._log, receive, name, lane, capacity, batch)
-        self._subscriptions.append(subscription)
-        self._measure_room()
-        if self._tasks is not None:
-            self._start(subscription)
+        with self._lock:
+            if self._closed:
+                raise BusClosed
+            subscription = Subscription(self._log, receive, name, lane, capacity, batch)
+            self._subscriptions += (subscription,)
+            self._measure_room()
+            started = self._started
+        if started:
+            try:
+                self._loop.run_soon(self._ring)  # the dispatcher starts it
+            except RuntimeError:  # the loop has closed
+                self.unsubscribe(subscription)
+                raise BusClosed from None
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Deliver nothing more to this subscriber."""
-        self._subscriptions.remove(subscription)
-        self._measure_room()
-        subscription.cancel()
-        if self._tasks is not None:
-            self._progressed()  # new runs may have waited for it
+        """Deliver nothing more to this subscriber. From any thread; doing it twice does nothing."""
+        with self._lock:
+            self._subscriptions = tuple(each for each in self._subscriptions if each is not subscription)
+            self._measure_room()
+            started = self._started
+        subscription.leave()
+        if started:
+            with suppress(RuntimeError):  # the loop has closed: nothing goes on there
+                self._loop.run(partial(self._stop, subscription))
 
     def statistics(self) -> BusStatistics:
         """The accounting now, of the bus and of each subscriber."""
@@ -155,6 +172,10 @@ class Bus:
         """Whether there may be something to wait for at `admission`. A quick look, for mostly there is not."""
         return len(self._events) > self._room
 
+    def _stop(self, subscription: Subscription) -> None:
+        subscription.cancel()
+        self._progressed()  # new runs may have waited for it
+
     def _measure_room(self) -> None:
         self._room = min([each.room for each in self._subscriptions], default=math.inf)
 
@@ -178,22 +199,21 @@ class Bus:
     async def __aenter__(self) -> Self:
         self._loop = LoopThread()
         self._bell = anyio.Event()
-        self._tasks = await anyio.create_task_group().__aenter__()
+        await self._tasks.start()
         self._tasks.start_soon(self._dispatch, name="runmeter bus")
-        for subscription in self._subscriptions:
-            self._start(subscription)
+        with self._lock:
+            self._started = True
+        self._start_subscribers()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._tasks is not None  # noqa: S101 - entered before
         if not self._closed:
             await self.drain(LOSSY_GRACE)
-        self._tasks.cancel_scope.cancel()
         for subscription in self._subscriptions:
             subscription.give_up()
-        await self._tasks.__aexit__(None, None, None)  # an error of the body passes by: the group would wrap it
+        await self._tasks.close(STOP_LIMIT)
 
     async def drain(self, timeout: float) -> None:
         """Publish no more, and deliver what is pending.
@@ -201,7 +221,8 @@ class Bus:
         Args:
             timeout: Seconds to wait for lossless subscribers, at most. Lossy ones get at most `LOSSY_GRACE`.
         """
-        self._closed = self._asleep = True
+        with self._lock:
+            self._closed = self._asleep = True
         self._events = []  # what comes from now on is late, and no part of the log
         self._progressed()
         for subscription in self._subscriptions:
@@ -216,14 +237,16 @@ class Bus:
         while any(subscription.pending for subscription in self._subscriptions if subscription.lane == lane):
             await self._any_progress()
 
-    def _start(self, subscription: Subscription) -> None:
-        assert self._tasks is not None  # noqa: S101 - only called while running
-        self._tasks.start_soon(
-            subscription.deliver,
-            self._progressed,
-            self._retry_delay,
-            name=f"runmeter subscriber {subscription.name}",
-        )
+    def _start_subscribers(self) -> None:
+        for subscription in self._subscriptions:
+            if not subscription.started:
+                subscription.started = True
+                self._tasks.start_soon(
+                    subscription.deliver,
+                    self._progressed,
+                    self._retry_delay,
+                    name=f"runmeter subscriber {subscription.name}",
+                )
 
     async def _dispatch(self) -> None:
         """Wake the subscribers when there is something new: once a batch, not once an event."""
@@ -237,6 +260,7 @@ class Bus:
             self._asleep = self._closed
             await anyio.sleep(self._linger)
             told = self._log.end
+            self._start_subscribers()
             for subscription in self._subscriptions:
                 subscription.wake()
                 subscription.drop_oldest()
@@ -255,4 +279,5 @@ class Bus:
 
     def _trim(self) -> None:
         """Free what every subscriber has been handed."""
-        self._log.trim(min([subscription.cursor for subscription in self._subscriptions], default=self._log.end))
+        with self._lock:
+            self._log.trim(min([subscription.cursor for subscription in self._subscriptions], default=self._log.end))

@@ -3,6 +3,7 @@
 RunmeterError
 ├── EngineNotRunning     the engine was used before `async with` or after it
 ├── BusClosed            an event was published after the bus had closed
+├── StreamClosed         a run had another piece of its answer, and its listener had gone
 ├── RunAborted           the engine closed before the run was done
 ├── StrayCancellation    a pattern awaited something that somebody else had cancelled
 ├── RunTimeout           a run took longer than its timeout (also a TimeoutError)
@@ -48,6 +49,13 @@ class BusClosed(RunmeterError):
         super().__init__(
             "the bus has closed: publish inside `async with`, or await what still publishes before leaving it"
         )
+
+
+class StreamClosed(RunmeterError):
+    """A run had another piece of its answer to hand out, and whoever streamed it had gone. It ends the run."""
+
+    def __init__(self) -> None:
+        super().__init__("the stream of this run was left, so its answer goes nowhere: the run ends")
 
 
 class RunTimeout(RunmeterError, TimeoutError):

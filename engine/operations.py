@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
-from .errors import BudgetExceeded
+from .errors import BudgetExceeded, StreamClosed
 from .events import (
     AssistantRun,
     FunctionCall,
@@ -359,12 +359,17 @@ def status_of(error: BaseException | None) -> Status:
     """How something ended that was left by this exception, or by none."""
     if error is None:
         return Status.OK
-    if isinstance(error, BudgetExceeded) or (
-        isinstance(error, BaseExceptionGroup) and error.split(BudgetExceeded)[1] is None
-    ):
+    if _is_all(error, BudgetExceeded):
         return Status.BUDGET_EXCEEDED
+    if _is_all(error, StreamClosed):
+        return Status.CANCELLED
     # The event loops' cancellation, and Ctrl-C, derive from BaseException alone.
     return Status.ERROR if isinstance(error, Exception) else Status.CANCELLED
+
+
+def _is_all(error: BaseException, kind: type[Exception]) -> bool:
+    """Tell whether this is an exception of a kind, or a group of such alone."""
+    return isinstance(error, kind) or (isinstance(error, BaseExceptionGroup) and error.split(kind)[1] is None)
 
 
 def error_type(error: BaseException) -> str:

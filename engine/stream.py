@@ -1,5 +1,6 @@
 """A run seen while it runs: pieces of its answer and its events, in the order they happen."""
 
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -9,10 +10,17 @@ from typing import Any, Self, TypeAlias
 import anyio
 import msgspec
 
+from .errors import StreamClosed
 from .events import Event
 from .execution import current_execution
 from .loop import LoopThread
 from .result import RunResult
+
+
+logger = logging.getLogger("runmeter")
+
+CLOSE_LIMIT = 5.0
+"""Seconds that leaving a stream waits for its run to end."""
 
 
 class Delta(msgspec.Struct, frozen=True):
@@ -39,6 +47,7 @@ class Channel:
         """Set once the run has ended, whatever way."""
         self.result: RunResult[Any] | None = None
         self.error: BaseException | None = None
+        self._closed = False
         self._buffer = buffer
         self._items: deque[StreamItem] = deque()
         self._deltas = 0  # of the items
@@ -50,9 +59,15 @@ class Channel:
         self.loop.run(self._wake)
 
     async def put_delta(self, run_id: str, text: str) -> None:
-        """Add a delta, once there is room."""
-        while self._deltas >= self._buffer and not self.ended.is_set():
+        """Add a delta, once there is room.
+
+        Raises:
+            StreamClosed: its listener has gone, and none will make room.
+        """
+        while not self._closed and self._deltas >= self._buffer and not self.ended.is_set():
             await self._changed.wait()
+        if self._closed:
+            raise StreamClosed
         self._deltas += 1
         self._items.append(Delta(run_id, text))
         self._wake()
@@ -73,6 +88,16 @@ class Channel:
             self._deltas -= 1
             self._wake()
         return item
+
+    def close(self) -> None:
+        """Take no more deltas. A run that goes on, whatever cancels it, ends at its next one."""
+        self._closed = True
+        self._wake()
+
+    def leave(self) -> None:
+        """End the run, because its listener has gone."""
+        self.scope.cancel()
+        self.close()
 
     def end(self, result: RunResult[Any] | None, error: BaseException | None) -> None:
         """Say how the run ended."""
@@ -136,17 +161,25 @@ class RunStream:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the run if it has not ended, and wait until it has. From any task of the engine's event loop."""
-        if self._channel is not None:
-            self._channel.scope.cancel()
-            if current_execution().runtime.delta == self._channel.put_delta:
-                return  # the run itself asks: it would wait for its own end
-            with anyio.CancelScope(shield=True):
-                await self._channel.ended.wait()
+        """End the run if it has not ended, and wait until it has. From any task of the engine's event loop.
+
+        It waits for at most `CLOSE_LIMIT` seconds. A run that takes longer to clean up, or that swallows its
+        cancellation, is left to itself: it goes on being cancelled, and the engine deals with it when it closes.
+        """
+        channel = self._channel
+        if channel is None:
+            return
+        channel.leave()
+        if current_execution().runtime.delta == channel.put_delta:
+            return  # the run itself asks: it would wait for its own end
+        with anyio.move_on_after(CLOSE_LIMIT, shield=True):
+            await channel.ended.wait()
+        if not channel.ended.is_set():
+            logger.warning("a stream was left, and its run has not ended within %g s of being cancelled", CLOSE_LIMIT)
 
     def __del__(self) -> None:
         channel = getattr(self, "_channel", None)
         if channel is not None and not channel.ended.is_set():
             # Not at once: the collector may run anywhere, in the middle of the event loop's own work too.
             with suppress(RuntimeError):
-                channel.loop.run_soon(channel.scope.cancel)
+                channel.loop.run_soon(channel.leave)

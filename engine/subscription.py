@@ -3,6 +3,7 @@
 import logging
 import math
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from inspect import isawaitable
 from typing import Literal, TypeAlias
@@ -22,6 +23,8 @@ Receiver: TypeAlias = Callable[[Sequence[Event]], Awaitable[None] | None]
 
 BATCH = 1_000
 """Events handed over at once, at most, to a subscriber that takes about a microsecond for each."""
+TURN = 0.005
+"""Seconds of one turn of the event loop that a subscriber may use, unless it needs more to keep up."""
 TRIM = 1_000
 """Events worth forgetting at once."""
 LOSSY_ATTEMPTS = 5
@@ -94,7 +97,7 @@ class Subscription:
         self._log = log
         self._receive = receive
         self._batch_size = batch
-        self._joined = self._cursor = log.end
+        self._joined = self._cursor = self._seen = log.end
         self._batch: Sequence[Event] = ()  # handed over, not yet acknowledged
         self._delivered = 0
         self._dropped = 0
@@ -104,6 +107,8 @@ class Subscription:
         self._bell: anyio.Event | None = None
         self._closing: anyio.Event | None = None
         self._scope: anyio.CancelScope | None = None
+        self.started = False
+        """Whether the task that delivers to it has been started."""
         self._cancelled = False
         self._lock = threading.RLock()  # a receiver may ask for a consistent read, and so catch up on itself
 
@@ -171,8 +176,12 @@ class Subscription:
         if self._bell is not None:
             self._bell.set()
 
+    def leave(self) -> None:
+        """Stop delivering, from the next batch on. From any thread."""
+        self._cancelled = True
+
     def cancel(self) -> None:
-        """Stop delivering, from now on."""
+        """Stop delivering, in the middle of a batch too."""
         self._cancelled = True  # the task may have been woken already, and would deliver once more
         if self._scope is not None:
             self._scope.cancel()
@@ -192,15 +201,29 @@ class Subscription:
         """
         self._closing = anyio.Event()
         with anyio.CancelScope() as self._scope:
-            while True:
+            while not self._cancelled:
                 self._bell = anyio.Event()
                 while self.pending > 0 and not self._cancelled:
-                    if not await self._deliver_batch():
+                    if not await self._deliver_turn():
                         await self._back_off(retry_delay, self._closing)
                     progressed()
                     await anyio.sleep(0)  # noqa: ASYNC115 - a checkpoint, without importing one more module
                 progressed()
                 await self._bell.wait()
+
+    async def _deliver_turn(self) -> bool:
+        """Hand over what one turn of the loop has room for, and never less than the last turn made.
+
+        A subscriber that got a fixed number a turn would fall behind without end where a turn makes more: hundreds of
+        runs at once do. So what it takes keeps up with what is made, and slows down who makes it.
+        """
+        made = self._log.end
+        due, self._seen = self._cursor + made - self._seen, made
+        end = time.perf_counter() + TURN
+        while await self._deliver_batch():
+            if self.pending == 0 or self._cancelled or (self._cursor >= due and time.perf_counter() >= end):
+                return True
+        return False
 
     async def _deliver_batch(self) -> bool:
         try:
