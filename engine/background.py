@@ -57,7 +57,9 @@ class Background:
             await self._ended.wait()
         if not self._ended.is_set():
             logger.error(
-                "left behind, because they did not end within %g s of being cancelled: %s", limit, ", ".join(self._names)
+                "left behind, because they did not end within %g s of being cancelled: %s",
+                limit,
+                ", ".join(self._names),
             )
         if self._error is not None:
             raise self._error

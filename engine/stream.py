@@ -16,7 +16,6 @@ from .execution import current_execution
 from .loop import LoopThread
 from .result import RunResult
 
-
 logger = logging.getLogger("runmeter")
 
 CLOSE_LIMIT = 5.0

@@ -43,7 +43,9 @@ async def _end(task: asyncio.Task[Any]) -> None:
         if task.done():
             break
     else:
-        logger.error("left behind, as it did not end within %g s of being cancelled: %r", CANCELLATIONS * CANCEL_AGAIN, task)
+        logger.error(
+            "left behind, as it did not end within %g s of being cancelled: %r", CANCELLATIONS * CANCEL_AGAIN, task
+        )
         return
     if not task.cancelled():
         task.exception()  # looked at, lest asyncio complain: the cancellation is what counts
