@@ -2,13 +2,14 @@
 
 import json
 import os
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from campaign_support import shortly
+from process_support import output_of, run_command
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 QUESTION = tomllib.loads((BENCHMARKS / "bus" / "question.toml").read_text())
@@ -32,7 +33,7 @@ def command(peer: str) -> list[str]:
     if not uv.exists():
         pytest.skip("uv is not installed, and the peer needs an environment of its own")
     chosen = ["-q", "--python", sys.executable, "--script", str(script)]
-    made = subprocess.run([str(uv), "sync", *chosen], capture_output=True, text=True, check=False)  # noqa: S603 - our own script
+    made = run_command([str(uv), "sync", *chosen])
     if made.returncode:
         assert "there is no version of" not in made.stderr, (
             made.stderr
@@ -43,18 +44,12 @@ def command(peer: str) -> list[str]:
 
 def ask(command: list[str], *questions: dict[str, Any]) -> list[dict[str, Any]]:
     """The peer's handshake and its answers."""
-    done = subprocess.run(  # noqa: S603 - our own script
-        command,
-        input="".join(json.dumps(question) + "\n" for question in questions),
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"PYTHONPATH": str(BENCHMARKS)},
-    )
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    asked = "".join(json.dumps(question) + "\n" for question in questions)
+    told = output_of(command, text=asked, env=os.environ | {"PYTHONPATH": str(BENCHMARKS)})
+    return [json.loads(line) for line in told.splitlines()]
 
 
-@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("peer", shortly(PEERS, "runmeter".__eq__))
 def test_every_subscriber_receives_every_event(peer: str) -> None:
     times = SLOW.get(peer, TIMES)
     (ready, *answers) = ask(command(peer), *({"case": name, "times": times} for name in CASES))

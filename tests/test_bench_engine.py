@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 import pytest
+from campaign_support import shortly
 
 from runmeter.bench.errors import PeerFailed
 from runmeter.bench.peer import Peer, Ready, command_for, environment_of, prepare
@@ -55,7 +56,7 @@ def do_all(question: Question, name: str, times: Mapping[str, int]) -> Ready:
     return ready
 
 
-@pytest.mark.parametrize("name", [peer.name for peer in ENGINE.peers])
+@pytest.mark.parametrize("name", shortly((peer.name for peer in ENGINE.peers), "runmeter".__eq__))
 def test_every_case_of_the_engine_is_done(name: str) -> None:
     names = {case.name for case in ENGINE.cases}
     ready = do_all(ENGINE, name, dict.fromkeys(names, TIMES))
@@ -69,12 +70,14 @@ def test_every_ratio_of_the_engine_has_both_sides() -> None:
         assert case.baseline is None or case.name in LIMITS_OF[case.baseline]
 
 
+@pytest.mark.campaign
 def test_growth_counts_every_run() -> None:
     counts = {"10 runs": 30, "100 runs": 200, "1,000 runs": 1_000, "10,000 runs": 10_000}  # the others take long
     ready = do_all(GROWTH, "runmeter", counts | {"overload, lossless": 500, "overload, lossy": 500})
     assert set(ready.cases) == {case.name for case in GROWTH.cases}
 
 
+@pytest.mark.campaign
 def test_an_overload_loses_nothing_or_counts_what_it_loses() -> None:
     with started(GROWTH, "runmeter") as peer:
         checks = peer.ready().checks
@@ -89,6 +92,7 @@ def test_an_overload_loses_nothing_or_counts_what_it_loses() -> None:
     assert 0 < max(lossless["peak in memory"], lossy["peak in memory"]) < lossy["published"]
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("name", [peer.name for peer in IMPORTS.peers])
 def test_an_import_takes_time_and_memory(name: str) -> None:
     with started(IMPORTS, name) as peer:

@@ -76,6 +76,7 @@ def peer(request: pytest.FixtureRequest) -> Iterator[Started]:
 # --- The same work ---
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("case", QUESTION.cases, ids=lambda case: case.name)
 def test_a_peer_asks_what_the_baseline_asks(peer: Started, expected: Mapping[str, Asked], case: Case) -> None:
     if case.name not in peer.ready.cases:
@@ -84,10 +85,12 @@ def test_a_peer_asks_what_the_baseline_asks(peer: Started, expected: Mapping[str
     assert peer.asked(case) == expected[case.name]
 
 
+@pytest.mark.campaign
 def test_a_peer_has_no_case_that_the_question_has_not(peer: Started) -> None:
     assert set(peer.ready.cases) <= {case.name for case in QUESTION.cases}
 
 
+@pytest.mark.campaign
 def test_a_peer_has_the_client_that_the_baseline_has(peer: Started, baseline: Started) -> None:
     assert peer.ready.versions["openai"] == baseline.ready.versions["openai"]
     assert peer.ready.python == baseline.ready.python
@@ -107,6 +110,7 @@ def once(asked: Asked, times: int) -> Asked:
     return first
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     ("case", "questions"),
     [
@@ -127,6 +131,7 @@ def test_what_a_case_asks(
     assert said(once(expected[case], 2)) == questions
 
 
+@pytest.mark.campaign
 def test_the_handoff_asks_one_agent_with_a_transfer_and_then_one_without(expected: Mapping[str, Asked]) -> None:
     assert sorted(said(expected["handoff"])) == [
         (stub.BILLING_QUESTION, [], False),
@@ -136,12 +141,14 @@ def test_the_handoff_asks_one_agent_with_a_transfer_and_then_one_without(expecte
     ]
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("number", [10, 100, 1000])
 def test_runs_at_once_ask_once_each(expected: Mapping[str, Asked], number: int) -> None:
     times = max(2, number)
     assert said(expected[f"{number} runs at once"]) == [(stub.QUESTION, [], False)] * times
 
 
+@pytest.mark.campaign
 def test_a_case_that_a_peer_has_not_is_an_error(baseline: Started) -> None:
     with pytest.raises(CaseFailed, match="KeyError"):
         baseline.asked(Case(name="no such case"))

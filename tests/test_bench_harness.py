@@ -1,15 +1,14 @@
 """The benchmarks' asking side, with peers that are processes: what they say, how they fail, what comes of it."""
 
 import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from bench_support import TWO_CASES, toml_of, write_question
+from process_support import eventually, is_gone, started
 from rich.console import Console
 
 from runmeter.bench.command import BenchOptions, run_bench
@@ -133,20 +132,7 @@ def test_killing_a_peer_kills_what_it_started(tmp_path: Path) -> None:
     child = int(peer.ready().cases[0])
     peer.kill()
     peer.kill()
-    assert is_gone(child)
-
-
-def is_gone(pid: int) -> bool:
-    """Whether a process has ended, within ten seconds: its parent, which is init, must have noticed."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
-        except OSError:
-            return True
-        if state == "Z":
-            return True
-    return False
+    eventually(lambda: is_gone(child))
 
 
 # All of them
@@ -163,6 +149,7 @@ def test_a_run_measures_each_case_of_each_peer_in_each_round(folder: Path) -> No
     assert "Peak memory: base" in shown
 
 
+@pytest.mark.campaign
 def test_the_order_of_peers_is_drawn_anew_and_the_same_in_each_run(folder: Path) -> None:
     orders = []
     for _ in range(2):
@@ -173,6 +160,7 @@ def test_the_order_of_peers_is_drawn_anew_and_the_same_in_each_run(folder: Path)
     assert firsts == {"base", "peer"}
 
 
+@pytest.mark.campaign
 def test_times_are_multiples_or_as_many_as_said(tmp_path: Path) -> None:
     cases = ['name = "light"\nmultiple = 7', 'name = "heavy"\ntimes = 11\nrounds = 2']
     write_question(tmp_path, toml_of(cases, ["base"]), base=TWO_CASES)
@@ -192,6 +180,7 @@ def test_a_quick_run_leaves_out_slow_cases_and_what_is_derived_from_them(tmp_pat
     assert [case.name for case in full.cases] == ["light", "heavy", "more"]
 
 
+@pytest.mark.campaign
 def test_a_peer_that_crashes_is_left_out_and_the_others_go_on(folder: Path) -> None:
     crashing = TWO_CASES.replace("sum(range(500))", "__import__('os')._exit(7)")
     write_question(folder, toml_of(["light", "heavy"], ["base", "peer", "third"], BASELINE), third=crashing)
@@ -203,6 +192,7 @@ def test_a_peer_that_crashes_is_left_out_and_the_others_go_on(folder: Path) -> N
     assert "left out: made, third: it ended (exit code 7)" in shown
 
 
+@pytest.mark.campaign
 def test_a_case_that_fails_is_left_out_and_its_peer_goes_on(folder: Path) -> None:
     failing = TWO_CASES.replace("sum(range(500))", "1 / 0")
     write_question(folder, toml_of(["light", "heavy"], ["base", "peer"], BASELINE), peer=failing)
@@ -214,6 +204,7 @@ def test_a_case_that_fails_is_left_out_and_its_peer_goes_on(folder: Path) -> Non
     assert {(s.peer, s.case) for s in record.questions[0].samples if s.peer == "peer"} == {("peer", "light")}
 
 
+@pytest.mark.campaign
 def test_a_peer_whose_environment_cannot_be_made_is_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UV_OFFLINE", "1")
     header = '# /// script\n# dependencies = ["no-such-library-there-is==1.0"]\n# ///\n'
@@ -226,6 +217,7 @@ def test_a_peer_whose_environment_cannot_be_made_is_left_out(folder: Path, monke
     assert "no-such-library-there-is" in failure.reason
 
 
+@pytest.mark.campaign
 def test_imports_are_measured_by_starting_anew(folder: Path) -> None:
     code, record, shown = bench(folder, "import")
     assert code == 0
@@ -238,6 +230,7 @@ def test_imports_are_measured_by_starting_anew(folder: Path) -> None:
     assert "What does an import take?" in shown
 
 
+@pytest.mark.campaign
 def test_only_some_peers_and_their_baseline(folder: Path) -> None:
     write_question(folder, toml_of(["light"], ["base", "peer", "third"], BASELINE), third=TWO_CASES)
     _, record, _ = bench(folder, rounds=1, peers=("third",))
@@ -256,6 +249,7 @@ def test_an_unknown_name_is_answered_with_the_known(folder: Path, options: dict[
         run_bench(BenchOptions(folder=folder, **options))  # type: ignore[arg-type] # by name
 
 
+@pytest.mark.campaign
 def test_results_charts_and_comparison(folder: Path) -> None:
     goals = '[[goals]]\ntext = "as light as the other"\nlimit = 1000\n'
     goals += 'numerator = "made/peer/light"\ndenominator = "made/base/light"\n'
@@ -273,6 +267,7 @@ def test_results_charts_and_comparison(folder: Path) -> None:
         assert ">heavy<" in path.read_text(encoding="utf-8").replace(" ", "")
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     ("stopped", "told", "code"),
     [("made", signal.SIGINT, 130), ("import", signal.SIGINT, 130), ("made", signal.SIGTERM, 143)],
@@ -284,20 +279,18 @@ def test_ctrl_c_shows_what_there_is_and_leaves_nobody_behind(
     body = UNENDING if stopped == "made" else "    import time\n    time.sleep(600)"
     write_question(folder, toml_of(["light"], ["base", "peer"], BASELINE), peer=body)
     command = [sys.executable, "-m", "runmeter", "bench", stopped, "--quick", "--folder", str(folder)]
-    process = subprocess.Popen(  # noqa: S603 - our own command
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
     wanted = "warming up" if stopped == "made" else "import: setting up"
-    while wanted not in process.stderr.readline():
-        assert process.poll() is None
-    children = wait_for_children(process.pid)
-    process.send_signal(told)
-    out, error = process.communicate(timeout=30)
+    with started(command) as process:
+        assert process.stderr is not None
+        while wanted not in process.stderr.readline():
+            assert process.poll() is None
+        children = wait_for_children(process.pid)
+        process.send_signal(told)
+        out, error = process.communicate()
     assert process.returncode == code
     assert "interrupted: this is what was measured until then" in out
     assert "Traceback" not in error
-    assert all(is_gone(child) for child in children)
+    eventually(lambda: all(map(is_gone, children)))
 
 
 def wait_for_children(pid: int) -> list[int]:

@@ -52,6 +52,7 @@ def peer(request: pytest.FixtureRequest) -> Iterator[tuple[Peer, Ready]]:
 
 
 # A case fails by itself if not all of its calls are metered: then `asked` raises.
+@pytest.mark.campaign
 @pytest.mark.parametrize("case", CASES)
 def test_all_peers_ask_the_same_and_meter_it(peer: tuple[Peer, Ready], case: str) -> None:
     expected = {"input": stub.QUESTION, "tools": [], "stream": "stream" in case}
@@ -59,10 +60,12 @@ def test_all_peers_ask_the_same_and_meter_it(peer: tuple[Peer, Ready], case: str
     assert peer[0].asked(case, 1) == [expected], "a case leaves nothing for the next one"
 
 
+@pytest.mark.campaign
 def test_a_peer_has_the_cases_of_the_question(peer: tuple[Peer, Ready]) -> None:
     assert list(peer[1].cases) == CASES
 
 
+@pytest.mark.campaign
 def test_a_peer_has_the_client_that_is_installed(peer: tuple[Peer, Ready]) -> None:
     for library in {*SHARED} & peer[1].versions.keys():
         assert peer[1].versions[library] == version(library)

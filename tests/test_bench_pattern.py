@@ -1,14 +1,16 @@
 """`runmeter bench --pattern`: a pattern of the user's own, on the simulated API."""
 
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from process_support import output_of, run_command, started
 
 from runmeter.bench.own_pattern import CASES
 from runmeter.bench.record import Record, load_record
+
+pytestmark = pytest.mark.campaign  # each measures
 
 MODULE = """
 from runmeter.patterns import OpenAIFunctionCallingPattern as FunctionCalling
@@ -38,15 +40,8 @@ def command(pattern: str, *more: str) -> list[str]:
     return [sys.executable, "-m", "runmeter", "bench", "--quick", "--rounds", "1", "--pattern", pattern, *more]
 
 
-def run(folder: Path, pattern: str, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 - our own command
-        command(pattern, *more), cwd=folder, capture_output=True, text=True, timeout=120, check=False
-    )
-
-
 def bench(folder: Path, pattern: str, *more: str) -> Record:
-    done = run(folder, pattern, "--json", "run.json", *more)
-    assert done.returncode == 0, done.stderr
+    output_of(command(pattern, "--json", "run.json", *more), cwd=folder)
     return load_record(folder / "run.json")
 
 
@@ -84,25 +79,19 @@ def test_a_function_and_any_object_are_patterns_too(folder: Path, pattern: str) 
 )
 def test_what_cannot_be_benched_gets_one_line_and_exit_code_2(folder: Path, arguments: list[str], message: str) -> None:
     (folder / "bad.toml").write_text("no_such_field = 1\n", encoding="utf-8")
-    done = run(folder, *arguments)
+    done = run_command(command(*arguments), cwd=folder)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
 def test_ctrl_c_ends_it(folder: Path) -> None:
-    process = subprocess.Popen(  # noqa: S603 - our own command
-        command("mymodule:Plain", "--rounds", "1000"),
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    while "1000 rounds" not in process.stderr.readline():
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=60)
+    with started(command("mymodule:Plain", "--rounds", "1000"), cwd=folder) as process:
+        assert process.stderr is not None
+        while "1000 rounds" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate()
     assert process.returncode == 130
     assert "interrupted: this is what was measured until then" in out
     assert "Traceback" not in error

@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from process_support import output_of
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 NODES = {
@@ -19,19 +19,16 @@ NODES = {
 }
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("peer", ["runmeter", "runmeter_all_sinks"])
 def test_the_model_is_asked_once_a_node(peer: str) -> None:
     cases = [case for name in NODES for case in (f"{name}, bare", name)]
     commands = [{"case": case, "times": 3, "asked": True} for case in cases]
-    done = subprocess.run(  # noqa: S603 - our own script
+    told = output_of(
         [sys.executable, BENCHMARKS / "patterns" / f"{peer}.py"],
-        input="".join(json.dumps(command) + "\n" for command in commands),
+        text="".join(json.dumps(command) + "\n" for command in commands),
         env={**os.environ, "PYTHONPATH": str(BENCHMARKS)},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
     )
-    ready, *answers = map(json.loads, done.stdout.splitlines())
+    ready, *answers = map(json.loads, told.splitlines())
     assert ready["cases"] == cases
     assert answers == [{"asked": [3 * nodes]} for nodes in NODES.values() for _ in ("bare", "pattern")]

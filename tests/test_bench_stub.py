@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import openai
 import pytest
 from openai import AsyncOpenAI
+from process_support import run_command
 from simulator_support import connect
 
 from runmeter.bench.peer import environment_of, find_uv
@@ -301,14 +301,13 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("release", ["1.66.5", "2.8.1"])
 def test_older_clients_can_use_it(release: str, tmp_path: Path) -> None:
     script = tmp_path / "ask.py"
     script.write_text(SCRIPT, encoding="utf-8")
     command = [find_uv(), "run", "--quiet", "--no-project", "--python", sys.executable, "--with", f"openai=={release}"]
-    done = subprocess.run(  # noqa: S603 - uv, with our own script
-        [*command, str(script)], env=environment_of(SHIPPED), capture_output=True, text=True, check=False, timeout=100
-    )
+    done = run_command([*command, str(script)], env=environment_of(SHIPPED))
     if done.returncode and "fetch" in done.stderr.lower():
         pytest.skip(f"no environment with openai {release}: {done.stderr.strip().splitlines()[-1]}")
     assert json.loads(done.stdout) == {

@@ -1,15 +1,18 @@
-"""The command line as its users meet it: in a process of its own."""
+"""The command line as its users meet it."""
 
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from openai import OpenAI
+from process_support import output_of, python, run_command, started
 
 import runmeter
 from runmeter import cli
@@ -19,32 +22,47 @@ from runmeter.patterns import PatternType
 QUIET = {"OTEL_SDK_DISABLED": "", "OPENAI_API_KEY": "", "OPENAI_BASE_URL": ""}
 
 
-def run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "runmeter", *arguments]
-    return subprocess.run(  # noqa: S603 - our own command
-        command, capture_output=True, text=True, timeout=timeout, check=False, env=os.environ | QUIET
-    )
+Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def run_apart(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return run_command([sys.executable, "-m", "runmeter", *arguments], env=os.environ | QUIET)
+
+
+@pytest.fixture(params=["here", pytest.param("apart", marks=pytest.mark.campaign)])
+def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run the command in this process, which has imported what takes long, or in one of its own."""
+
+    def run_here(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        for name, value in QUIET.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as ending:
+            cli.run(list(arguments))
+        code = ending.value.code
+        return subprocess.CompletedProcess(arguments, code if isinstance(code, int) else 0, *capfd.readouterr())
+
+    return run_here if request.param == "here" else run_apart
 
 
 def test_version() -> None:
-    assert run("--version").stdout.strip() == f"runmeter {runmeter.__version__}"
+    assert run_apart("--version").stdout.strip() == f"runmeter {runmeter.__version__}"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
-def test_help_teaches(arguments: list[str]) -> None:
+def test_help_teaches(run: Run, arguments: list[str]) -> None:
     done = run(*arguments)
     assert done.returncode == 0
     assert "runmeter demo --live" in done.stdout
 
 
 @pytest.mark.parametrize("command", ["demo", "run", "simulator", "patterns", "models", "advise"])
-def test_every_command_has_help(command: str) -> None:
+def test_every_command_has_help(run: Run, command: str) -> None:
     done = run(command, "--help")
     assert done.returncode == 0
     assert f"Usage: runmeter {command}" in done.stdout
 
 
-def test_patterns_lists_all_twelve() -> None:
+def test_patterns_lists_all_twelve(run: Run) -> None:
     done = run("patterns")
     assert done.returncode == 0
     assert done.stdout.count("langgraph") == done.stdout.count(" openai ") == 6
@@ -69,7 +87,7 @@ def test_patterns_lists_all_twelve() -> None:
         (["simulator", "--speed", "9"], "No such option"),
     ],
 )
-def test_wrong_input_gets_one_line_and_exit_code_2(arguments: list[str], message: str) -> None:
+def test_wrong_input_gets_one_line_and_exit_code_2(run: Run, arguments: list[str], message: str) -> None:
     done = run(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
@@ -77,14 +95,14 @@ def test_wrong_input_gets_one_line_and_exit_code_2(arguments: list[str], message
     assert done.stderr.startswith("runmeter")
 
 
-def test_an_empty_folder_gets_one_line_and_exit_code_2(tmp_path: Path) -> None:
+def test_an_empty_folder_gets_one_line_and_exit_code_2(run: Run, tmp_path: Path) -> None:
     done = run("demo", str(tmp_path))
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "no text in" in done.stderr
 
 
-def test_demo_over_a_folder(tmp_path: Path) -> None:
+def test_demo_over_a_folder(run: Run, tmp_path: Path) -> None:
     (tmp_path / "bees.txt").write_text("Bees make honey. " * 300)
     done = run("demo", str(tmp_path), "--runs", "24", "--concurrency", "3")
     assert done.returncode == 0, done.stderr
@@ -95,7 +113,7 @@ def test_demo_over_a_folder(tmp_path: Path) -> None:
     assert "✗" not in done.stdout
 
 
-def test_demo_without_a_collector_says_what_was_lost() -> None:
+def test_demo_without_a_collector_says_what_was_lost(run: Run) -> None:
     done = run("demo", "--runs", "2", "--otlp", "http://127.0.0.1:9")
     assert done.returncode == 0, done.stderr
     assert "not delivered" in done.stdout
@@ -116,17 +134,14 @@ def test_a_missing_extra_is_named(missing: str, arguments: list[str], advice: st
         f"util.find_spec = lambda name, *rest: None if name == {missing!r} else find(name, *rest);"
         f"sys.argv[1:] = {arguments!r}; from runmeter.__main__ import main; main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - our own code
+    done = run_command(python(code))
     assert done.returncode in (1, 2)
     assert advice in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
-def start(*arguments: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-u", "-m", "runmeter", *arguments]
-    return subprocess.Popen(  # noqa: S603 - our own command
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | QUIET
-    )
+def start(*arguments: str) -> AbstractContextManager["subprocess.Popen[str]"]:
+    return started([sys.executable, "-u", "-m", "runmeter", *arguments], env=os.environ | QUIET)
 
 
 def test_ctrl_c_ends_the_demo(tmp_path: Path) -> None:
@@ -168,14 +183,7 @@ def test_other_signals_end_the_demo_as_ctrl_c_does(
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
     (tmp_path / "bees.txt").write_text("Bees make honey. " * 300)
     command = ["nohup", sys.executable, "-u", "-m", "runmeter", "demo", str(tmp_path), "--runs", "100000"]
-    with subprocess.Popen(  # noqa: S603 - our own command
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | QUIET,
-    ) as process:
+    with started(command, stdin=subprocess.DEVNULL, env=os.environ | QUIET) as process:
         assert process.stdout is not None
         assert "100,000 runs" in process.stdout.readline()
         process.send_signal(signal.SIGHUP)
@@ -195,17 +203,14 @@ def test_sigterm_ends_a_command_that_a_script_runs_in_the_background() -> None:
         "    except KeyboardInterrupt:\n"
         "        print(ending.code(130), ending.code(1), ending.code(0))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - our own code
-    assert done.stdout == "143 1 0\n"
+    assert output_of(python(code)) == "143 1 0\n"
 
 
 @pytest.mark.parametrize("arguments", [["patterns"], ["run", "augmented_llm", "hi", "--simulated"]])
 def test_output_that_cannot_be_written_is_one_line_and_exit_code_74(arguments: list[str]) -> None:
     command = [sys.executable, "-m", "runmeter", *arguments]
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(  # noqa: S603 - our own command
-            command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=os.environ | QUIET
-        )
+        done = run_command(command, stdout=full, env=os.environ | QUIET)
     assert done.returncode == 74
     assert done.stderr == "runmeter: [Errno 28] No space left on device\n"
 
@@ -214,8 +219,6 @@ def test_output_that_cannot_be_written_is_one_line_and_exit_code_74(arguments: l
 def test_the_simulator_serves_until_ctrl_c_and_shows_its_account(told: signal.Signals) -> None:
     with start("simulator", "--port", "0") as process:
         assert process.stdout is not None
-        ready, _, _ = select.select([process.stdout], [], [], 60)
-        assert ready
         url = re.search(r"http://\S+/v1", process.stdout.readline())
         assert url
         with OpenAI(base_url=url[0], api_key="any") as client:
@@ -233,9 +236,9 @@ def test_a_port_in_use_gets_one_line_and_exit_code_2() -> None:
         assert process.stdout is not None
         port = re.search(r":(\d+)/v1", process.stdout.readline())
         assert port
-        done = run("simulator", "--port", port[1])
+        done = run_apart("simulator", "--port", port[1])
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate()
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert port[1] in done.stderr

@@ -16,6 +16,7 @@ from runmeter.simulator import Fault, Simulator
 from runmeter.simulator.faults import FaultKind
 
 QUESTION = "Please add 19 and 23, and say what honey is made of."
+FAULTS: tuple[FaultKind, ...] = get_args(FaultKind)
 MOMENTS = 20
 """How many moments of a run are tried for its cancellation, from its beginning to its end."""
 
@@ -67,7 +68,19 @@ async def test_a_run_answers_and_its_count_is_the_simulator_s(pattern: BasePatte
     watcher.check_against(simulator)
 
 
-@pytest.mark.parametrize("kind", get_args(FaultKind))
+@pytest.mark.parametrize(
+    ("case", "kind"),
+    [
+        pytest.param(
+            case,
+            kind,
+            id=f"{case[0]}-{case[1]}-{kind}",
+            marks=() if (number + offset) % len(FAULTS) == 0 else pytest.mark.campaign,  # each case, and each fault
+        )
+        for number, case in enumerate(CASES)
+        for offset, kind in enumerate(FAULTS)
+    ],
+)
 async def test_no_failure_breaks_the_count(pattern: BasePattern, simulator: Simulator, kind: FaultKind) -> None:
     watcher = Watcher()
     async with pattern, watcher.engine() as engine:

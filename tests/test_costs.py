@@ -6,7 +6,6 @@ Times are measured by `runmeter bench`, on a machine that has nothing else to do
 """
 
 import gc
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from itertools import count
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 import pytest
 from opentelemetry.sdk.trace import SpanLimits
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from process_support import output_of, python
 
 import runmeter
 from runmeter.engine import (
@@ -363,8 +363,7 @@ async def test_nothing_has_grown_dearer(name: str, setting: Setting) -> None:
 
 def test_importing_loads_few_modules() -> None:
     code = "import sys; before = set(sys.modules); import runmeter; print(*sorted(set(sys.modules) - before))"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - our own code
-    loaded = told.stdout.split()
+    loaded = output_of(python(code)).split()
     assert len(loaded) <= MODULES, (
         f"`import runmeter` loads {len(loaded)} modules, at most {MODULES} allowed. Import on first use what is not "
         f"always needed, or raise MODULES in {Path(__file__).name}: {' '.join(loaded)}"

@@ -3,12 +3,10 @@
 import json
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from decimal import Decimal
@@ -19,28 +17,20 @@ import httpx2
 import pytest
 from anyio.from_thread import start_blocking_portal
 from otlp_receiver import ReceivedSpan, Receiver, receive_http
+from process_support import eventually, run_command, started
 
 from runmeter.engine import Usage
 from runmeter.simulator import Fault, Reply, Simulator, ToolCall
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 KEY = "sk-not-to-be-seen-anywhere"
-PATIENCE = 30.0
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"
 FROM_CALLER = {"traceparent": f"00-{TRACE}-{CALLER}-01"}
 QUESTION = {"question": "Where is parcel 7?"}
 CALL = Reply(tool_calls=(ToolCall("find_parcel", '{"number": "7"}'),))
 LONG = Reply(text="It is on its way. " * 200)
-LONG_QUESTION: dict[str, Any] = {"question": "Tell me all about my parcel.", "timeout": 4 * PATIENCE}
-
-
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    """Ask until it is so. Another process makes it so: nothing here is told, and asking all the time would slow it."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {PATIENCE:g} s"
-        time.sleep(0.01)
+LONG_QUESTION: dict[str, Any] = {"question": "Tell me all about my parcel.", "timeout": 120}
 
 
 def environment(simulator: Simulator, **more: str) -> dict[str, str]:
@@ -74,14 +64,8 @@ def run(example: str, simulator: Simulator) -> tuple[str, Usage]:
         What it printed, and what the simulator billed it.
     """
     before = simulator.statistics().total
-    done = subprocess.run(  # noqa: S603 - our own example
-        [sys.executable, "-W", "error::DeprecationWarning:__main__", str(EXAMPLES / example)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(simulator),
-        timeout=120,
-    )
+    command = [sys.executable, "-W", "error::DeprecationWarning:__main__", str(EXAMPLES / example)]
+    done = run_command(command, env=environment(simulator))
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     after = simulator.statistics().total
@@ -124,14 +108,7 @@ def test_own_pattern_is_metered_request_by_request(simulator: Simulator) -> None
 
 def test_own_pattern_says_what_failed(simulator: Simulator) -> None:
     simulator.inject(Fault("server_error"))
-    done = subprocess.run(  # noqa: S603 - our own example
-        [sys.executable, str(EXAMPLES / "own_pattern.py")],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(simulator),
-        timeout=120,
-    )
+    done = run_command([sys.executable, EXAMPLES / "own_pattern.py"], env=environment(simulator))
     assert done.returncode == 1
     assert "  gpt-6-luna: InternalServerError\n" in done.stdout
     assert KEY not in done.stderr
@@ -161,7 +138,7 @@ class Service(NamedTuple):
             All it has logged since it began to serve.
         """
         self.process.send_signal(signal.SIGINT)
-        _, logged = self.process.communicate(timeout=PATIENCE)
+        _, logged = self.process.communicate()
         return logged
 
 
@@ -170,20 +147,13 @@ def served(simulator: Simulator, receiver: Receiver, **variables: str) -> Iterat
     """Start the service; when the block has done its work, it ends in good order and has logged nothing bad."""
     variables |= {"PORT": "0", "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "50"}
     command = [sys.executable, "-u", "-W", "always::ResourceWarning", str(EXAMPLES / "fastapi_app.py")]
-    with subprocess.Popen(  # noqa: S603 - our own example
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(simulator, **variables),
-    ) as process:
-        try:
-            with httpx2.Client(base_url=address(process), timeout=PATIENCE) as client:
-                service = Service(client, process)
-                yield service
-                logged = service.stop()
-        finally:
-            process.kill()
+    with (
+        started(command, stdout=subprocess.DEVNULL, env=environment(simulator, **variables)) as process,
+        httpx2.Client(base_url=address(process), timeout=None) as client,
+    ):
+        service = Service(client, process)
+        yield service
+        logged = service.stop()
     assert "Finished server process" in logged
     # A bare socket is none of the service's, whose connections are transports of its event loop: it is one that the
     # OTLP exporter leaves to the garbage collector.
@@ -198,8 +168,7 @@ def address(process: "subprocess.Popen[str]") -> str:
     stderr = process.stderr.fileno()  # and not the file, in whose buffer `select` sees nothing
     logged = ""
     while not (url := re.search(r"running on (http://\S+) ", logged)):
-        ready, _, _ = select.select([stderr], [], [], PATIENCE)
-        said = os.read(stderr, 4096) if ready else b""
+        said = os.read(stderr, 4096)
         assert said, f"it does not serve: {logged}"
         logged += said.decode()
     return url[1]
@@ -234,14 +203,7 @@ def events(response: httpx2.Response) -> Iterator[tuple[str, Any]]:
 
 
 def test_without_a_key_it_says_what_to_set() -> None:
-    done = subprocess.run(  # noqa: S603 - our own example
-        [sys.executable, str(EXAMPLES / "fastapi_app.py")],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"OPENAI_API_KEY": ""},
-        timeout=60,
-    )
+    done = run_command([sys.executable, EXAMPLES / "fastapi_app.py"], env=os.environ | {"OPENAI_API_KEY": ""})
     assert done.returncode == 1
     assert done.stderr.startswith("OPENAI_API_KEY is not set.")
     assert "runmeter simulator --port 8080" in done.stderr
@@ -290,12 +252,12 @@ def test_deltas_come_while_the_model_writes_and_leaving_stops_it(service: Servic
         assert next(coming)[0] == "delta"
         assert service.row("leaver")["in_flight"] == 1
 
-    eventually(lambda: service.row("leaver")["in_flight"] == 0, "the run ends")
+    eventually(lambda: service.row("leaver")["in_flight"] == 0)  # the run ends
     row = service.row("leaver")
     assert (row["executions"], row["cancelled"], row["failures"]) == (1, 1, 0)
     assert row["requests_by_provenance"] == {"partial": 1}
     assert Decimal(row["cost"]["low"]) < Decimal(row["cost"]["high"]), "nobody knows it exactly"
-    eventually(lambda: simulator.statistics().total.output_tokens > before, "the simulator sees its client leave")
+    eventually(lambda: simulator.statistics().total.output_tokens > before)  # the simulator sees its client leave
     billed = simulator.statistics().total.output_tokens - before
     assert 0 < row["usage"]["output_tokens"] <= billed < 200
 
@@ -307,7 +269,7 @@ def test_many_that_leave_at_any_time_leave_nothing_open(service: Service, simula
         with service.client.stream("POST", "/stream", json=LONG_QUESTION, headers={"X-Tenant": "many"}) as response:
             for _ in zip(range(number), events(response), strict=False):
                 pass
-    eventually(lambda: service.usage()["total"]["in_flight"] == 0, "all runs end")
+    eventually(lambda: service.usage()["total"]["in_flight"] == 0)  # all runs end
     row = service.row("many")
     assert (row["executions"], row["cancelled"], row["failures"]) == (12, 12, 0)
     assert "reported" not in row["requests_by_provenance"]
@@ -388,7 +350,7 @@ def run_span(receiver: Receiver, run_id: str) -> ReceivedSpan:
         found[:] = [span for span in receiver.spans if span.attributes.get("runmeter.run.id") == run_id]
         return any(span.span.name == "invoke_agent support" for span in found)
 
-    eventually(arrived, "the run's span arrives")
+    eventually(arrived)
     [span] = [span for span in found if span.span.name == "invoke_agent support"]
     return span
 

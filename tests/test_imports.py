@@ -1,12 +1,11 @@
 """Who may import whom, and that importing the package stays light."""
 
 import ast
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from process_support import output_of, python
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = {
@@ -96,7 +95,7 @@ def test_libraries_are_imported_only_where_they_belong(path: Path) -> None:
 
 def modules_loaded_by(statement: str) -> set[str]:
     code = f"{statement}; import sys; print('\\n'.join(sys.modules))"
-    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())  # noqa: S603 - our own code
+    return set(output_of(python(code)).split())
 
 
 def test_importing_the_package_stays_light() -> None:

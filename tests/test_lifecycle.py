@@ -1,7 +1,5 @@
 """Models that are shut down: the table, the guard in front of requests, and the simulator's word."""
 
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -13,6 +11,7 @@ from hypothesis import strategies as st
 from openai import AsyncOpenAI, NotFoundError
 from openai.types import Model
 from pattern_support import KEY
+from process_support import output_of, python
 from simulator_support import connect
 
 from runmeter.engine import Engine, Execution, Notice, RunInfo, Runtime, lifecycle
@@ -138,7 +137,7 @@ def test_nothing_is_read_before_it_is_asked_for() -> None:
         "import sys, runmeter; from runmeter.engine import lifecycle;"
         "assert 'tomllib' not in sys.modules; lifecycle.find('gpt-4o')"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603 - our own code
+    output_of(python(code))
 
 
 # --- The guard ---

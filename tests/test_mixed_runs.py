@@ -13,7 +13,7 @@ from runmeter.patterns import AsyncioRequired, BasePattern, PatternType
 from runmeter.patterns.openai.conversation import OpenAIConversationPattern
 from runmeter.simulator import Simulator
 
-RUNS = {"asyncio": 1_000, "trio": 300}
+MANY = {"asyncio": 1_000, "trio": 300}
 """How many at once. The patterns on trio are on asyncio too."""
 
 
@@ -24,9 +24,11 @@ def patterns(anyio_backend: str, simulator: Simulator, tmp_path: Path) -> Sequen
     return [create(kind, simulator.url, tmp_path) for kind, loop in CASES if loop == anyio_backend]
 
 
+@pytest.mark.parametrize("scale", [0.06, pytest.param(1, marks=pytest.mark.campaign)])
 async def test_a_thousand_runs_of_all_patterns_at_once(
-    anyio_backend: str, patterns: Sequence[BasePattern], simulator: Simulator
+    anyio_backend: str, patterns: Sequence[BasePattern], simulator: Simulator, scale: float
 ) -> None:
+    runs = round(MANY[anyio_backend] * scale)
     watcher = Watcher()
     results: dict[str, list[str]] = {pattern.name: [] for pattern in patterns}
 
@@ -41,13 +43,13 @@ async def test_a_thousand_runs_of_all_patterns_at_once(
         for pattern in patterns:
             await stack.enter_async_context(pattern)
         async with watcher.engine() as engine, anyio.create_task_group() as tasks:
-            for number in range(RUNS[anyio_backend]):
+            for number in range(runs):
                 tasks.start_soon(run, engine, number)
     watcher.check_against(simulator)
     by_pattern = watcher.usage.snapshot().by_pattern()
     for name, contents in results.items():
         assert all(contents)
-        assert by_pattern[name].successes == len(contents) >= RUNS[anyio_backend] // len(patterns)
+        assert by_pattern[name].successes == len(contents) >= runs // len(patterns)
 
 
 @pytest.mark.parametrize("anyio_backend", ["trio"])

@@ -1,7 +1,5 @@
 """Our arithmetic against genai-prices' own `calc_price`, and what is not to be guessed."""
 
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,6 +12,7 @@ from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import ModelInfo, ModelPrice, Tier, TieredPrices
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from process_support import output_of, python
 from strategies import NOW, text_usages, usages, wild_usages
 
 from runmeter.engine.cost_estimate import CostEstimate
@@ -534,7 +533,7 @@ book.load()
 assert book.loaded
 assert "genai_prices" in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603 - our own code
+    output_of(python(code))
 
 
 def test_a_price_book_loads_itself_once() -> None:

@@ -2,7 +2,6 @@
 
 import gc
 import math
-import subprocess
 import sys
 import threading
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 from langchain_core.language_models import FakeListChatModel
+from process_support import output_of, python
 
 from runmeter.engine import (
     ConfigurationError,
@@ -511,7 +511,7 @@ def test_the_registry_imports_no_framework() -> None:
     code = (
         "import sys, runmeter.patterns; runmeter.patterns.get_pattern_registry().get_usage_stats(); print(*sys.modules)"
     )
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()  # noqa: S603 - our own code
+    loaded = output_of(python(code)).split()
     assert not {"openai", "langgraph", "langchain_core", "pydantic"} & set(loaded)
 
 
@@ -523,7 +523,7 @@ def test_preloading_imports_what_a_pattern_is_built_on(pattern_type: str, librar
         "import sys; from runmeter.patterns import PatternRegistry; registry = PatternRegistry();"
         f"assert {library!r} not in sys.modules; registry.preload({pattern_type!r}); assert {library!r} in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)  # noqa: S603 - our own code
+    output_of(python(code))
 
 
 def test_preloading_an_unknown_pattern_says_so() -> None:

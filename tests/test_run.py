@@ -4,9 +4,7 @@ import io
 import json
 import os
 import re
-import select
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 from otlp_receiver import receive_grpc
 from pattern_support import KEY
+from process_support import eventually, run_command, started
 from rich.console import Console
 
 from runmeter.patterns import PatternType
@@ -272,12 +271,9 @@ def command(*arguments: str) -> list[str]:
 
 
 def test_a_text_may_come_from_the_standard_input() -> None:
-    done = subprocess.run(  # noqa: S603 - our own command
+    done = run_command(
         command("openai_function_calling", "-", "--simulated", "--tag", "team=bees"),
-        input="What is honey made of?",
-        capture_output=True,
-        text=True,
-        check=True,
+        text="What is honey made of?",
         env=os.environ | ENVIRONMENT,
     )
     assert "honey" in done.stdout
@@ -285,9 +281,7 @@ def test_a_text_may_come_from_the_standard_input() -> None:
 
 
 def test_a_wrong_tag_is_exit_code_2() -> None:
-    done = subprocess.run(  # noqa: S603 - our own command
-        command("routing", "x", "--tag", "bees"), capture_output=True, text=True, check=False
-    )
+    done = run_command(command("routing", "x", "--tag", "bees"))
     assert done.returncode == 2
     assert done.stderr == "runmeter run: --tag takes NAME=VALUE (see runmeter run --help)\n"
 
@@ -298,20 +292,12 @@ def test_ctrl_c_and_its_like_show_what_was_used(
 ) -> None:
     log = tmp_path / "events.jsonl"
     served.inject(Fault("latency", seconds=0, between_chunks=60))
-    running = subprocess.Popen(  # noqa: S603 - our own command
-        command("openai_streaming", "What is honey made of?", "--stream", "--events", str(log)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=os.environ | {"OTEL_SDK_DISABLED": ""},
-    )
-    with running:
-        assert running.stderr is not None
-        while not served.statistics().requests.get("POST /responses"):
-            assert running.poll() is None
-            select.select([running.stderr], [], [], 0.05)
+    asking = command("openai_streaming", "What is honey made of?", "--stream", "--events", str(log))
+    with started(asking, env=os.environ | {"OTEL_SDK_DISABLED": ""}) as running:
+        eventually(lambda: bool(served.statistics().requests.get("POST /responses")) or running.poll() is not None)
         running.send_signal(told)
         _, shown = running.communicate()
     assert running.returncode == code
     assert json.loads(log.read_text().splitlines()[-1])["status"] == "cancelled"
-    assert b"cancelled: this is what was used until then" in shown
-    assert b"Traceback" not in shown
+    assert "cancelled: this is what was used until then" in shown
+    assert "Traceback" not in shown

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import subprocess
 import sys
 import threading
 from typing import Any, NoReturn
@@ -13,6 +12,7 @@ import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI
+from process_support import output_of, python
 from simulator_support import TLS, connect
 
 from runmeter.engine import Usage
@@ -193,7 +193,7 @@ def test_it_needs_its_extra_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_importing_it_needs_no_extra() -> None:
     code = "import sys; sys.modules.update(starlette=None, uvicorn=None, httptools=None); import runmeter.simulator"
-    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603 - our own code
+    output_of(python(code))
 
 
 async def test_it_logs_nothing_while_all_is_well(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,14 +1,13 @@
 """Setting telemetry up: what the variables say, what arguments override, and what is refused."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import NoOpTracerProvider
+from process_support import output_of, python
 from telemetry_support import no_variables
 
 from runmeter.engine import ConfigurationError, Event, Execution, ModelRequest, RunInfo, Runtime, Telemetry
@@ -268,6 +267,4 @@ configured = "opentelemetry.sdk.trace" in sys.modules, "grpc" in sys.modules
 telemetry.shutdown()
 print(json.dumps([light, after_import, configured]))
 """
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own script
-    assert json.loads(done.stdout) == [[], [], [True, False]]
+    assert json.loads(output_of(python(script))) == [[], [], [True, False]]

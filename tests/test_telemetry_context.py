@@ -3,8 +3,6 @@
 import contextvars
 import random
 import re
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Generator
 
 import anyio
@@ -27,6 +25,7 @@ from opentelemetry.sdk.trace.sampling import (
     TraceIdRatioBased,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from process_support import output_of, python
 from telemetry_support import Captured, captured, ids, no_variables
 
 from runmeter.engine import Engine, Execution, ModelRequest, RunInfo, TraceContext, current_execution
@@ -394,9 +393,7 @@ os.write(1, f"{trace.trace_id} {trace.span_id}\\n".encode())
 if child:
     os.waitpid(child, 0)
 """
-    command = [sys.executable, "-W", "ignore", "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own script
-    assert len(set(done.stdout.split())) == 4
+    assert len(set(output_of(python(script, "-W", "ignore")).split())) == 4
 
 
 @pytest.mark.usefixtures("no_variables")

@@ -2,7 +2,6 @@
 
 import logging
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from otlp_receiver import ReceivedSpan, Receiver, decoded, receive_grpc, receive_http
+from process_support import python, run_command
 from telemetry_support import no_variables
 
 from runmeter.engine import Engine, ModelRequest, RunInfo, Usage, current_execution
@@ -354,14 +354,7 @@ def run_script(body: str, receiver_or_url: str, protocol: str) -> "subprocess.Co
         "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
         "OTEL_BSP_SCHEDULE_DELAY": "60000",
     }
-    done = subprocess.run(  # noqa: S603 - our own script
-        [sys.executable, "-W", "ignore", "-c", SCRIPT + body],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_command(python(SCRIPT + body, "-W", "ignore"), env=environment)
     assert done.returncode == 0, done.stderr
     return done
 

@@ -2,8 +2,6 @@
 
 import gzip
 import socket
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +12,7 @@ import pytest
 import tiktoken_ext.openai_public  # type: ignore[import-untyped] # tiktoken types only itself
 from hypothesis import given
 from hypothesis import strategies as st
+from process_support import output_of, python
 
 from runmeter.engine import TokenCount, TokenCounter, Tokenizer, TokenizerError
 from runmeter.engine import tokens as module
@@ -310,4 +309,4 @@ def test_a_damaged_vocabulary_is_refused(tmp_path: Path, content: bytes | None, 
 
 def test_tiktoken_is_imported_on_first_use() -> None:
     code = "import sys, runmeter.engine.tokens; sys.exit('tiktoken' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603 - our own code
+    output_of(python(code))

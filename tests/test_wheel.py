@@ -1,11 +1,11 @@
 """The built wheel holds the whole package."""
 
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from process_support import output_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -14,8 +14,7 @@ ROOT = Path(__file__).parent.parent
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     target = tmp_path_factory.mktemp("wheel")
     # By way of the source distribution, which is built into the wheel in a place that knows nothing of this checkout.
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(target), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - our own code
+    output_of([sys.executable, "-m", "build", "--no-isolation", "--outdir", target, ROOT])
     (path,) = target.glob("*.whl")
     return zipfile.ZipFile(path)
 
