@@ -21,11 +21,21 @@ import msgspec
 
 from .clock import Clock, IdSource, SystemClock, random_run_id
 from .errors import RunAborted, RunTimeout
-from .events import Event, ExecutionFinished, ExecutionStarted, Notice, Status, TokenUsage, TraceContext
+from .events import (
+    Event,
+    ExecutionFinished,
+    ExecutionStarted,
+    Notice,
+    Provenance,
+    Status,
+    TokenUsage,
+    TraceContext,
+)
 from .operations import (
     AssistantCall,
     ModelCall,
     ModelRequest,
+    Operation,
     RetrievalCall,
     ToolCall,
     error_message,
@@ -63,6 +73,9 @@ class RunInfo(msgspec.Struct, frozen=True):
 
 class Execution:
     """A run: enter it and it has started, leave it and it has finished. Made by the engine, and by `child`."""
+
+    is_metered = True
+    """Whether what is recorded goes to an engine. False of the handle outside one."""
 
     def __init__(self, runtime: Runtime, info: RunInfo, parent: "Execution | None" = None) -> None:
         self.runtime = runtime
@@ -309,10 +322,25 @@ class Execution:
         return status_of(error)  # another run's end is an error like any other here
 
 
-class _Idle:
-    """Mixed into what does nothing: entering and leaving it says nothing to anybody."""
+class _Idle(Operation):
+    """Mixed into handles that do nothing: entered, left or told something they stay as they are.
+
+    All code outside an engine shares them, so their state is their class's, and setting an attribute has no effect.
+    """
 
     __slots__ = ()
+
+    is_metered = False
+    trace: TraceContext | None = None
+    start_ns = 0
+    error_type: str | None = None
+    error_message: str | None = None
+
+    def __init__(self) -> None:
+        pass
+
+    def __setattr__(self, name: str, value: object) -> None:
+        pass
 
     def __enter__(self) -> Self:
         return self
@@ -324,8 +352,17 @@ class _Idle:
 class _NoModelCall(_Idle, ModelCall):
     __slots__ = ()
 
+    call_id = -1
+    usage = None
+    provenance = Provenance.UNKNOWN
+    response_id = None
+    response_model = None
+    service_tier = None
+    finish_reasons = ()
+    bound = None
+
     def first_chunk(self) -> None:
-        """Nobody measures."""
+        """Measure nothing."""
 
 
 class _NoToolCall(_Idle, ToolCall):
@@ -335,21 +372,35 @@ class _NoToolCall(_Idle, ToolCall):
 class _NoAssistantCall(_Idle, AssistantCall):
     __slots__ = ()
 
+    thread_id = None
+    thread = None
+    steps = 0
+
 
 class _NoRetrievalCall(_Idle, RetrievalCall):
     __slots__ = ()
 
+    documents = 0
+    top_score = None
 
-class _NoExecution(_Idle, Execution):
+
+class _NoExecution(Execution):
     """The handle outside an engine: the same methods, and nothing comes of them."""
+
+    is_metered = False
 
     def __init__(self) -> None:
         super().__init__(Runtime(None, lambda _: None, new_run_id=lambda: "0" * 32), RunInfo("none"))
-        # Shared, and never entered: what is recorded on them is overwritten or forgotten.
-        self._model_call = _NoModelCall(self, ModelRequest(provider="none", model="none"), 1)
-        self._function_call = _NoToolCall(self, "none", None)
-        self._assistant_run = _NoAssistantCall(self, "none", None, None)
-        self._retrieval = _NoRetrievalCall(self, "none", None)
+        self._model_call = _NoModelCall()
+        self._function_call = _NoToolCall()
+        self._assistant_run = _NoAssistantCall()
+        self._retrieval = _NoRetrievalCall()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
 
     def model_call(self, request: ModelRequest, *, attempt: int = 1) -> ModelCall:
         return self._model_call
@@ -369,10 +420,10 @@ class _NoExecution(_Idle, Execution):
         return self
 
     def notice(self, kind: str, subject: str, message: str) -> None:
-        """Nobody listens."""
+        """Tell no subscriber: there is none."""
 
 
-_current: ContextVar[Execution] = ContextVar("runmeter_execution", default=_NoExecution())  # noqa: B039 - has no state
+_current: ContextVar[Execution] = ContextVar("runmeter_execution", default=_NoExecution())  # noqa: B039 - stays as it is
 _reservation: ContextVar[Reservation | None] = ContextVar("runmeter_reservation", default=None)
 """The one that the next request to a model uses."""
 

@@ -54,6 +54,9 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
 class Operation(ABC):
     """Something with a start, an end and a span of its own within a run."""
 
+    is_metered = True
+    """Whether what is recorded goes to an engine. False of the handles outside one."""
+
     __slots__ = (
         "_execution",
         "_span",

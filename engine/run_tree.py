@@ -7,6 +7,7 @@ import msgspec
 
 from .cost_estimate import CostEstimate
 from .events import Event, ExecutionFinished, ExecutionStarted, ModelCallStarted, Status, TokenUsage
+from .sequence import SeqWindow
 from .token_appetite import Chain
 
 MAX_OPEN = 10_000
@@ -46,25 +47,14 @@ class _Tree:
 class OpenRun:
     """A run in flight, outermost or within another."""
 
-    __slots__ = ("_ahead", "_next_seq", "chain", "finished", "pattern", "tree")
+    __slots__ = ("chain", "finished", "pattern", "seen", "tree")
 
     def __init__(self, pattern: str, tree: _Tree) -> None:
         self.pattern = pattern
         self.tree = tree
         self.finished = False
         self.chain = Chain()
-        self._next_seq = 0
-        self._ahead: set[int] = set()
-
-    def takes(self, seq: int) -> bool:
-        """Whether an event is new; if so it counts as seen from now on."""
-        if seq < self._next_seq or seq in self._ahead:
-            return False
-        self._ahead.add(seq)
-        while self._next_seq in self._ahead:
-            self._ahead.remove(self._next_seq)
-            self._next_seq += 1
-        return True
+        self.seen = SeqWindow()
 
 
 class RunTrees:
@@ -93,7 +83,7 @@ class RunTrees:
         if run is None:
             self.strays += event.run_id not in self._recent
             return None
-        return run if run.takes(event.seq) else None
+        return run if run.seen.takes(event.seq) else None
 
     def request_started(self, run: OpenRun, event: ModelCallStarted) -> None:
         """A request is about to leave."""

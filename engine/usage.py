@@ -12,8 +12,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
 from .cost_estimate import CostEstimate
 from .events import (
     AssistantRun,
@@ -31,6 +29,7 @@ from .events import (
 )
 from .histogram import Histogram
 from .pricing import PriceBook
+from .sequence import SeqWindow
 from .usage_row import CostRecord, UsageRow
 from .usage_statistics import OTHER, OTHER_TAGS, Key, UsageStatistics, statistics_of
 
@@ -44,8 +43,6 @@ REPORTED = "(reported)"
 """Stands for the functions that a run reported by hand has called: their names are not known."""
 RECENT_RUNS = 4_096
 """Finished runs of which stragglers and duplicates are still recognized."""
-MAX_AHEAD = 1_024
-"""Events of a run that may overtake a missing one, before that one is given up as lost."""
 
 
 class _Cell:
@@ -140,30 +137,12 @@ def _count(counts: dict[str, int], name: str, number: int = 1) -> None:
 _NOTHING = UsageRow()
 
 
-class _Run(msgspec.Struct, gc=False):
+class _Run(SeqWindow, kw_only=True, gc=False):
     """Where a run's events are counted, and which of them were."""
 
     cell: _Cell
     started: bool = False
     finished: bool = False
-    next_seq: int = 0
-    """All events before this one were counted, or given up."""
-    ahead: set[int] | None = None
-    """Events beyond it that were counted."""
-
-    def takes(self, seq: int) -> bool:
-        """Whether an event is new; if so it counts as seen from now on."""
-        ahead = self.ahead or set()
-        if seq < self.next_seq or seq in ahead:
-            return False
-        ahead.add(seq)
-        if len(ahead) > MAX_AHEAD:
-            self.next_seq = min(ahead)
-        while self.next_seq in ahead:
-            ahead.remove(self.next_seq)
-            self.next_seq += 1
-        self.ahead = ahead or None
-        return True
 
 
 class UsageAggregator:
@@ -251,7 +230,7 @@ class UsageAggregator:
 
     def _meet(self, event: Event) -> _Run:
         """Take up a run. If this is not its start, it is a stray, and need not be remembered for long."""
-        run = self._runs[event.run_id] = _Run(self._strays)
+        run = self._runs[event.run_id] = _Run(cell=self._strays)
         if type(event) is not ExecutionStarted:
             self._remember(event.run_id)
         return run

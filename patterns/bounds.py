@@ -131,7 +131,7 @@ async def bound_late(call: ModelCall, sent: Sent | SentTexts) -> None:
     This holds up the run's cancellation for `LATE_LIMIT` at the most, and usually for a millisecond. If that is not
     enough there is no bound.
     """
-    if call.provenance is Provenance.REPORTED or call.bound is not None or call.call_id < 0:  # outside an engine
+    if call.provenance is Provenance.REPORTED or call.bound is not None or not call.is_metered:
         return
     with anyio.move_on_after(LATE_LIMIT, shield=True):
         call.bound = await sent.bound()

@@ -321,7 +321,12 @@ def test_outside_an_engine_nothing_happens() -> None:
     execution = current_execution()
     with execution.model_call(LUNA) as call:
         call.first_chunk()
-        call.record(Usage(input_tokens=1))
+        call.record(Usage(input_tokens=1), response_id="resp_1")
+        call.finish_reasons = ("stop",)
+    with execution.model_call(LUNA) as other:
+        assert (other.usage, other.response_id, other.finish_reasons) == (None, None, ())
+    assert not execution.is_metered
+    assert not call.is_metered
     with execution.function_call("tool") as tool:
         tool.fail("error")
     with execution.retrieval("local", requested=3) as search:

@@ -28,7 +28,7 @@ from runmeter.engine.events import (
     Usage,
 )
 from runmeter.engine.pricing import PriceBook
-from runmeter.engine.usage import MAX_AHEAD, MAX_NAMES, RECENT_RUNS, REPORTED, UNKNOWN, UsageAggregator
+from runmeter.engine.usage import MAX_NAMES, RECENT_RUNS, REPORTED, UNKNOWN, UsageAggregator
 from runmeter.engine.usage_row import UsageRow, sum_rows
 from runmeter.engine.usage_statistics import OTHER, UsageStatistics
 
@@ -428,12 +428,21 @@ def test_memory_does_not_grow_with_the_number_of_models() -> None:
 def test_a_run_with_a_lost_event_takes_no_more_memory_the_longer_it_is() -> None:
     aggregator = UsageAggregator(BOOK)
     aggregator.fold([start("run")])
-    aggregator.fold([called("run", seq) for seq in range(2, 10 * MAX_AHEAD)])  # 1 never came
-    run = aggregator._runs["run"]
-    assert run.ahead is None
-    assert aggregator.snapshot().total.function_calls == 10 * MAX_AHEAD - 2
-    aggregator.fold([called("run", seq) for seq in range(2, 10 * MAX_AHEAD)])
-    assert aggregator.snapshot().total.function_calls == 10 * MAX_AHEAD - 2
+    aggregator.fold([called("run", seq) for seq in range(2, 10_000)])  # 1 never came
+    assert aggregator._runs["run"].ahead == [(2, 10_000)]
+    assert aggregator.snapshot().total.function_calls == 10_000 - 2
+    aggregator.fold([called("run", seq) for seq in range(2, 10_000)])
+    assert aggregator.snapshot().total.function_calls == 10_000 - 2
+
+
+def test_events_that_come_after_thousands_of_later_ones_count() -> None:
+    """As of threads that publish faster than the one before them is folded."""
+    aggregator = UsageAggregator(BOOK)
+    aggregator.fold([start("run")])
+    for numbers in (range(5_001, 6_030), range(1, 5_001), range(1, 6_030)):
+        aggregator.fold([called("run", seq) for seq in numbers])
+    assert aggregator.snapshot().total.function_calls == 6_029
+    assert aggregator._runs["run"].ahead is None
 
 
 # Reading

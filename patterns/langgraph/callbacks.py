@@ -59,9 +59,6 @@ class Asking:
 asking: ContextVar[Asking | None] = ContextVar("runmeter_asking", default=None)
 """The request that is about to be made."""
 
-_OUTSIDE = Context().run(current_execution)
-"""The handle there is where there is no run."""
-
 
 class MeteringHandler(BaseCallbackHandler):
     """Meters what runs under it, as part of the run that is current: each request to a model, each tool.
@@ -319,13 +316,13 @@ class MeteringHandler(BaseCallbackHandler):
         opened = open_calls.get(run_id)
         if opened is None:
             context: Context | None = None
-            if current_execution() is _OUTSIDE:
+            if not current_execution().is_metered:
                 parent = self._scopes.get(parent_run_id) if parent_run_id else None
                 context = parent.context.copy() if parent else None  # a copy: one context can be entered only once
-                if context is None or context.run(current_execution) is _OUTSIDE:
+                if context is None or not context.run(current_execution).is_metered:
                     return None
             call = context.run(_enter, make) if context else _enter(make)
-            opened = open_calls[run_id] = OpenCall(self, call, context, question, awaited)
+            opened = open_calls[run_id] = OpenCall(self, self._forget, call, context, question, awaited)
         root = self._root(run_id, parent_run_id)
         root.calls.add(run_id)
         self._calls[run_id] = root, opened
@@ -356,8 +353,7 @@ class MeteringHandler(BaseCallbackHandler):
 
     def _close(self, run_id: UUID, opened: OpenCall) -> None:
         self._forget(run_id)
-        if opened.owner is not self:
-            opened.owner._forget(run_id)  # noqa: SLF001 - another of this class
+        opened.forget(run_id)
         call, error = opened.call, opened.error
         if isinstance(call, ModelCall) and opened.question is not None and opened.unreported and call.bound is None:
             call.bound = opened.question.sent.bound_here()

@@ -1,10 +1,10 @@
 """What a metering handler keeps of what has begun under it, and has not ended."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -15,9 +15,6 @@ from runmeter.engine import ModelCall, ModelRequest, Provenance, ToolCall, Usage
 
 from ..bounds import Sent
 from .requests import describe_sent
-
-if TYPE_CHECKING:
-    from .callbacks import MeteringHandler
 
 _log = logging.getLogger("runmeter")
 
@@ -64,8 +61,10 @@ class Question:
 class OpenCall:
     """A call that has not ended."""
 
-    owner: "MeteringHandler"
+    owner: object
     """The handler that entered it, and counts its chunks."""
+    forget: Callable[[UUID], None]
+    """Has its owner forget it."""
     call: ModelCall | ToolCall
     context: Context | None
     """The one it was entered in, if that was not the current one."""

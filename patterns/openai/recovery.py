@@ -33,7 +33,7 @@ async def recover_usage(client: "AsyncOpenAI", call: ModelCall) -> None:
     Users have seen that an answer whose reader has gone is written to its end, and billed in full
     (openai/openai-node#2571, 2026-09-17): it may take longer than this waits, and then nothing is recorded.
     """
-    if not call.response_id or call.provenance is Provenance.REPORTED or call.call_id < 0:  # outside an engine
+    if not call.response_id or call.provenance is Provenance.REPORTED or not call.is_metered:
         return
     with anyio.move_on_after(RECOVERY_LIMIT, shield=True):
         for pause in _PAUSES:

@@ -110,7 +110,8 @@ class MeteredResponses:
         if scope.cancelled_caught:
             raise ResponseFailed("request_timeout", f"the answer was not complete within {self._timeout:g} s")
         record_response(call, response)
-        if call.usage is None and response.status != "failed" and self._estimate and not params.keys() & _UNKNOWN_INPUT:
+        unreported = call.is_metered and call.usage is None and response.status != "failed"
+        if unreported and self._estimate and not params.keys() & _UNKNOWN_INPUT:
             call.record(await _count(params, response), Provenance.ESTIMATED)
         if response.error is not None or response.status not in ("completed", "incomplete"):
             code = getattr(response.error, "code", None) or "response_failed"
