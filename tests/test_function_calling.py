@@ -278,7 +278,7 @@ def answered_with(monkeypatch: pytest.MonkeyPatch, pattern: OpenAIFunctionCallin
 
     async def respond(_: httpx2.Request) -> httpx2.Response:
         await anyio.lowlevel.checkpoint()  # so that a run without an end can be ended
-        return httpx2.Response(200, content=json.dumps(answer))
+        return httpx2.Response(200, headers={"content-type": "application/json"}, content=json.dumps(answer))
 
     transport = httpx2.MockTransport(respond)
     monkeypatch.setattr(pattern.clients.get(), "_client", httpx2.AsyncClient(transport=transport))
@@ -362,7 +362,7 @@ async def test_reasoning_goes_along(scene: Scene) -> None:
 async def test_deltas_are_streamed_when_somebody_listens(scene: Scene) -> None:
     registry = PatternRegistry()
     recorder = Recorder()
-    async with scene.pattern(find) as pattern, Engine(usage=registry.usage) as engine:
+    async with scene.pattern(find, stream_responses=False) as pattern, Engine(usage=registry.usage) as engine:
         engine.subscribe(recorder, name="recorder", lane="lossless")
         async with engine.stream(pattern, "Where is parcel AB-1?") as stream:
             texts = [item.text async for item in stream if hasattr(item, "text")]
@@ -376,9 +376,9 @@ async def test_deltas_are_streamed_when_somebody_listens(scene: Scene) -> None:
     assert stats["total_executions"] == 2
 
 
-async def test_answers_may_be_streamed_for_their_times_alone(scene: Scene) -> None:
+async def test_answers_are_streamed_for_their_times_alone(scene: Scene) -> None:
     run = Run()
-    async with scene.pattern(stream_responses=True) as pattern:
+    async with scene.pattern() as pattern:
         with run():
             await pattern.execute("Hello there.")
     assert run.requests[0].first_chunk_ns is not None

@@ -253,7 +253,7 @@ async def test_two_that_work_between_handoffs_are_in_no_loop(scene: Scene) -> No
         return back_and_forth(prompt) if mine and mine[-1] == "find" else Reply(tool_calls=(FIND,))
 
     scene.by_agent = work_then_hand_over
-    result = await scene.run(find, max_handoffs=5)
+    result = await scene.run(find, max_handoffs=5, max_function_calls=20)
     assert (result.limit_reached, len(result.handoffs)) == ("max_handoffs", 5)
     assert result.turns == 6 * 2
 

@@ -57,7 +57,8 @@ def test_the_defaults() -> None:
     assert config.openai_temperature == 0.1
     assert config.function_calling_mode == "auto"
     assert config.parallel_tool_calls
-    assert not config.stream_responses
+    assert config.stream_responses
+    assert config.max_function_calls == 10
     assert config.assistant_tools == ()
 
 

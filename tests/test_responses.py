@@ -434,8 +434,9 @@ async def test_what_is_not_reported_may_be_counted_here(
         ({"choices": []}, "no response of the Responses API"),
     ],
 )
+@pytest.mark.parametrize("stream", [False, True])
 async def test_what_is_no_answer_is_said_in_the_servers_words(
-    monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any], complaint: str
+    monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any], complaint: str, stream: bool
 ) -> None:
     clients = Clients(KEY, "http://127.0.0.1:1/v1", timeout=5)
     response = httpx2.Response(200, json=answer)
@@ -443,7 +444,7 @@ async def test_what_is_no_answer_is_said_in_the_servers_words(
         clients.get(), "_client", httpx2.AsyncClient(transport=httpx2.MockTransport(lambda _: response))
     )
     with pytest.raises(ResponseFailed, match=complaint), Run()():
-        await MeteredResponses(clients, RetryPolicy(), timeout=5, estimate=False).create(PARAMS)
+        await MeteredResponses(clients, RetryPolicy(), timeout=5, estimate=False).create(PARAMS, stream=stream)
     await clients.aclose()
 
 
@@ -569,3 +570,68 @@ async def test_a_stream_that_stays_open_after_its_answer_is_left(monkeypatch: py
         await MeteredResponses(clients, RetryPolicy(), timeout=60, estimate=False).create(PARAMS, stream=True)
     await clients.aclose()
     assert [(request.error_type, request.usage) for request in run.requests] == [(None, Usage(3, 2))]
+
+
+# A server that does not stream, though it is asked to
+
+
+def message(text: str, **fields: Any) -> dict[str, Any]:
+    content = [{"type": "output_text", "text": text, "annotations": []}]
+    return {"type": "message", "id": "msg_1", "role": "assistant", "content": content, **fields}
+
+
+async def test_an_answer_that_comes_at_once_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+
+    async def delta(text: str) -> None:
+        heard.append(text)
+
+    output = [message("Let me see.", phase="commentary"), message("In Berlin."), message("")]
+    answer = httpx2.Response(200, json={**COMPLETED["response"], "output": output})
+    clients = Clients(KEY, "http://127.0.0.1:1/v1", timeout=5)
+    transport = httpx2.MockTransport(lambda _: answer)
+    monkeypatch.setattr(clients.get(), "_client", httpx2.AsyncClient(transport=transport))
+    run = Run(delta=delta)
+    with run():
+        response = await MeteredResponses(clients, RetryPolicy(), timeout=5, estimate=False).create(PARAMS, stream=True)
+    await clients.aclose()
+    assert response.output_text == "Let me see.In Berlin."
+    assert heard == ["In Berlin."]
+    [request] = run.requests
+    assert (request.provenance, request.usage, request.first_chunk_ns) == (Provenance.REPORTED, Usage(3, 2), None)
+    assert answer.is_closed
+
+
+@pytest.mark.parametrize(
+    ("end", "error"),
+    [
+        (httpx2.ReadError("gone"), openai.APIConnectionError),
+        (httpx2.ReadTimeout("late"), openai.APITimeoutError),
+        (None, ResponseFailed),
+    ],
+)
+async def test_an_answer_that_comes_at_once_may_break_off(
+    monkeypatch: pytest.MonkeyPatch, end: Exception | None, error: type[Exception]
+) -> None:
+    attempts: list[httpx2.Response] = []
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b'{"id": "resp_1", '
+        if end is not None:
+            raise end
+
+    def respond(request: httpx2.Request) -> httpx2.Response:
+        attempts.append(httpx2.Response(200, headers={"content-type": "application/json"}, content=chunks()))
+        return attempts[-1]
+
+    clients = Clients(KEY, "http://127.0.0.1:1/v1", timeout=5)
+    transport = httpx2.MockTransport(respond)
+    monkeypatch.setattr(clients.get(), "_client", httpx2.AsyncClient(transport=transport))
+    run = Run()
+    with pytest.raises(error), run():
+        policy = RetryPolicy(max_retries=1, sleep=at_once)
+        await MeteredResponses(clients, policy, timeout=5, estimate=False).create(PARAMS, stream=True)
+    await clients.aclose()
+    assert len(attempts) == (1 if end is None else 2), "a lost connection may pass"
+    assert all(attempt.is_closed for attempt in attempts)
+    assert {request.provenance for request in run.requests} == {Provenance.UNKNOWN}

@@ -25,7 +25,8 @@ def load() -> Bench:
     from runmeter.patterns import OpenAIFunctionCallingPattern, OpenAIPatternConfig
 
     llm = stub.Stub()
-    assistant = OpenAIFunctionCallingPattern(OpenAIPatternConfig(openai_model=stub.MODEL, **llm.settings()))
+    config = OpenAIPatternConfig(openai_model=stub.MODEL, stream_responses=False, **llm.settings())
+    assistant = OpenAIFunctionCallingPattern(config)
 
     sink = SpanSink()
     telemetry = runmeter_telemetry(sink)

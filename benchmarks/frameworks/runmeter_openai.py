@@ -10,7 +10,8 @@ are `openai_function_calling`, the hand-off is `openai_multi_agent` and the stre
 parts of the fan-out runs at once by `engine.map`. "instant turn" is a function as a pattern, which awaits a plain
 function and records its usage as a request to a model.
 
-Switched off: nothing. Statistics and costs are always on; spans and metrics are off by default (see
+Switched off: that answers are streamed where they are not handed out in pieces, since the others ask for them at once
+(`stream_responses=False`). Statistics and costs are always on; spans and metrics are off by default (see
 `runmeter_all_sinks`). That a plain function tool runs in a thread is the default too. A pattern makes its client
 itself; only the HTTP client below it is replaced.
 """
@@ -37,7 +38,7 @@ def load() -> Bench:  # noqa: C901 - a function for each case
     )
 
     llm = stub.Stub()
-    where = stub.Stub.settings()
+    where = {"stream_responses": False, **stub.Stub.settings()}
 
     def get_weather(city: str) -> str:
         return stub.WEATHER

@@ -1,10 +1,12 @@
 """Reading a streamed answer to its end, whatever its end is, and saying what is known of its usage then."""
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import anyio
-from openai import APIConnectionError, APIError
+import httpx2
+from openai import APIConnectionError, APIError, APITimeoutError
 
 from runmeter.engine import ModelCall, Provenance, Usage
 
@@ -42,6 +44,8 @@ async def read_stream(
 ) -> "Response":
     """Read an answer to its end, and close the stream however it is left.
 
+    A server that does not stream, and sends the whole answer at once, is understood too.
+
     Args:
         stream: Of `client.responses.create(..., stream=True)`.
         call: Told when the first chunk came, and what was used.
@@ -49,9 +53,13 @@ async def read_stream(
         which: Which of them.
 
     Raises:
-        ResponseFailed: the stream reports an error, or ends before the answer is complete.
+        ResponseFailed: the stream reports an error, or ends before the answer is complete; or what came is no answer.
         openai.APIConnectionError: the connection was lost.
     """
+    if _is_whole(stream):
+        answer = await _read_whole(stream)
+        await _Reading(call, deliver, which).take_whole(answer)
+        return answer
     # Else the client raises for error events in the middle of its generators, and leaves the inner ones suspended.
     options: Any = getattr(stream, "_options", None)
     if options is not None:
@@ -106,6 +114,15 @@ class _Reading:
         elif kind == "error" or (kind is None and getattr(event, "error", None)):  # some servers do not say a type
             raise _failure(event)
 
+    async def take_whole(self, answer: "Response") -> None:
+        """Take an answer that came at once: each message's text is one piece."""
+        record_response(self._call, answer)  # it is known from here on, whatever comes
+        for item in answer.output:
+            if item.type == "message" and self._is_wanted(getattr(item, "phase", None)):
+                texts = (getattr(part, "text", None) or getattr(part, "refusal", None) or "" for part in item.content)
+                if text := "".join(texts):
+                    await self._deliver(text)
+
     def _is_wanted(self, phase: str | None) -> bool:
         if self._which == "final":
             return phase == "final_answer"
@@ -129,6 +146,30 @@ class _Events:
 
     async def __anext__(self) -> Any:
         return await self._stream.__anext__()
+
+
+def _is_whole(stream: "AsyncStream[Any]") -> bool:
+    """Whether a server answers with JSON where it was asked for a stream."""
+    response = getattr(stream, "response", None)
+    return response is not None and "json" in response.headers.get("content-type", "").lower()
+
+
+async def _read_whole(stream: "AsyncStream[Any]") -> "Response":
+    """Read an answer that comes at once, as the client reads one that nobody asked to be streamed."""
+    from openai.types.responses import Response  # slow, but loaded by now
+
+    try:
+        data = json.loads(await stream.response.aread())
+    except httpx2.TimeoutException as error:
+        raise APITimeoutError(request=stream.response.request) from error
+    except httpx2.RequestError as error:
+        raise APIConnectionError(request=stream.response.request) from error
+    except ValueError as error:
+        raise ResponseFailed("invalid_response", "the server's answer is no JSON") from error
+    finally:
+        await _close(stream)
+    read = stream._client._process_response_data  # noqa: SLF001 - as the client reads others; it knows what to hide
+    return completed(read(data=data, cast_to=Response, response=stream.response))
 
 
 def _failure(event: Any) -> ResponseFailed:
