@@ -10,6 +10,7 @@ Publishing is synchronous, so a run's end needs no shielding from cancellation. 
 the same; it does nothing.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -44,6 +45,8 @@ from .operations import (
 )
 from .reservations import Budgets, Reservation, Scope
 from .tracing import Tracing
+
+logger = logging.getLogger("runmeter")
 
 
 class Runtime(msgspec.Struct, frozen=True):
@@ -315,6 +318,15 @@ class Execution:
                 error_message=None if error is None else error_message(error),
             )
         )
+        if error is not None:
+            logger.debug(
+                "run %s of %s ended: %s, by %s, after %.3f s",
+                self.run_id,
+                self.info.pattern,
+                self._status(error),
+                type(error).__qualname__,
+                self.duration_ns / 1e9,
+            )
 
     def _status(self, error: BaseException) -> Status:
         if isinstance(error, RunTimeout | RunAborted) and error.run_id == self.run_id:

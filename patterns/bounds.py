@@ -32,7 +32,7 @@ _FREE_TURNS = frozenset(("mcp",))
 _SPARE = 8
 """Tokens added to each text to embed, for what may be said around it."""
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("runmeter")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class Sent:
                 self.messages, instructions=self.instructions, tools=self.tools, text_format=self.text_format
             )
         except TokenizerError:
-            _log.warning("cannot count tokens: the context size stands in for what is sent", exc_info=True)
+            logger.warning("cannot count tokens: the context size stands in for what is sent", exc_info=True)
         except (AttributeError, KeyError, TypeError, ValueError):
             pass  # what is no message here may be one to the server, which alone says what it takes
         return None
@@ -118,7 +118,7 @@ class SentTexts:
             try:
                 return self._bound(sum(len(tokenizer.encode(text)) for text in self.texts))
             except TokenizerError:
-                _log.warning("cannot count tokens: bytes stand in for them", exc_info=True)
+                logger.warning("cannot count tokens: bytes stand in for them", exc_info=True)
         return self._bound(sum(len(text.encode("utf-8", "surrogatepass")) for text in self.texts))  # a token is one
 
     def _bound(self, tokens: int) -> Usage:

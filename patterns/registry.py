@@ -1,5 +1,6 @@
 """The registry: which patterns there are, the instances made of them, and what all of them used."""
 
+import logging
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +20,8 @@ from .errors import MissingFramework, UnknownPattern
 from .reported_runs import read_metrics, reported
 from .statistics import UsageStats, stats_of
 from .tools import ToolLike, as_tools
+
+logger = logging.getLogger("runmeter")
 
 DEFAULTS = {
     PatternType.AUGMENTED_LLM: "runmeter.patterns.langgraph.augmented_llm:AugmentedLLMPattern",
@@ -146,6 +149,7 @@ class PatternRegistry:
             if name in self._registrations and not replace:
                 raise ConfigurationError(f"pattern {name!r} is registered already; replace=True takes its place")
             self._registrations[name] = _Registration(name, framework, pattern)
+        logger.debug("pattern %r is registered, on %s", name, framework)
 
     def preload(self, *pattern_types: PatternType | str) -> None:
         """Import what patterns are built on, now and not while something waits for their first run.
@@ -228,10 +232,14 @@ class PatternRegistry:
         tools = as_tools(tools)
         recipe = (name, config, tools, ws_streaming, options) if cached else None
         with self._lock:
-            pattern = self._find(recipe) if recipe else None
-            if pattern is None:
+            found = self._find(recipe) if recipe else None
+            if found is None:
                 pattern = registration.create(config, tools, ws_streaming, **options)
                 self._keep(pattern, registration, recipe)
+            else:
+                pattern = found
+        verdict = "created" if found is None else "is in use already, made of the same things: handed out again"
+        logger.debug("pattern %r (%s, %d tools) %s", pattern.name, name, len(tools), verdict)
         return pattern
 
     def instances(self) -> tuple[PatternInstance, ...]:
@@ -250,7 +258,9 @@ class PatternRegistry:
             ExceptionGroup: some could not be closed; all others were.
         """
         errors = []
-        for instance in self.instances():
+        instances = self.instances()
+        logger.debug("closing %d patterns", len(instances))
+        for instance in instances:
             try:
                 await instance.pattern.aclose()
             except Exception as error:

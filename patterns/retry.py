@@ -7,6 +7,7 @@ Sources: openai 3.54.0 `_base_client.py` (headers, statuses, delays); OpenAI's e
 developers.openai.com/api/docs/guides/error-codes (2026-11).
 """
 
+import logging
 import math
 import random
 import time
@@ -18,9 +19,11 @@ from typing import Any, TypeVar
 
 import anyio
 
-from runmeter.engine import ConfigurationError
+from runmeter.engine import ConfigurationError, current_execution
 
 T = TypeVar("T")
+
+logger = logging.getLogger("runmeter")
 
 current_attempt: ContextVar[int] = ContextVar("runmeter_attempt", default=1)
 """The number of the attempt that is being made, for code that is not handed it: callback handlers."""
@@ -118,13 +121,32 @@ async def with_retries(
         try:
             return await send(attempt)
         except Exception as error:
-            delay = policy.delay(error, attempt) if repeatable() else None
+            may_repeat = repeatable()
+            delay = policy.delay(error, attempt) if may_repeat else None
+            _log_decision(error, attempt, delay, may_repeat=may_repeat)
             if delay is None:
                 raise
         finally:
             current_attempt.reset(outer)
         await policy.sleep(delay)
         attempt += 1
+
+
+def _log_decision(error: Exception, attempt: int, delay: float | None, *, may_repeat: bool) -> None:
+    """Say what comes of an attempt that failed, but not what its error says: servers quote what they were sent."""
+    if delay is not None:
+        verdict = f"tried again in {delay:.3f} s"
+    else:
+        verdict = "final" if may_repeat else "final, as a part of its answer was handed out"
+    status = status_code(error)
+    logger.debug(
+        "run %s: attempt %d ended in %s%s: %s",
+        current_execution().run_id,
+        attempt,
+        type(error).__name__,
+        "" if status is None else f" ({status})",
+        verdict,
+    )
 
 
 def is_transient(error: BaseException) -> bool:

@@ -16,7 +16,7 @@ from runmeter.engine import ModelCall, ModelRequest, Provenance, ToolCall, Usage
 from ..bounds import Sent
 from .requests import describe_sent
 
-_log = logging.getLogger("runmeter")
+logger = logging.getLogger("runmeter")
 
 
 @dataclass(slots=True, eq=False)
@@ -53,7 +53,7 @@ class Question:
         try:
             return describe_sent(self.request, self.serialized, self.params, self.messages)
         except Exception:  # some model's parameters are like no other's: no reason to lose the request
-            _log.exception("cannot tell what is sent to %s", self.request.model)
+            logger.exception("cannot tell what is sent to %s", self.request.model)
             return Sent(provider=self.request.provider, model=self.request.model, messages="", refers=True)
 
 

@@ -14,7 +14,7 @@ from runmeter.engine import ModelCall, TokenCounter, TokenizerError, Usage
 
 from ..bounds import Sent
 
-_log = logging.getLogger("runmeter")
+logger = logging.getLogger("runmeter")
 _TIER = re.compile("^(priority|flex)_")
 STREAM_CUT = "stream_cut", "the stream ended before the answer was complete"
 """Code and message of the error that an answer is which stopped coming."""
@@ -69,7 +69,7 @@ async def estimate_usage(sent: Sent, answer: AIMessage) -> Usage | None:
         read = await counter.count_messages(sent.messages, sent.model, tools=sent.tools, text_format=sent.text_format)
         said = await counter.count_text(written, sent.model)
     except TokenizerError as error:
-        _log.warning("cannot estimate what an answer used: %s", error)
+        logger.warning("cannot estimate what an answer used: %s", error)
         return None
     return Usage(input_tokens=read.tokens, output_tokens=said.tokens)
 

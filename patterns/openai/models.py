@@ -28,7 +28,7 @@ _OPENAI_HOST = re.compile(r"(?:[\w-]+\.)?api\.openai\.com")
 """OpenAI's own servers, those of a region too: `eu.api.openai.com` (source: openai 3.54.0, `_data_residency.py`)."""
 _REASONING = re.compile(r"(?:ft:|[\w.-]+/)?(?:o\d|gpt-(?:[5-9]|\d\d)|codex)(?!.*-chat)")
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("runmeter")
 
 
 def takes_temperature(model: str, effort: str | None = None) -> bool:
@@ -105,7 +105,7 @@ async def _retrieve(model: str, client: "AsyncOpenAI") -> lifecycle.Retirement |
         told = (await client.models.retrieve(model, timeout=RETRIEVE_TIMEOUT)).shutdown_date
         shutdown = date.fromisoformat(told) if told else None
     except (OpenAIError, RuntimeError, ValueError, TypeError) as error:  # RuntimeError: the client was closed
-        _log.warning("cannot ask when %s is shut down (%s): the shipped table counts", model, type(error).__name__)
+        logger.warning("cannot ask when %s is shut down (%s): the shipped table counts", model, type(error).__name__)
         return None
     if shutdown is None:
         return None

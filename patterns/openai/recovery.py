@@ -19,7 +19,7 @@ _PAUSES = (0.0, 0.4)
 """Seconds before each time that it is asked: at once the server may not have noticed yet that nobody reads."""
 _ENDED = frozenset(("completed", "incomplete", "failed", "cancelled"))
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("runmeter")
 
 
 def is_kept(params: Mapping[str, Any]) -> bool:
@@ -41,7 +41,7 @@ async def recover_usage(client: "AsyncOpenAI", call: ModelCall) -> None:
             try:
                 answer = completed(await client.responses.retrieve(call.response_id))
             except Exception as error:  # whatever it is, the request itself has ended in another error, which counts
-                _log.debug("cannot ask what the answer %s used: %s", call.response_id, type(error).__name__)
+                logger.debug("cannot ask what the answer %s used: %s", call.response_id, type(error).__name__)
                 return
             if answer.status in _ENDED:
                 record_usage(call, answer)
