@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from itertools import count
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import msgspec
 
@@ -47,6 +47,8 @@ from .reservations import Budgets, Reservation, Scope
 from .tracing import Tracing
 
 logger = logging.getLogger("runmeter")
+
+E = TypeVar("E", bound=Event)
 
 
 class Runtime(msgspec.Struct, frozen=True):
@@ -122,6 +124,21 @@ class Execution:
     def next_seq(self) -> int:
         """The next event's number in this run. Safe from any thread."""
         return next(self._seq)
+
+    def emit(self, event_type: Callable[..., E], trace: TraceContext | None, /, **fields: Any) -> E:
+        """Publish an event of this run, with the fields that all events have.
+
+        Args:
+            event_type: Its class.
+            trace: The span it belongs to.
+            fields: What the event says beyond.
+        """
+        runtime = self.runtime
+        event = event_type(
+            run_id=self.run_id, seq=next(self._seq), time_ns=runtime.clock.time_ns(), trace=trace, **fields
+        )
+        runtime.publish(event)
+        return event
 
     def model_call(self, request: ModelRequest, *, attempt: int = 1) -> ModelCall:
         """A request to a model, from just before it leaves until its answer is complete. A context manager.
@@ -202,17 +219,7 @@ class Execution:
             subject: Which budget, which model.
             message: A sentence.
         """
-        self.runtime.publish(
-            Notice(
-                run_id=self.run_id,
-                seq=self.next_seq(),
-                time_ns=self.runtime.clock.time_ns(),
-                trace=self.trace,
-                kind=kind,
-                subject=subject,
-                message=message,
-            )
-        )
+        self.emit(Notice, self.trace, kind=kind, subject=subject, message=message)
 
     def _notify_of_budget(self, subject: str, message: str) -> None:
         self.notice("budget", subject, message)
@@ -273,20 +280,16 @@ class Execution:
             self.trace, self._span = runtime.tracing.start_span(self.root_run_id, above)
         self._outer = _current.set(self)
         self._start_monotonic = runtime.clock.monotonic_ns()
-        runtime.publish(
-            ExecutionStarted(
-                run_id=self.run_id,
-                seq=self.next_seq(),
-                time_ns=runtime.clock.time_ns(),
-                trace=self.trace,
-                pattern=info.pattern,
-                framework=info.framework,
-                root_run_id=self.root_run_id,
-                parent_run_id=self.parent.run_id if self.parent else None,
-                conversation_id=info.conversation_id,
-                tags=info.tags,
-                operation=info.operation,
-            )
+        self.emit(
+            ExecutionStarted,
+            self.trace,
+            pattern=info.pattern,
+            framework=info.framework,
+            root_run_id=self.root_run_id,
+            parent_run_id=self.parent.run_id if self.parent else None,
+            conversation_id=info.conversation_id,
+            tags=info.tags,
+            operation=info.operation,
         )
         return self
 
@@ -306,17 +309,13 @@ class Execution:
             _current.reset(self._outer)
         except ValueError:
             pass  # left in another context than entered, like a generator closed elsewhere: that one never saw us
-        runtime.publish(
-            ExecutionFinished(
-                run_id=self.run_id,
-                seq=self.next_seq(),
-                time_ns=runtime.clock.time_ns(),
-                trace=self.trace,
-                status=Status.OK if error is None else self._status(error),
-                duration_ns=self.duration_ns,
-                error_type=None if error is None else error_type(error),
-                error_message=None if error is None else error_message(error),
-            )
+        self.emit(
+            ExecutionFinished,
+            self.trace,
+            status=Status.OK if error is None else self._status(error),
+            duration_ns=self.duration_ns,
+            error_type=None if error is None else error_type(error),
+            error_message=None if error is None else error_message(error),
         )
         if error is not None:
             logger.debug(

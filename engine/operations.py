@@ -189,7 +189,7 @@ class ModelCall(Operation):
         execution.runtime.publish(
             ModelCallStarted(
                 run_id=execution.run_id,
-                seq=self.call_id,
+                seq=self.call_id,  # its own number is the call's
                 time_ns=self.start_ns,
                 trace=self.trace,
                 call_id=self.call_id,
@@ -211,11 +211,9 @@ class ModelCall(Operation):
 
     def _ended(self, error: BaseException | None, duration_ns: int) -> None:
         execution, request = self._execution, self._request
-        event = TokenUsage(
-            run_id=execution.run_id,
-            seq=execution.next_seq(),
-            time_ns=execution.runtime.clock.time_ns(),
-            trace=self.trace,
+        event = execution.emit(
+            TokenUsage,
+            self.trace,
             call_id=self.call_id,
             attempt=self._attempt,
             provider=request.provider,
@@ -235,7 +233,6 @@ class ModelCall(Operation):
             bound=None if self.provenance is Provenance.REPORTED else self.bound,
         )
         execution.requests.append(event)
-        execution.runtime.publish(event)
         if self._reservation is not None:
             self._reservation.settle(event)
 
@@ -258,20 +255,15 @@ class ToolCall(Operation):
         self._call_id = call_id
 
     def _ended(self, error: BaseException | None, duration_ns: int) -> None:
-        execution = self._execution
-        execution.runtime.publish(
-            FunctionCall(
-                run_id=execution.run_id,
-                seq=execution.next_seq(),
-                time_ns=execution.runtime.clock.time_ns(),
-                trace=self.trace,
-                name=self._name,
-                call_id=self._call_id,
-                start_ns=self.start_ns,
-                duration_ns=duration_ns,
-                error_type=self.error_type,
-                error_message=self.error_message,
-            )
+        self._execution.emit(
+            FunctionCall,
+            self.trace,
+            name=self._name,
+            call_id=self._call_id,
+            start_ns=self.start_ns,
+            duration_ns=duration_ns,
+            error_type=self.error_type,
+            error_message=self.error_message,
         )
 
 
@@ -295,23 +287,18 @@ class AssistantCall(Operation):
         """Turns of the loop: count them as they begin."""
 
     def _ended(self, error: BaseException | None, duration_ns: int) -> None:
-        execution = self._execution
-        execution.runtime.publish(
-            AssistantRun(
-                run_id=execution.run_id,
-                seq=execution.next_seq(),
-                time_ns=execution.runtime.clock.time_ns(),
-                trace=self.trace,
-                assistant=self._assistant,
-                thread_id=self.thread_id,
-                thread=self.thread,
-                steps=self.steps,
-                status=status_of(error) if error or not self.error_type else Status.ERROR,
-                start_ns=self.start_ns,
-                duration_ns=duration_ns,
-                error_type=self.error_type,
-                error_message=self.error_message,
-            )
+        self._execution.emit(
+            AssistantRun,
+            self.trace,
+            assistant=self._assistant,
+            thread_id=self.thread_id,
+            thread=self.thread,
+            steps=self.steps,
+            status=status_of(error) if error or not self.error_type else Status.ERROR,
+            start_ns=self.start_ns,
+            duration_ns=duration_ns,
+            error_type=self.error_type,
+            error_message=self.error_message,
         )
 
 
@@ -339,22 +326,17 @@ class RetrievalCall(Operation):
         self.top_score = None if top_score is None else float(top_score)
 
     def _ended(self, error: BaseException | None, duration_ns: int) -> None:
-        execution = self._execution
-        execution.runtime.publish(
-            Retrieval(
-                run_id=execution.run_id,
-                seq=execution.next_seq(),
-                time_ns=execution.runtime.clock.time_ns(),
-                trace=self.trace,
-                source=self._source,
-                start_ns=self.start_ns,
-                duration_ns=duration_ns,
-                documents=self.documents,
-                top_score=self.top_score,
-                requested=self._requested,
-                error_type=self.error_type,
-                error_message=self.error_message,
-            )
+        self._execution.emit(
+            Retrieval,
+            self.trace,
+            source=self._source,
+            start_ns=self.start_ns,
+            duration_ns=duration_ns,
+            documents=self.documents,
+            top_score=self.top_score,
+            requested=self._requested,
+            error_type=self.error_type,
+            error_message=self.error_message,
         )
 
 
