@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol, TypeAlias
 
-import anyio.to_thread
 import msgspec
 
 from runmeter.engine import ConfigurationError, current_execution
 
+from .functions import call_function, is_async
 from .text import valid_text
 
 
@@ -108,20 +108,11 @@ def _name_of(retriever: Any) -> str:
 
 
 def _search_with(function: Callable[[str], Any]) -> Callable[[str], Awaitable[Any]]:
-    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
-
-    async def find(query: str) -> Any:
-        if is_async:
-            return await function(query)
-        # In a tuple: what the thread returns may be awaitable, and trio would take that for a mistake.
-        (found,) = await anyio.to_thread.run_sync(lambda: (_call(function, query),), abandon_on_cancel=True)
-        return await found if inspect.isawaitable(found) else found
-
-    return find
+    return functools.partial(call_function, function if is_async(function) else functools.partial(_find, function))
 
 
-def _call(function: Callable[[str], Any], query: str) -> Any:
-    """Call it, and have all that it finds found: a generator does its work only when it is asked for things."""
+def _find(function: Callable[[str], Any], query: str) -> Any:
+    """Call a function, and have all that it finds found: a generator does its work only when it is asked for things."""
     found = function(query)
     return list(found) if inspect.isgenerator(found) else found
 

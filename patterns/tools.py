@@ -1,22 +1,21 @@
 """Tools: functions a model may call. Made from plain functions, LangChain tools, or schemas with a handler."""
 
 import functools
-import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias
 from uuid import UUID, uuid4
 
 import anyio
 import anyio.to_thread
 import msgspec
-from anyio.lowlevel import RunVar
 
 from runmeter.engine import ConfigurationError
 
 from .errors import ToolFailed, ToolTimeout
+from .functions import call_function, in_thread
 from .schema import Arguments, Schema, arguments_from_schema, arguments_of, parse_docstring, strict
 from .text import valid_text
 
@@ -25,11 +24,6 @@ ToolLike: TypeAlias = Any
 
 metered_tool_run: ContextVar[UUID | None] = ContextVar("runmeter_metered_tool_run", default=None)
 """LangChain's id of a tool run that is a function call already: a callback handler must not count it again."""
-
-MAX_THREADS = 40
-"""Sync tools at work at once in an event loop, those not counted that nobody waits for any longer."""
-_threads: RunVar[anyio.CapacityLimiter] = RunVar("runmeter_tool_threads")
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -211,30 +205,11 @@ def _to_plain(value: Any) -> Any:
     return dump(mode="json") if callable(dump) else str(value)
 
 
-async def _in_thread(work: Callable[[], _T]) -> _T:
-    """Do it in a thread. Whoever is cancelled waits no longer; the thread goes on.
-
-    The threads of tools are counted by themselves, so that tools that hang keep nobody else from working.
-    """
-    limiter = _threads.get(None)
-    if limiter is None:
-        limiter = anyio.CapacityLimiter(MAX_THREADS)
-        _threads.set(limiter)
-    async with limiter:
-        # The second one is for trio, which holds a place until the thread itself ends.
-        return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
-
-
 def _by_name(function: Callable[..., Any]) -> Callable[[Mapping[str, Any], str], Awaitable[Any]]:
     """Call a function with arguments by name, a sync one in a worker thread."""
-    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
     async def call(arguments: Mapping[str, Any], call_id: str) -> Any:  # noqa: ARG001 - functions do not ask for it
-        if is_async:
-            return await function(**arguments)
-        # In a tuple: what the thread returns may be awaitable, and trio would take that for a mistake.
-        (result,) = await _in_thread(lambda: (function(**arguments),))
-        return await result if inspect.isawaitable(result) else result
+        return await call_function(function, **arguments)
 
     return call
 
@@ -253,7 +228,7 @@ def _langchain_call(tool: Any) -> Callable[[Mapping[str, Any], str], Awaitable[A
         token = metered_tool_run.set(run_id)
         try:
             if sync:
-                message = await _in_thread(functools.partial(tool.invoke, request, config))
+                message = await in_thread(functools.partial(tool.invoke, request, config))
             else:
                 message = await tool.ainvoke(request, config)
         finally:

@@ -349,7 +349,7 @@ async def test_a_langchain_tool_with_a_sync_method_alone_works_on_any_event_loop
 
 
 async def test_tools_that_hang_keep_nobody_from_working(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runmeter.patterns.tools.MAX_THREADS", 2)
+    monkeypatch.setattr("runmeter.patterns.functions.MAX_THREADS", 2)
     release = threading.Event()
     hanging = Tool.from_function(lambda: release.wait(30), name="hanging", timeout=0.01)
     try:

@@ -8,8 +8,8 @@ import msgspec
 
 from runmeter.engine import ConfigurationError
 
+from ..functions import call_function
 from ..text import valid_text
-from .functions import call
 
 
 class BranchResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +61,7 @@ async def aggregate(aggregator: Aggregator, branches: Sequence[BranchResult]) ->
         ConfigurationError: it gave no string.
         Exception: whatever it raises.
     """
-    content = await call(aggregator, branches)
+    content = await call_function(aggregator, branches)
     if not isinstance(content, str):
         raise ConfigurationError(f"the aggregator gave a {type(content).__name__!r}, not a string")
     return valid_text(content)

@@ -12,8 +12,8 @@ from runmeter.engine import ConfigurationError, Execution, Runtime, current_exec
 
 from ..base import PatternResult
 from ..delivery import Delivery
+from ..functions import call_function
 from ..text import valid_text
-from .functions import call
 
 DelegateLike: TypeAlias = Any
 """A pattern, or a function of messages and context, sync or async. It returns text, a `PatternResult`, or anything."""
@@ -38,7 +38,7 @@ def as_delegate(what: str, delegate: DelegateLike) -> Any:
 
     @functools.wraps(delegate)
     async def work(messages: Any, context: Any) -> Any:
-        return await call(delegate, messages, context)
+        return await call_function(delegate, messages, context)
 
     work.__qualname__ = getattr(delegate, "__qualname__", type(delegate).__qualname__)
     return work

@@ -18,6 +18,7 @@ from runmeter.engine import ConfigurationError
 from ..base import PatternResult
 from ..config import AtLeastOne, Name, OpenAIPatternConfig, PatternConfig, PatternType
 from ..errors import MalformedAnswer
+from ..functions import call_function, check_function
 from ..retry import RetryPolicy
 from ..text import valid_text
 from ..toolbox import CallAllowance
@@ -25,7 +26,6 @@ from ..tools import ToolLike
 from .answers import Answered
 from .base import LangGraphBasePattern, Run, check_model, conversation_of
 from .callbacks import MeteringHandler
-from .functions import call, check_function
 from .nodes import metered
 from .structured import shape_of
 
@@ -252,7 +252,7 @@ class EvaluatorOptimizerPattern(LangGraphBasePattern):
                 instructions=self.config.evaluator_instructions,
                 model=self._evaluator_model,
             )
-        verdict = await call(self._evaluator, text)
+        verdict = await call_function(self._evaluator, text)
         if not isinstance(verdict, Verdict):
             raise ConfigurationError(f"an evaluator must give a Verdict, not {verdict!r}")
         return verdict

@@ -17,6 +17,7 @@ from runmeter.engine import ConfigurationError, error_message, is_own_failure
 
 from ..base import PatternResult
 from ..config import AtLeastOne, Checked, Name, OpenAIPatternConfig, PatternConfig, PatternType
+from ..functions import check_function
 from ..retry import RetryPolicy
 from ..toolbox import CallAllowance, refusal_in
 from ..tools import ToolLike
@@ -24,7 +25,6 @@ from .answers import Answered
 from .base import LangGraphBasePattern, Run, conversation_of, join_texts
 from .branches import Aggregator, BranchResult, aggregate, concatenate, count_votes, finish_reason_of_all, most_voted
 from .callbacks import MeteringHandler
-from .functions import check_function
 from .nodes import metered
 from .structured import Shape, shape_of
 from .usage import finish_reason_of

@@ -12,8 +12,8 @@ from runmeter.engine import ConfigurationError, is_own_failure
 
 from ..config import AtLeastOne, Checked, Name
 from ..errors import GateError
+from ..functions import call_function
 from ..toolbox import refusal_in
-from .functions import call
 
 STOP = "stop"
 """As `on_failure`: the chain ends without an answer."""
@@ -158,7 +158,7 @@ async def check_gate(step: Step, output: str) -> str | None:
     if step.gate is None:
         return None
     try:
-        said = await call(step.gate, output)
+        said = await call_function(step.gate, output)
     except BaseException as error:
         if not is_own_failure(error) or refusal_in(error) is not None:
             raise
