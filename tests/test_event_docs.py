@@ -10,9 +10,7 @@ import pytest
 from runmeter.engine import Event
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "events.md").read_text()
-SECTIONS = {
-    name: text for name, text in re.findall(r"^## `(\w+)`\n(.*?)(?=^## |\Z)", DOCUMENT, re.DOTALL | re.MULTILINE)
-}
+SECTIONS = dict(re.findall(r"^## `(\w+)`\n(.*?)(?=^## |\Z)", DOCUMENT, re.DOTALL | re.MULTILINE))
 ROW = re.compile(r"^\| `(\w+)` \| `(.+?)` \| (.+?) \| (.*?) \|$", re.MULTILINE)
 EVENTS: list[Any] = [event for kind in get_args(Event) for event in (get_args(kind) or (kind,))]
 
