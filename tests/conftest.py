@@ -1,5 +1,6 @@
 """What every test shares."""
 
+import gc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,6 +13,12 @@ from runmeter.simulator import Simulator
 # How long an example takes says nothing on a machine with other work, and the first may import something.
 settings.register_profile("runmeter", deadline=None)
 settings.load_profile("runmeter")
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector leave alone what has been imported: looking at all of it takes half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=["asyncio", "trio"])

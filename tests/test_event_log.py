@@ -164,12 +164,20 @@ async def test_a_subscriber_among_others_writes_what_they_see(tmp_path: Path) ->
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the demo logged with two models."""
-    folder = tmp_path_factory.mktemp("demo")
+    """What the demo logged with two models, often enough for a comparison."""
+    return logged(tmp_path_factory.mktemp("demo"), 252)
+
+
+@pytest.fixture(scope="module")
+def short_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return logged(tmp_path_factory.mktemp("demo"), 12)
+
+
+def logged(folder: Path, runs: int) -> Path:
     (folder / "bees.txt").write_text("\n\n".join(f"Paragraph {n} is about bees. " * 60 for n in range(20)))
     path = folder / "events.jsonl"
     for model in ("gpt-6-luna", "gpt-6.1-terra"):
-        options = DemoOptions(folder, 252, 32, model, live=False, otlp=None, events=path)
+        options = DemoOptions(folder, runs, 32, model, live=False, otlp=None, events=path)
         assert run_demo(options, Console(file=io.StringIO(), width=120)) == 0
     return path
 
@@ -183,6 +191,7 @@ class Advised:
         self.out, self.shown = out.getvalue(), shown.getvalue()
 
 
+@pytest.mark.campaign
 def test_advice_on_what_the_demo_did(log: Path) -> None:
     advised = Advised(log)
     assert advised.code == 0
@@ -194,6 +203,7 @@ def test_advice_on_what_the_demo_did(log: Path) -> None:
     assert "No event tells whether the answers were as good" in advised.out
 
 
+@pytest.mark.campaign
 def test_advice_as_json(log: Path) -> None:
     report = json.loads(Advised(log, as_json=True).out)
     assert report["runs"] == 504
@@ -213,13 +223,13 @@ def test_advice_as_json(log: Path) -> None:
     assert saved["figures"]["saved_usd"] == pytest.approx(by_hand)
 
 
-def test_a_damaged_line_in_the_demo_s_log_loses_nothing_else(log: Path, tmp_path: Path) -> None:
-    lines = log.read_bytes().splitlines(keepends=True)
+def test_a_damaged_line_in_the_demo_s_log_loses_nothing_else(short_log: Path, tmp_path: Path) -> None:
+    lines = short_log.read_bytes().splitlines(keepends=True)
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"".join([*lines[:100], b"{broken\n", *lines[100:]]))
     advised = Advised(path)
     assert ", line 101: skipped, " in advised.shown.replace("\n", "")
-    assert advised.out.splitlines()[1:] == Advised(log).out.splitlines()[1:]
+    assert advised.out.splitlines()[1:] == Advised(short_log).out.splitlines()[1:]
 
 
 def test_too_little_data_is_said_plainly(tmp_path: Path) -> None:
@@ -337,11 +347,11 @@ def test_half_a_surrogate_pair_from_the_command_line_costs_one_event(tmp_path: P
     assert [type(event).__name__ for event in read(path)] == ["ModelCallStarted", "TokenUsage", "ExecutionFinished"]
 
 
-def test_the_command_line_takes_it(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_takes_it(short_log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.run(["advise", str(log), "--by", "task"])
+        cli.run(["advise", str(short_log), "--by", "task"])
     assert ended.value.code == 0
-    assert "504 runs of 504 had no tag task and were not compared." in capsys.readouterr().out
+    assert "24 runs of 24 had no tag task and were not compared." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [["/no/such/file"], ["/dev/null", "--by", ""], []])

@@ -8,13 +8,14 @@ import anyio.lowlevel
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from telemetry_support import no_variables
 
 from runmeter.engine import Engine, ModelRequest, SubscriberStatistics, Usage, current_execution
 from runmeter.patterns import OpenAIFunctionCallingPattern, OpenAIPatternConfig
 from runmeter.simulator import Simulator
 from runmeter.telemetry import OpenTelemetry, configure
 
-pytest_plugins = ["telemetry_support"]
+__all__ = ["no_variables"]
 
 
 class Counter(SpanProcessor):
