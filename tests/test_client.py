@@ -9,14 +9,24 @@ import httpx2
 import openai
 import pytest
 from answer_support import event_stream, served_by
+from langchain_core.language_models import FakeListChatModel
 from pattern_support import KEY, Run
 
 from runmeter.engine import ConfigurationError
-from runmeter.patterns import OpenAIPatternConfig, PatternRegistry, RetryPolicy
+from runmeter.patterns import (
+    Document,
+    EmbeddingRetriever,
+    EvaluatorOptimizerConfig,
+    EvaluatorOptimizerPattern,
+    OpenAIPatternConfig,
+    PatternRegistry,
+    RetryPolicy,
+)
 from runmeter.patterns.errors import RetiredModel
 from runmeter.patterns.openai.client import Clients
 from runmeter.patterns.openai.models import takes_temperature
 from runmeter.patterns.openai.responses import MeteredResponses
+from runmeter.simulator import Fault, Simulator
 
 PARAMS: dict[str, Any] = {"model": "gpt-6-luna", "input": "Where is parcel AB-1?"}
 
@@ -214,3 +224,119 @@ async def test_a_retired_model_is_named_before_a_request_leaves() -> None:
     await clients.aclose()
     assert str(raised.value) == "model 'gpt-4-1106-preview' was shut down on 2026-10-23; use 'gpt-5.6-sol' instead"
     assert run.requests == []
+
+
+# A function that gets the key
+
+FRAMEWORKS = pytest.mark.parametrize(
+    ("pattern_type", "anyio_backend"),
+    [("openai_function_calling", "asyncio"), ("openai_function_calling", "trio"), ("augmented_llm", "asyncio")],
+)
+
+
+async def at_once(_: float) -> None:
+    """Do not wait between attempts."""
+
+
+def pattern_with(key: Any, pattern_type: str, **config: Any) -> Any:
+    settings = OpenAIPatternConfig(api_key=key, **{"base_url": "http://127.0.0.1:1/v1", **config})
+    return PatternRegistry().create_pattern(pattern_type, settings, retry=RetryPolicy(max_retries=2, sleep=at_once))
+
+
+@FRAMEWORKS
+async def test_a_key_is_asked_for_once_a_request(simulator: Simulator, pattern_type: str) -> None:
+    keys = iter(f"sk-key-{number}" for number in range(9))
+    sent: list[str] = []
+
+    async def provide() -> str:
+        return next(keys)
+
+    async def look(request: httpx2.Request) -> None:
+        sent.append(request.headers["authorization"])
+
+    pattern = pattern_with(provide, pattern_type, base_url=simulator.url)
+    clients: Clients = getattr(pattern, "clients", None) or pattern._clients
+    clients.get()._client.event_hooks["request"].append(look)
+    simulator.inject(Fault("rate_limit", retry_after=0.0))
+    run = Run()
+    with run():
+        await pattern.execute("Hello")
+        await pattern.execute("Hello")
+    await pattern.aclose()
+    assert sent == ["Bearer sk-key-0", "Bearer sk-key-1", "Bearer sk-key-2"]
+    assert [request.attempt for request in run.requests] == [1, 2, 1]
+
+
+@FRAMEWORKS
+@pytest.mark.parametrize(("error", "times"), [(ConnectionError("no route"), 3), (PermissionError("sealed"), 1)])
+async def test_without_a_key_nothing_has_left_and_nothing_is_billed(
+    pattern_type: str, error: Exception, times: int
+) -> None:
+    asked = 0
+
+    async def provide() -> str:
+        nonlocal asked
+        asked += 1
+        raise error
+
+    pattern, run = pattern_with(provide, pattern_type), Run()
+    with pytest.raises(type(error)) as raised, run():
+        await pattern.execute("Hello")
+    await pattern.aclose()
+    assert raised.value is error
+    assert asked == times, "tried again where it may pass"
+    assert run.requests == []
+    assert len(run.events) == 2
+
+
+@FRAMEWORKS
+async def test_a_key_may_take_no_longer_than_a_request(pattern_type: str) -> None:
+    pattern, run = pattern_with(anyio.sleep_forever, pattern_type, request_timeout=0.01), Run()
+    with pytest.raises(TimeoutError, match=r"the api_key function has returned no key within 0\.01 s"), run():
+        await pattern.execute("Hello")
+    await pattern.aclose()
+    assert run.requests == []
+
+
+@FRAMEWORKS
+async def test_a_run_may_be_cancelled_while_it_waits_for_its_key(pattern_type: str) -> None:
+    run = Run()
+    with anyio.CancelScope() as scope:
+
+        async def provide() -> str:
+            scope.cancel()
+            await anyio.sleep_forever()
+            return KEY
+
+        with run():
+            await pattern_with(provide, pattern_type).execute("Hello")
+    assert scope.cancelled_caught
+    assert run.requests == []
+
+
+async def test_embeddings_without_a_key_have_not_left() -> None:
+    async def provide() -> str:
+        raise PermissionError("sealed")
+
+    config, run = OpenAIPatternConfig(api_key=provide, base_url="http://127.0.0.1:1/v1"), Run()
+    retriever = EmbeddingRetriever(config)
+    with pytest.raises(PermissionError), run():
+        await retriever.add([Document(source="sea.md", text="The sea is salty.")])
+    await retriever.aclose()
+    assert run.requests == []
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_key_is_for_the_patterns_own_model(simulator: Simulator) -> None:
+    asked = 0
+
+    async def provide() -> str:
+        nonlocal asked
+        asked += 1
+        return KEY
+
+    config = EvaluatorOptimizerConfig(api_key=provide, base_url=simulator.url)
+    judge = FakeListChatModel(responses=['{"passed": true, "score": 1.0, "feedback": ""}'])
+    async with EvaluatorOptimizerPattern(config, evaluator_model=judge) as pattern:
+        assert (await pattern.execute("Why is the sea salty?")).accepted
+    assert asked == 1

@@ -106,6 +106,17 @@ def test_own_pattern_is_metered_request_by_request(simulator: Simulator) -> None
     assert all(Decimal(cost) > 0 for _, cost, *_ in owed)
 
 
+def test_secrets_manager_is_asked_once_for_all_requests_of_both_frameworks(simulator: Simulator) -> None:
+    printed, billed = run("secrets_manager.py", simulator)
+    assert printed.splitlines() == [
+        "openai_function_calling: 4 answers",
+        "augmented_llm: 4 answers",
+        "8 requests, and the key was read 1 time",
+    ]
+    assert billed.total_tokens
+    assert KEY not in printed
+
+
 def test_own_pattern_says_what_failed(simulator: Simulator) -> None:
     simulator.inject(Fault("server_error"))
     done = run_command([sys.executable, EXAMPLES / "own_pattern.py"], env=environment(simulator))

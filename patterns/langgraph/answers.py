@@ -1,7 +1,7 @@
 """Having an answer from a LangChain model: streamed to whoever listens, in time, tried again after errors that pass."""
 
-from collections.abc import Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
@@ -70,6 +70,7 @@ async def ask(
     delivery: Delivery | None = None,
     *,
     estimate: bool = False,
+    ready: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
 ) -> AIMessage:
     """Have a model answer. The answer is streamed if somebody listens.
 
@@ -84,6 +85,7 @@ async def ask(
         timeout: Seconds an attempt may take.
         delivery: Where the answer's pieces go; None if it is but a step on the way.
         estimate: Whether to count tokens where the model does not say what it used.
+        ready: What an attempt is made in; what entering it takes is not metered.
 
     Raises:
         BudgetExceeded: a budget has no room for it. It is not tried again.
@@ -94,6 +96,10 @@ async def ask(
     question = _Question(model, messages, delivery)
 
     async def send(attempt: int) -> AIMessage:  # noqa: ARG001 - the handler reads it where LangChain calls it
+        async with ready():
+            return await attempt_within_budget()
+
+    async def attempt_within_budget() -> AIMessage:
         execution = current_execution()
         if not execution.budgeted:
             return await answer(model)

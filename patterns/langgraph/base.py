@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import count
@@ -170,7 +171,7 @@ class LangGraphBasePattern(BasePattern):
             Exception: whatever the model raises, for the last time.
         """
         asked = self._with_tools(model or await self._checked_model(), choice)
-        return await self._ask_model(run, asked, messages, instructions, deliver=deliver)
+        return await self._ask_model(run, asked, messages, instructions, deliver=deliver, is_own=model is None)
 
     async def _ask_for(
         self,
@@ -194,12 +195,12 @@ class LangGraphBasePattern(BasePattern):
             MalformedAnswer: it cannot be read again.
             Exception: as `_ask`.
         """
-        chosen = model or await self._checked_model()
+        chosen, is_own = model or await self._checked_model(), model is None
         try:
             asked = self._bind(chosen, shape, lambda: bind_shape(chosen, shape))
         except NotImplementedError:
             asked, instructions = chosen, join_texts(instructions, shape.request)
-        answer = await self._ask_model(run, asked, messages, instructions, deliver=False)
+        answer = await self._ask_model(run, asked, messages, instructions, is_own=is_own)
         try:
             return read_shape(answer, shape)
         except MalformedAnswer as error:
@@ -207,7 +208,8 @@ class LangGraphBasePattern(BasePattern):
             said = HumanMessage(
                 f"Your answer could not be read: {error}. Answer again, in the form that was asked for."
             )
-        return read_shape(await self._ask_model(run, asked, [*messages, said], instructions, deliver=False), shape)
+        answer = await self._ask_model(run, asked, [*messages, said], instructions, is_own=is_own)
+        return read_shape(answer, shape)
 
     async def _answer(
         self,
@@ -270,7 +272,8 @@ class LangGraphBasePattern(BasePattern):
         messages: Sequence[BaseMessage],
         instructions: str | None,
         *,
-        deliver: bool,
+        is_own: bool,
+        deliver: bool = False,
     ) -> AIMessage:
         told = [SystemMessage(valid_text(instructions)), *messages] if instructions else messages
         delivery = self.delivery if deliver else None
@@ -283,6 +286,7 @@ class LangGraphBasePattern(BasePattern):
             config.request_timeout,
             delivery,
             estimate=config.enable_token_counting,
+            ready=self._clients.key_at_hand if is_own and self._given_model is None else nullcontext,
         )
         run.answers.append(answer := valid_message(answer))
         return answer

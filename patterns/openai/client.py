@@ -2,7 +2,9 @@
 
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextvars import ContextVar
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +53,42 @@ class Clients:
             client = self._clients[loop] = self._make()
         return client
 
+    def key_at_hand(self) -> AbstractAsyncContextManager[None]:
+        """Have the key before a request is metered: what getting it takes, and that it fails, is none of the request's.
+
+        Raises:
+            ConfigurationError: on entering, what the function returned cannot be sent.
+            TimeoutError: on entering, it has not returned in time.
+            Exception: on entering, whatever it raises.
+        """
+        return self._with_key() if callable(self._api_key) else nullcontext()
+
+    @asynccontextmanager
+    async def _with_key(self) -> AsyncIterator[None]:
+        outer = _at_hand.set((self, await self._ask_for_key()))
+        try:
+            yield
+        finally:
+            try:
+                _at_hand.reset(outer)
+            except ValueError:
+                pass  # left in another context than entered: that one never saw the key
+
+    async def _key(self) -> str:
+        at_hand = _at_hand.get()
+        return at_hand[1] if at_hand is not None and at_hand[0] is self else await self._ask_for_key()
+
+    async def _ask_for_key(self) -> str:
+        assert callable(self._api_key)  # noqa: S101 - asked before
+        awaitable: Any = self._api_key()
+        if not isawaitable(awaitable):
+            raise ConfigurationError("the api_key function must be async")
+        with anyio.move_on_after(self._timeout):
+            key = await awaitable
+            check_key("what the api_key function returned", key)
+            return str(key)
+        raise TimeoutError(f"the api_key function has returned no key within {self._timeout:g} s")
+
     async def aclose(self) -> None:
         """Close the running event loop's client, even while being cancelled."""
         client = self._clients.pop(current_token().native_token, None)
@@ -65,7 +103,7 @@ class Clients:
 
         if self._api_key is None and os.environ.get("OPENAI_API_KEY"):
             check_key("OPENAI_API_KEY", os.environ["OPENAI_API_KEY"])
-        key = _checked(self._api_key) if callable(self._api_key) else self._api_key
+        key = self._key if callable(self._api_key) else self._api_key
         timeout = Timeout(self._timeout, connect=min(CONNECT_TIMEOUT, self._timeout))
         try:
             # Retries are our own, since each attempt is an event.
@@ -74,6 +112,10 @@ class Clients:
             raise ConfigurationError(
                 "there is no API key: set OPENAI_API_KEY, or give OpenAIPatternConfig(api_key=...)"
             ) from error
+
+
+_at_hand: ContextVar[tuple[Clients, str] | None] = ContextVar("runmeter_api_key", default=None)
+"""The key for the request that is about to be made, and whose it is."""
 
 
 def check_key(source: str, key: object) -> None:
@@ -93,18 +135,6 @@ def check_key(source: str, key: object) -> None:
             f"{source}: a key has visible ASCII characters only; this one is empty, or has a blank, a line break or "
             "another character in it: strip() it if it was read from a file"
         )
-
-
-def _checked(provider: Callable[[], Awaitable[str]]) -> Callable[[], Awaitable[str]]:
-    async def provide() -> str:
-        key: Any = provider()
-        if not isawaitable(key):
-            raise ConfigurationError("the api_key function must be async")
-        key = await key
-        check_key("what the api_key function returned", key)
-        return str(key)
-
-    return provide
 
 
 def _has_ended(loop: Any) -> bool:

@@ -85,15 +85,16 @@ class MeteredResponses:
         async def send(attempt: int) -> "Response":
             # Not the one of before: the pattern may have been closed between two attempts.
             client = self._clients.get()
-            with execution.reserve(request) as allowed, execution.model_call(allowed, attempt=attempt) as call:
-                try:
-                    return await self._attempt(client, _limited(params, allowed), exchange, call)
-                except BaseException:
-                    if self._recover and is_kept(params):
-                        await recover_usage(client, call)
-                    raise
-                finally:
-                    await bound_late(call, sent)
+            async with self._clients.key_at_hand():
+                with execution.reserve(request) as allowed, execution.model_call(allowed, attempt=attempt) as call:
+                    try:
+                        return await self._attempt(client, _limited(params, allowed), exchange, call)
+                    except BaseException:
+                        if self._recover and is_kept(params):
+                            await recover_usage(client, call)
+                        raise
+                    finally:
+                        await bound_late(call, sent)
 
         return await with_retries(send, self._policy, repeatable=lambda: not exchange.delivered)
 
