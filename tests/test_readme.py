@@ -49,7 +49,7 @@ def beside_the_files(tmp_path: Path) -> Path:
 def test_all_blocks_are_of_a_kind_that_is_run_or_shown_by_one() -> None:
     for path in DOCUMENTS:
         for language, _ in BLOCK.findall(path.read_text()):
-            known = {"python", "sh", "text", "toml"}
+            known = {"mermaid", "python", "sh", "text", "toml"}
             assert language in known, f"{path.name}: a block of {language!r} is run by no test"
 
 
