@@ -319,6 +319,7 @@ class Engine:
         in_order = False
         try:
             if error is None and self._running:
+                logger.debug("closing waits for %d runs, %g s at the most", len(self._running), self._drain_timeout)
                 with anyio.move_on_after(self._drain_timeout):
                     await self._quiet.wait()
             in_order = error is None
@@ -331,6 +332,8 @@ class Engine:
     async def _stop(self, step: float) -> None:
         """Stop what still runs, then let the subscribers have all of it: each in at most `step` seconds."""
         self._aborting = True
+        if self._running:
+            logger.debug("closing cancels %d runs", len(self._running))
         for scope in self._running:
             scope.cancel()
         for channel in self._channels:

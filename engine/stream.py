@@ -95,6 +95,8 @@ class Channel:
 
     def leave(self) -> None:
         """End the run, because its listener has gone."""
+        if not self.ended.is_set():
+            logger.debug("a stream is left before its end: its run is cancelled")
         self.scope.cancel()
         self.close()
 

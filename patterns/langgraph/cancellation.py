@@ -42,6 +42,7 @@ async def _end(task: asyncio.Task[Any]) -> None:
         await asyncio.wait([task], timeout=CANCEL_AGAIN)
         if task.done():
             break
+        logger.debug("a graph has not ended within %g s of being cancelled", CANCEL_AGAIN)
     else:
         logger.error(
             "left behind, as it did not end within %g s of being cancelled: %r", CANCELLATIONS * CANCEL_AGAIN, task
