@@ -7,7 +7,7 @@ is loaded before.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .base import BasePattern, OpenAIBasePattern, PatternResult
+from .base import BasePattern, PatternResult
 from .citations import Citation
 from .config import OpenAIPatternConfig, PatternConfig, PatternType
 from .errors import (
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from .langgraph.steps import Gate, Step
     from .openai.agents import Agent, Handoff
     from .openai.assistant import AssistantResult, OpenAIAssistantConfig, OpenAIAssistantPattern
+    from .openai.base import OpenAIBasePattern
     from .openai.conversation import ConversationResult, OpenAIConversationConfig, OpenAIConversationPattern
     from .openai.embeddings import EmbeddingRetriever
     from .openai.function_calling import OpenAIFunctionCallingConfig, OpenAIFunctionCallingPattern
@@ -179,6 +180,7 @@ _ON_FIRST_USE = {
     "MultiAgentResult": ".openai.multi_agent",
     "OpenAIAssistantConfig": ".openai.assistant",
     "OpenAIAssistantPattern": ".openai.assistant",
+    "OpenAIBasePattern": ".openai.base",
     "OpenAIConversationConfig": ".openai.conversation",
     "OpenAIConversationPattern": ".openai.conversation",
     "OpenAIFunctionCallingConfig": ".openai.function_calling",

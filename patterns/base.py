@@ -9,7 +9,6 @@ import msgspec
 
 from .config import OpenAIPatternConfig, PatternConfig, check_config, specialise
 from .delivery import Delivery
-from .openai.client import Clients, load_library
 from .toolbox import FunctionResult, Toolbox
 from .tools import ToolLike
 
@@ -95,32 +94,3 @@ class BasePattern(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
-
-
-class OpenAIBasePattern(BasePattern):
-    """A pattern on the OpenAI API. It has one client for each event loop it is used in, made on first use."""
-
-    framework = "openai"
-    accepted_config = OpenAIPatternConfig
-    config_type: ClassVar[type[PatternConfig]] = OpenAIPatternConfig
-    config: OpenAIPatternConfig
-
-    def __init__(
-        self, config: PatternConfig, tools: Iterable[ToolLike] | None = None, ws_streaming: Any = None
-    ) -> None:
-        super().__init__(config, tools, ws_streaming)
-        self.clients = Clients(self.config.api_key, self.config.base_url, self.config.request_timeout)
-
-    @property
-    def openai_config(self) -> OpenAIPatternConfig:
-        """The pattern's config, of its own kind."""
-        return self.config
-
-    @classmethod
-    def preload(cls) -> None:
-        """Import the OpenAI client now."""
-        load_library()
-
-    async def aclose(self) -> None:
-        """Close the clients. The pattern makes new ones if it is used again."""
-        await self.clients.aclose()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from pattern_support import KEY
+from process_support import output_of, python
 
 from runmeter.engine import ConfigurationError, Engine
 from runmeter.patterns import (
@@ -162,3 +163,21 @@ async def test_a_pattern_may_be_closed_before_it_was_used() -> None:
     async with Speaker(OpenAIPatternConfig(openai_max_tokens=16)) as pattern:
         assert (await pattern.execute("x")).content == "16"
     await pattern.aclose()
+
+
+def test_a_class_of_ones_own_on_the_openai_api_is_light_until_it_runs() -> None:
+    code = """
+import sys
+from runmeter.patterns import OpenAIBasePattern, OpenAIPatternConfig, PatternResult
+
+class Own(OpenAIBasePattern):
+    pattern_type = "own"
+
+    async def execute(self, messages, context=None):
+        return PatternResult(content=str(messages))
+
+pattern = Own(OpenAIPatternConfig(api_key="sk-made-up"))
+assert pattern.openai_config.api_key == "sk-made-up"
+print("openai" in sys.modules)
+"""
+    assert output_of(python(code)).strip() == "False"

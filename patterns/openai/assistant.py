@@ -177,13 +177,8 @@ class OpenAIAssistantPattern(ThreadPattern):
 def _result(
     outcome: Outcome, thread_id: str, thread: Literal["created", "resumed"], repaired_calls: int
 ) -> AssistantResult:
-    return AssistantResult(
-        content=outcome.text,
-        finish_reason=outcome.finish_reason,
-        messages=outcome.items,
-        turns=outcome.turns,
-        function_calls=outcome.function_calls,
-        response_id=outcome.response.id,
+    return outcome.as_result(
+        AssistantResult,
         conversation_id=thread_id,
         thread_id=thread_id,
         thread=thread,

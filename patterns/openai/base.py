@@ -1,19 +1,26 @@
-"""What the patterns on the Responses API share."""
+"""What the patterns on the OpenAI API share: clients, retries, metered requests, and a loop of tool calls."""
 
 from collections.abc import Iterable
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..base import OpenAIBasePattern
-from ..config import PatternConfig
+from ..base import BasePattern
+from ..config import OpenAIPatternConfig, PatternConfig
 from ..retry import RetryPolicy
 from ..tools import ToolLike
+from .client import Clients, load_library
 from .models import SunsetGuard
-from .responses import MeteredResponses
-from .tool_loop import ToolLoop
+
+if TYPE_CHECKING:
+    from .responses import MeteredResponses
+    from .tool_loop import ToolLoop
 
 
-class ResponsesPattern(OpenAIBasePattern):
-    """A pattern on the Responses API.
+class OpenAIBasePattern(BasePattern):
+    """A pattern on the OpenAI API. It has one client for each event loop it is used in, made on first use.
+
+    A pattern of one's own derives from it and implements `execute`, with `responses` for single requests or with
+    `tool_loop` for answers that may call tools.
 
     Args:
         config: An `OpenAIPatternConfig`.
@@ -22,8 +29,13 @@ class ResponsesPattern(OpenAIBasePattern):
         retry: When to try a request again; by default what the config says.
 
     Raises:
-        ConfigurationError: the config is of another kind, or a tool is none.
+        ConfigurationError: the config is of another kind, or a tool is not one.
     """
+
+    framework = "openai"
+    accepted_config = OpenAIPatternConfig
+    config_type: ClassVar[type[PatternConfig]] = OpenAIPatternConfig
+    config: OpenAIPatternConfig
 
     def __init__(
         self,
@@ -34,15 +46,43 @@ class ResponsesPattern(OpenAIBasePattern):
         retry: RetryPolicy | None = None,
     ) -> None:
         super().__init__(config, tools, ws_streaming)
+        self.clients = Clients(self.config.api_key, self.config.base_url, self.config.request_timeout)
         self.retry = retry or RetryPolicy(max_retries=self.config.max_retries)
-        self.guard = SunsetGuard(check_shutdown_date=self.config.check_shutdown_date)
-        self.responses = MeteredResponses(
+
+    # Both are made on first use, because they import the OpenAI client, which a class that derives from this need not.
+
+    @cached_property
+    def responses(self) -> "MeteredResponses":
+        """Sends requests to the Responses API, each attempt metered."""
+        from .responses import MeteredResponses
+
+        return MeteredResponses(
             self.clients,
             self.retry,
             timeout=self.config.request_timeout,
             estimate=self.config.enable_token_counting,
             recover=self.config.recover_usage,
             delivery=self.delivery,
-            guard=self.guard,
+            guard=SunsetGuard(check_shutdown_date=self.config.check_shutdown_date),
         )
-        self.tool_loop = ToolLoop(self.config, self.toolbox, self.responses, self.delivery)
+
+    @cached_property
+    def tool_loop(self) -> "ToolLoop":
+        """Asks the model, makes the calls it wants, and asks again."""
+        from .tool_loop import ToolLoop
+
+        return ToolLoop(self.config, self.toolbox, self.responses, self.delivery)
+
+    @property
+    def openai_config(self) -> OpenAIPatternConfig:
+        """The pattern's config, of its own kind."""
+        return self.config
+
+    @classmethod
+    def preload(cls) -> None:
+        """Import the OpenAI client now."""
+        load_library()
+
+    async def aclose(self) -> None:
+        """Close the clients. The pattern makes new ones if it is used again."""
+        await self.clients.aclose()

@@ -305,13 +305,8 @@ def _is_gone(error: Exception) -> bool:
 
 def _result(conversation: str, answer: _Answer) -> ConversationResult:
     outcome, fitted = answer.outcome, answer.fitted
-    return ConversationResult(
-        content=outcome.text,
-        finish_reason=outcome.finish_reason,
-        messages=outcome.items,
-        turns=outcome.turns,
-        function_calls=outcome.function_calls,
-        response_id=outcome.response.id,
+    return outcome.as_result(
+        ConversationResult,
         conversation_id=conversation,
         context_tokens=fitted.tokens if fitted else None,
         trimmed_turns=fitted.trimmed_turns if fitted else 0,

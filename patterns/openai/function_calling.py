@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runmeter.engine import ConfigurationError, current_execution
+from runmeter.engine import ConfigurationError
 
 from ..base import PatternResult
 from ..config import Name, OpenAIPatternConfig, PatternConfig, PatternType
@@ -12,7 +12,7 @@ from ..context import instructions_of
 from ..messages import to_items
 from ..retry import RetryPolicy
 from ..tools import ToolLike
-from .base import ResponsesPattern
+from .base import OpenAIBasePattern
 from .tool_loop import given
 
 
@@ -29,7 +29,7 @@ class OpenAIFunctionCallingConfig(OpenAIPatternConfig):
             raise ConfigurationError("first_function: function_calling_mode 'none' forbids what it asks for")
 
 
-class OpenAIFunctionCallingPattern(ResponsesPattern):
+class OpenAIFunctionCallingPattern(OpenAIBasePattern):
     """Asks the model, makes the function calls it wants, tells it their results, until it answers without a call.
 
     Every call is answered: one that fails, or that a limit forbids, with an error the model can read. When a limit is
@@ -88,12 +88,4 @@ class OpenAIFunctionCallingPattern(ResponsesPattern):
             previous_response_id=context.get("previous_response_id"),
         )
         outcome = await self.tool_loop.run(to_items(messages), params=params, first_choice=self._first_choice)
-        return PatternResult(
-            content=outcome.text,
-            finish_reason=outcome.finish_reason,
-            messages=outcome.items,
-            turns=outcome.turns,
-            function_calls=outcome.function_calls,
-            response_id=outcome.response.id,
-            conversation_id=current_execution().info.conversation_id,
-        )
+        return outcome.as_result(PatternResult)

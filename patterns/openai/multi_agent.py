@@ -15,7 +15,7 @@ from ..retry import RetryPolicy
 from ..toolbox import FunctionResult, Toolbox
 from ..tools import Tool, ToolLike, render
 from .agents import ASK, TRANSFER, Agent, Handoff, HandoffToolbox, TurnAllowance, ask_tool, check_agents
-from .base import ResponsesPattern
+from .base import OpenAIBasePattern
 from .tool_loop import Outcome, ToolLoop, given
 
 Limit: TypeAlias = Literal["max_turns", "max_handoffs", "max_repeats"]
@@ -102,7 +102,7 @@ class _Run:
         self.handoffs.append(handoff)
 
 
-class OpenAIMultiAgentPattern(ResponsesPattern):
+class OpenAIMultiAgentPattern(OpenAIBasePattern):
     """Several agents, each with its own instructions, tools and model, answer one user.
 
     With handoffs, the first agent begins. An agent hands over by calling `transfer_to_<agent>`, and that one goes on
@@ -185,14 +185,11 @@ class OpenAIMultiAgentPattern(ResponsesPattern):
         work = self._manage if self.config.coordination == "manager" else self._hand_round
         agent, outcome = await work(run, self._agents[name])
         out_of_turns = run.allowance.turns >= self.config.max_turns
-        return MultiAgentResult(
-            content=outcome.text,
-            finish_reason=outcome.finish_reason,
+        return outcome.as_result(
+            MultiAgentResult,
             messages=tuple(run.items),
             turns=run.allowance.turns,
             function_calls=tuple(run.function_calls),
-            response_id=outcome.response.id,
-            conversation_id=current_execution().info.conversation_id,
             agent=agent.name,
             path=tuple(run.path),
             handoffs=tuple(run.handoffs),

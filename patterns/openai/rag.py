@@ -19,7 +19,7 @@ from ..retrieval import Passage, Retriever, RetrieverLike, as_retriever, search
 from ..retry import RetryPolicy
 from ..toolbox import Toolbox
 from ..tools import ToolLike
-from .base import ResponsesPattern
+from .base import OpenAIBasePattern
 from .embeddings import DEFAULT_EMBEDDING_MODEL, EmbeddingRetriever
 from .tool_loop import ToolLoop
 from .vector_store import MOST_RESULTS, VectorStoreRetriever
@@ -88,7 +88,7 @@ class RAGResult(PatternResult, frozen=True, kw_only=True):
     """Numbers that the answer cites and no passage has."""
 
 
-class OpenAIRAGPattern(ResponsesPattern):
+class OpenAIRAGPattern(OpenAIBasePattern):
     """Finds passages for the last user message, and has the model answer from them, with tools if there are any.
 
     Every search is an event of the run. The passages go into the last user message, the earlier conversation before it
@@ -164,14 +164,9 @@ class OpenAIRAGPattern(ResponsesPattern):
         params = {"instructions": f"{instructions}\n\n{INSTRUCTIONS}" if instructions else INSTRUCTIONS}
         outcome = await self.tool_loop.run(_with_passages(items, place, passages), params=params)
         citations, unsupported = find_citations(outcome.text, passages)
-        return RAGResult(
-            content=outcome.text,
-            finish_reason=outcome.finish_reason,
-            messages=outcome.items,
+        return outcome.as_result(
+            RAGResult,
             turns=rewritings + outcome.turns,
-            function_calls=outcome.function_calls,
-            response_id=outcome.response.id,
-            conversation_id=current_execution().info.conversation_id,
             query=query,
             passages=passages,
             citations=citations,

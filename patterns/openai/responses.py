@@ -1,6 +1,7 @@
 """Requests to the Responses API, each attempt of which is a metered model call."""
 
 from collections.abc import Mapping
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -57,6 +58,12 @@ class MeteredResponses:
         self._recover = recover
         self._delivery = delivery or Delivery()
         self._guard = guard or SunsetGuard()
+
+    def to(self, delivery: Delivery) -> "MeteredResponses":
+        """Make one like this whose streamed answers go elsewhere."""
+        other = copy(self)
+        other._delivery = delivery  # noqa: SLF001 - another of this class
+        return other
 
     async def create(self, params: Mapping[str, Any], *, stream: bool = False, deliver: Deliver = True) -> "Response":
         """Ask for an answer, complete or cut off by a limit.

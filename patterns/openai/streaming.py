@@ -17,8 +17,7 @@ from ..errors import ListenerGone, PatternError
 from ..messages import to_items
 from ..text import valid
 from ..toolbox import CallAllowance, FunctionRequest, FunctionResult, Toolbox
-from .base import ResponsesPattern
-from .responses import MeteredResponses
+from .base import OpenAIBasePattern
 from .tool_loop import ToolLoop, given
 
 _FAREWELL = 1.0
@@ -54,7 +53,7 @@ class StreamingResult(PatternResult, frozen=True, kw_only=True):
     time of each request's own first chunk is in its `TokenUsage`."""
 
 
-class OpenAIStreamingPattern(ResponsesPattern):
+class OpenAIStreamingPattern(OpenAIBasePattern):
     """Asks the model and hands its answer out piece by piece; makes function calls as `openai_function_calling` does.
 
     Pieces go to whoever streams the run by `Engine.stream`, and to a WebSocket: the one in the run's context, or else
@@ -113,14 +112,8 @@ class OpenAIStreamingPattern(ResponsesPattern):
         except (Exception, anyio.get_cancelled_exc_class()) as error:
             await live.say_why(error)
             raise
-        return StreamingResult(
-            content=outcome.text,
-            finish_reason=outcome.finish_reason,
-            messages=outcome.items,
-            turns=outcome.turns,
-            function_calls=outcome.function_calls,
-            response_id=outcome.response.id,
-            conversation_id=current_execution().info.conversation_id,
+        return outcome.as_result(
+            StreamingResult,
             chunks=live.chunks,
             first_chunk_ns=live.first_chunk_ns,
         )
@@ -130,16 +123,7 @@ class OpenAIStreamingPattern(ResponsesPattern):
         config, toolbox = self.config, self.toolbox
         if config.announce_function_calls:
             toolbox = _AnnouncedToolbox(toolbox, live, timeout=config.tool_timeout, parallel=config.parallel_tool_calls)
-        responses = MeteredResponses(
-            self.clients,
-            self.retry,
-            timeout=config.request_timeout,
-            estimate=config.enable_token_counting,
-            recover=config.recover_usage,
-            delivery=live,
-            guard=self.guard,
-        )
-        return ToolLoop(config, toolbox, responses, live)
+        return ToolLoop(config, toolbox, self.responses.to(live), live)
 
 
 class _Live(Delivery):

@@ -14,7 +14,7 @@ from ..messages import Item
 from ..retry import RetryPolicy
 from ..tools import ToolLike
 from ..turns import turn
-from .base import ResponsesPattern
+from .base import OpenAIBasePattern
 from .threads import LockPatience, Threads, clear_errors, is_unanswered, missing_outputs
 from .tool_loop import Outcome
 
@@ -28,7 +28,7 @@ class OpenAIThreadConfig(OpenAIPatternConfig):
     a limit of this kind."""
 
 
-class ThreadPattern(ResponsesPattern):
+class ThreadPattern(OpenAIBasePattern):
     """A pattern that can run on threads, which are conversations of OpenAI's.
 
     Args:

@@ -2,8 +2,11 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
+from runmeter.engine import current_execution
+
+from ..base import PatternResult
 from ..config import OpenAIPatternConfig
 from ..delivery import Delivery
 from ..hosted_tools import hosted_tools
@@ -18,6 +21,7 @@ from .usage import finish_reason_of
 if TYPE_CHECKING:
     from openai.types.responses import Response, ResponseOutputItem
 
+R = TypeVar("R", bound=PatternResult)
 Kept: TypeAlias = Literal["here", "response", "conversation"]
 """Where what was said is kept between requests: here, so that each request sends all of it; in the answer before, to
 which the next request refers by `previous_response_id`; or in a conversation of the API's."""
@@ -43,6 +47,24 @@ class Outcome:
     def finish_reason(self) -> str:
         """Why the last answer ended, in the words of Chat Completions."""
         return finish_reason_of(self.response)
+
+    def as_result(self, result: Callable[..., R], **fields: Any) -> R:
+        """Make a pattern's result of it.
+
+        Args:
+            result: The result's class.
+            fields: What the result says beyond, or otherwise.
+        """
+        same: dict[str, Any] = {
+            "content": self.text,
+            "finish_reason": self.finish_reason,
+            "messages": self.items,
+            "turns": self.turns,
+            "function_calls": self.function_calls,
+            "response_id": self.response.id,
+            "conversation_id": current_execution().info.conversation_id,
+        }
+        return result(**same | fields)
 
 
 class ToolLoop:
