@@ -60,23 +60,18 @@ def read_metrics(
         return _of_arguments(duration_ms, success, openai_metrics)
     if not (success is None and openai_metrics is None and duration_ms is None):
         raise ConfigurationError("give metrics, or duration_ms with success and openai_metrics, and not both")
-    names = RunMetrics.__struct_fields__
-    if isinstance(metrics, Mapping):
-        told = dict(metrics)
-    else:
-        told = {name: getattr(metrics, name) for name in names if hasattr(metrics, name)}
-        if not told:
-            raise ConfigurationError(f"metrics: {type(metrics).__name__} has none of {', '.join(names)}")
-    _check_keys("metrics.token_usage", told.get("token_usage"), _Tokens)
+    told = _told("metrics", metrics, RunMetrics)
+    if told.get("token_usage") is not None:
+        told["token_usage"] = _told("metrics.token_usage", told["token_usage"], _Tokens)
     return _read("metrics", told, RunMetrics)
 
 
 def _of_arguments(duration_ms: float, success: bool | None, openai_metrics: Mapping[str, Any] | None) -> RunMetrics:
-    told = _read("openai_metrics", openai_metrics or {}, _OpenAIMetrics)
+    told = _read("openai_metrics", _told("openai_metrics", openai_metrics or {}, _OpenAIMetrics), _OpenAIMetrics)
     arguments = {
         "duration_ms": duration_ms,
         "success": success,
-        "token_usage": _Tokens(told.input_tokens, told.output_tokens, told.total_tokens),
+        "token_usage": {"input": told.input_tokens, "output": told.output_tokens, "total": told.total_tokens},
         "function_calls": told.function_calls,
         "assistant_run": told.assistant_runs,
     }
@@ -133,16 +128,23 @@ def _usage(tokens: _Tokens) -> tuple[Usage | None, Provenance]:
     return usage if usage.total_tokens else None, Provenance.REPORTED if is_whole else Provenance.PARTIAL
 
 
-def _check_keys(what: str, value: object, kind: type[msgspec.Struct]) -> None:
-    if isinstance(value, Mapping) and (unknown := value.keys() - set(kind.__struct_fields__)):
-        named = ", ".join(sorted(map(repr, unknown)))
-        raise ConfigurationError(f"{what} has no {named}; its keys are {', '.join(sorted(kind.__struct_fields__))}")
+def _told(what: str, value: Any, kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """What a mapping's keys or an object's attributes say, as far as they are there; the names must be the kind's."""
+    names = kind.__struct_fields__
+    if isinstance(value, Mapping):
+        if unknown := value.keys() - set(names):
+            named = ", ".join(sorted(map(repr, unknown)))
+            raise ConfigurationError(f"{what} has no {named}; its keys are {', '.join(names)}")
+        return dict(value)
+    told = {name: getattr(value, name) for name in names if hasattr(value, name)}
+    if not told:
+        raise ConfigurationError(f"{what}: {type(value).__name__} has none of {', '.join(names)}")
+    return told
 
 
-def _read(what: str, told: Any, kind: type[_Read]) -> _Read:
-    _check_keys(what, told, kind)
+def _read(what: str, told: Mapping[str, Any], kind: type[_Read]) -> _Read:
     try:
-        return msgspec.convert(_plain(told), kind, from_attributes=True)
+        return msgspec.convert(_plain(told), kind)
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `$")
         named = f"{what}{place.rstrip('`')}".removeprefix(".")

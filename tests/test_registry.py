@@ -335,6 +335,11 @@ def test_a_run_may_be_reported_by_its_metrics(registry: PatternRegistry, kind: A
     assert told["estimated_cost_usd"] == price_of(1000, 200), "costs follow from tokens"
 
 
+def test_tokens_may_be_told_by_an_object(registry: PatternRegistry) -> None:
+    registry.update_usage_stats("echo", SimpleNamespace(token_usage=SimpleNamespace(input=1000, output=200)))
+    assert registry.get_usage_stats("echo")["openai_metrics"]["total_tokens"] == 1200
+
+
 @pytest.mark.parametrize("missing", TOLD)
 def test_what_is_not_told_is_not_known(registry: PatternRegistry, missing: str) -> None:
     told = {name: value for name, value in TOLD.items() if name != missing}
@@ -437,7 +442,8 @@ def price_of(input_tokens: int, output_tokens: int) -> float:
         ({"metrics": {"duration_ms": "5"}}, r"^metrics\.duration_ms: "),
         ({"metrics": {"duration_ms": True}}, r"^metrics\.duration_ms: "),
         ({"metrics": SimpleNamespace(duration_ms=-1)}, r"^metrics\.duration_ms: "),
-        ({"metrics": {"token_usage": 7}}, r"^metrics\.token_usage: "),
+        ({"metrics": {"token_usage": 7}}, r"^metrics\.token_usage: int has none of input, output, total"),
+        ({"metrics": {"token_usage": Usage(3, 4)}}, r"^metrics\.token_usage: Usage has none of input, output, total"),
         ({"metrics": {"token_usage": {"input": -1}}}, r"^metrics\.token_usage\.input: "),
         ({"metrics": {"token_usage": {"output": 1.5}}}, r"^metrics\.token_usage\.output: "),
         ({"metrics": {"token_usage": {"input": 10**30}}}, r"^metrics\.token_usage\.input: "),
@@ -449,7 +455,7 @@ def price_of(input_tokens: int, output_tokens: int) -> float:
         ({"metrics": {"function_calls": -1}}, r"^metrics\.function_calls: "),
         ({"metrics": {"function_calls": [1]}}, r"^metrics\.function_calls: "),
         ({"metrics": {"assistant_run": "run_1"}}, r"^metrics\.assistant_run: "),
-        ({"metrics": {"tokens": 1}}, r"^metrics has no 'tokens'; its keys are assistant_run, duration_ms, "),
+        ({"metrics": {"tokens": 1}}, r"^metrics has no 'tokens'; its keys are success, duration_ms, "),
         ({"metrics": {3: 1}}, "^metrics has no 3; its keys are "),
         ({"metrics": "ok"}, "^metrics: str has none of success, duration_ms, "),
         ({"metrics": object()}, "^metrics: object has none of success, duration_ms, "),
@@ -465,7 +471,7 @@ def price_of(input_tokens: int, output_tokens: int) -> float:
         ({"metrics": 1, "openai_metrics": {"assistant_runs": True}}, r"^openai_metrics\.assistant_runs: "),
         (
             {"metrics": 1, "openai_metrics": {"tokens": 1}},
-            "^openai_metrics has no 'tokens'; its keys are assist",
+            "^openai_metrics has no 'tokens'; its keys are input_tok",
         ),
         ({"metrics": 1, "openai_metrics": {"total_tokens": 10}}, "give input and output tokens"),
     ],
