@@ -19,12 +19,10 @@ from ..config import AtLeastOne, OpenAIPatternConfig, PatternConfig, PatternType
 from ..context import conversation_id_of
 from ..retrieval import Passage, RetrieverLike, as_retriever, search
 from ..retry import RetryPolicy
-from ..toolbox import CallAllowance
 from ..tools import ToolLike
 from ..turns import turn
 from .answers import id_of, text_of
 from .base import LangGraphBasePattern, Run, ToolChoice, is_complete
-from .callbacks import MeteringHandler
 from .memory import LatestStateSaver
 from .messages import answer_open_calls, calls_of, to_langchain
 from .nodes import metered
@@ -159,14 +157,12 @@ class AugmentedLLMPattern(LangGraphBasePattern):
             Exception: whatever the retriever raises, or the model for the last time.
         """
         self._check_loop()
-        context = context or {}
-        instructions = self._instructions(context)
-        conversation = conversation_id_of(context)
+        conversation = conversation_id_of(context or {})
         # Copies: the state gives a message an id, and takes the place of another of that id. The same object, said
         # again, would be no new message.
         state = _State(messages=[message.model_copy() for message in to_langchain(messages)])
         async with nullcontext() if conversation is None else turn(conversation, scope=id(self._checkpointer)):
-            run = await self._run_graph(state, instructions, conversation)
+            run = await self._run_graph(state, context, conversation)
         last = run.answers[-1]
         return AugmentedResult(
             content=text_of(last),
@@ -179,9 +175,8 @@ class AugmentedLLMPattern(LangGraphBasePattern):
             passages=run.passages or (),
         )
 
-    async def _run_graph(self, state: _State, instructions: str | None, conversation: str | None) -> _Run:
-        with MeteringHandler() as meter:
-            run = _Run(meter, CallAllowance(self.config.max_function_calls), instructions)
+    async def _run_graph(self, state: _State, context: Mapping[str, Any] | None, conversation: str | None) -> _Run:
+        with self._begin(_Run, context) as run:
             steps = 2 * self.config.max_iterations + 2  # retrieval is one, and each turn two
             if conversation is None:
                 await self._invoke(self.graph, state, run, steps=steps)

@@ -1,8 +1,8 @@
 """What the LangGraph patterns share: the event loop they need, and how they ask their model."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import count
@@ -35,6 +35,7 @@ from .usage import finish_reason_of
 ToolChoice: TypeAlias = Literal["auto", "any", "none"]
 """Whether the model may call tools, must, or has none."""
 T = TypeVar("T")
+R = TypeVar("R", bound="Run")
 
 
 @dataclass
@@ -317,13 +318,23 @@ class LangGraphBasePattern(BasePattern):
             bound = self._bound[id(model), to] = model, bind()  # it is kept, so that no other gets its id
         return bound[1]
 
-    def _instructions(self, context: Mapping[str, Any] | None) -> str | None:
-        """What a run's context has under `instructions`; by default the system prompt.
+    @contextmanager
+    def _begin(self, run_type: Callable[..., R], given: Mapping[str, Any] | None, /, **fields: Any) -> Iterator[R]:
+        """Begin a run of the graph: what its nodes ask and call is metered until this is left.
+
+        Args:
+            run_type: The pattern's own kind of `Run`.
+            given: The run's context; its `instructions` take the system prompt's place.
+            fields: What the run knows beyond.
 
         Raises:
-            ConfigurationError: it is no string.
+            AsyncioRequired: the event loop is not asyncio's.
+            ConfigurationError: the instructions are not a string.
         """
-        return instructions_of(context or {}, self.config.system_prompt)
+        self._check_loop()
+        instructions = instructions_of(given or {}, self.config.system_prompt)
+        with MeteringHandler() as meter:
+            yield run_type(meter, CallAllowance(self.config.max_function_calls), instructions, **fields)
 
     def _check_loop(self) -> None:
         try:

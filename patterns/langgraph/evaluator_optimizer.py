@@ -21,11 +21,9 @@ from ..errors import MalformedAnswer
 from ..functions import call_function, check_function
 from ..retry import RetryPolicy
 from ..text import valid_text
-from ..toolbox import CallAllowance
 from ..tools import ToolLike
 from .answers import Answered
 from .base import LangGraphBasePattern, Run, check_model, conversation_of
-from .callbacks import MeteringHandler
 from .nodes import metered
 from .structured import shape_of
 
@@ -194,10 +192,7 @@ class EvaluatorOptimizerPattern(LangGraphBasePattern):
         """
         self._check_loop()
         asked = conversation_of(messages)
-        instructions = self._instructions(context)
-        with MeteringHandler() as meter:
-            allowance = CallAllowance(self.config.max_function_calls)
-            run = _Run(meter, allowance, instructions, asked=asked)
+        with self._begin(_Run, context, asked=asked) as run:
             await self._invoke(self.graph, _State(messages=asked), run, steps=2 * self.config.max_attempts + 1)
         result = self._result(run)
         if result.content:

@@ -20,11 +20,10 @@ from ..config import AtLeastOne, OpenAIPatternConfig, PatternConfig, PatternType
 from ..errors import MalformedAnswer
 from ..retry import RetryPolicy
 from ..text import valid_text
-from ..toolbox import CallAllowance, refusal_in
+from ..toolbox import refusal_in
 from ..tools import ToolLike
 from .answers import Answered
 from .base import LangGraphBasePattern, Run, check_model, conversation_of, join_texts
-from .callbacks import MeteringHandler
 from .delegates import DelegateLike, as_delegate, as_result, delegate_to
 from .nodes import metered
 from .structured import shape_of
@@ -205,14 +204,8 @@ class OrchestratorWorkersPattern(LangGraphBasePattern):
         """
         self._check_loop()
         state = _State(messages=conversation_of(messages))
-        with MeteringHandler() as meter:
-            run = _Run(
-                meter,
-                CallAllowance(self.config.max_function_calls),
-                self._instructions(context),
-                context=context or {},
-                places=anyio.CapacityLimiter(self.config.max_concurrency),
-            )
+        places = anyio.CapacityLimiter(self.config.max_concurrency)
+        with self._begin(_Run, context, context=context or {}, places=places) as run:
             ended = await self._invoke(self.graph, state, run, steps=5)
         return _result(ended, run)
 

@@ -19,12 +19,11 @@ from ..base import PatternResult
 from ..config import AtLeastOne, Checked, Name, OpenAIPatternConfig, PatternConfig, PatternType
 from ..functions import check_function
 from ..retry import RetryPolicy
-from ..toolbox import CallAllowance, refusal_in
+from ..toolbox import refusal_in
 from ..tools import ToolLike
 from .answers import Answered
 from .base import LangGraphBasePattern, Run, conversation_of, join_texts
 from .branches import Aggregator, BranchResult, aggregate, concatenate, count_votes, finish_reason_of_all, most_voted
-from .callbacks import MeteringHandler
 from .nodes import metered
 from .structured import Shape, shape_of
 from .usage import finish_reason_of
@@ -216,13 +215,8 @@ class ParallelizationPattern(LangGraphBasePattern):
         """
         self._check_loop()
         state = _State(messages=conversation_of(messages))
-        with MeteringHandler() as meter:
-            run = _Run(
-                meter,
-                CallAllowance(self.config.max_function_calls),
-                self._instructions(context),
-                places=anyio.CapacityLimiter(self.config.max_concurrency),
-            )
+        places = anyio.CapacityLimiter(self.config.max_concurrency)
+        with self._begin(_Run, context, places=places) as run:
             ended = await self._invoke(self.graph, state, run, steps=3)
         final: Answered = ended["final"]
         branches: list[BranchResult] = ended["results"]

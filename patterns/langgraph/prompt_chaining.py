@@ -18,11 +18,9 @@ from ..base import PatternResult
 from ..config import AtLeastOne, OpenAIPatternConfig, PatternConfig, PatternType
 from ..retry import RetryPolicy
 from ..text import valid_text
-from ..toolbox import CallAllowance
 from ..tools import ToolLike
 from .answers import Answered, id_of
 from .base import LangGraphBasePattern, Run, conversation_of, join_texts
-from .callbacks import MeteringHandler
 from .nodes import metered
 from .steps import FINISH, STOP, Step, check_gate, check_steps
 
@@ -167,10 +165,7 @@ class PromptChainingPattern(LangGraphBasePattern):
         """
         self._check_loop()
         earlier, asked = _split(conversation_of(messages))
-        instructions = self._instructions(context)
-        with MeteringHandler() as meter:
-            allowance = CallAllowance(self.config.max_function_calls)
-            run = _Run(meter, allowance, instructions, earlier=earlier, asked=asked)
+        with self._begin(_Run, context, earlier=earlier, asked=asked) as run:
             state = await self._invoke(self.graph, _State(steps=[]), run, steps=self.config.max_steps + 1)
         return self._result(run, state["steps"])
 

@@ -19,10 +19,8 @@ from ..config import Checked, OpenAIPatternConfig, PatternConfig, PatternType
 from ..context import conversation_id_of
 from ..errors import MalformedAnswer
 from ..retry import RetryPolicy
-from ..toolbox import CallAllowance
 from ..tools import ToolLike
 from .base import LangGraphBasePattern, Run, conversation_of, join_texts
-from .callbacks import MeteringHandler
 from .delegates import DelegateLike, answer_with, as_delegate, as_result
 from .nodes import metered
 from .structured import Shape, shape_of
@@ -222,13 +220,10 @@ class RoutingPattern(LangGraphBasePattern):
             Exception: whatever the model or the handler raises.
         """
         self._check_loop()
-        instructions = self._instructions(context)
         context = context or {}
         conversation = conversation_id_of(context)
         state = _State(messages=conversation_of(messages))
-        with MeteringHandler() as meter:
-            allowance = CallAllowance(self.config.max_function_calls)
-            run = _Run(meter, allowance, instructions, context=context, conversation_id=conversation)
+        with self._begin(_Run, context, context=context, conversation_id=conversation) as run:
             ended = await self._invoke(self.graph, state, run, steps=5)
         return _routed(ended["decision"], ended["result"], run, ended.get("handled"))
 
