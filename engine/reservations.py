@@ -8,7 +8,7 @@ place. A ledger is no more than sums, by slots of time, so it takes the same roo
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
@@ -213,11 +213,14 @@ class Budgets:
         if full:
             lowered = self._lower(full, request, now) if may_lower else None
             if lowered is None:
+                self._tell("refused", scope, request, ((each, need.of(each.limit.kind)) for each in full))
                 raise self._refusal(full, need, request, now)
             request, need = lowered, self._need(scope.limits, lowered, now)
         holds = [ledger.hold(need.of(ledger.limit.kind), now) for ledger in ledgers]
         reservation = Reservation(scope, request, holds, notify)
         scope.reservations.add(reservation)
+        decision = f"limited to {request.max_output_tokens} output tokens and reserved" if full else "reserved"
+        self._tell(decision, scope, request, ((hold.ledger, hold.asked) for hold in holds))
         return reservation
 
     def _need(self, limits: Sequence[Limit], request: ModelRequest, now: int) -> _Need:
@@ -317,6 +320,18 @@ class Budgets:
             hold.ledger.roll(now)
             if amount:
                 self._watch(hold, amount, now, reservation.notify)
+        ledgers = (hold.ledger for hold in reservation.holds)
+        decision = "settled" if known else "given up as spent"
+        self._tell(decision, reservation.scope, reservation.request, zip(ledgers, spent, strict=True))
+
+    def _tell(
+        self, decision: str, scope: Scope, request: ModelRequest, amounts: Iterable[tuple[Ledger, Decimal]]
+    ) -> None:
+        """Log what was decided, once the lock is free."""
+        if logger.isEnabledFor(logging.DEBUG):
+            named = ", ".join(f"{ledger.label} {format_amount(ledger.limit.kind, each)}" for ledger, each in amounts)
+            line = "run %s: a request to %s is %s: %s"
+            self._notices.append(partial(logger.debug, line, scope.run_id, request.model, decision, named))
 
     def _watch(self, hold: Hold, amount: Decimal, now: int, notify: Notify) -> None:
         """Say that a budget nears its end, or has passed it: each once a window."""

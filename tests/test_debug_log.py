@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from pattern_support import KEY
 
-from runmeter.engine import Engine, RunTimeout
+from runmeter.engine import Budget, BudgetExceeded, Engine, RunTimeout
 from runmeter.patterns import OpenAIPatternConfig, PatternRegistry, RetryPolicy
 from runmeter.patterns.langgraph import cancellation
 from runmeter.patterns.openai.client import Clients
@@ -124,6 +124,26 @@ async def test_what_a_server_quotes_is_not_logged(
     log.check(
         rf"run \w+: attempt 1 ended in {name} \({status}\): final",
         rf"run \w+ of clerk ended: error, by {name}, after \d+\.\d\d\d s",
+    )
+
+
+@FRAMEWORKS
+async def test_what_budgets_decide_is_told(log: Log, secretive: Simulator, pattern_type: str) -> None:
+    budgets = [
+        Budget(calls=3, name="calls"),
+        Budget(tokens=100_000, name="tokens", when_exceeded="lower", per="tenant"),
+    ]
+    made = pattern_of(pattern_type, secretive.url, PatternRegistry(), openai_max_tokens=120_000)
+    async with made as pattern, Engine(budgets=budgets) as engine:
+        result = await engine.run(pattern, f"Where is {SECRET}?", tags={"tenant": "acme"})
+        with pytest.raises(BudgetExceeded):
+            await engine.run(pattern, f"Where is {SECRET}?", tags={"tenant": "acme"})
+    about, tokens = rf"run {result.run_id}: a request to gpt-6-luna is", r"tokens \[acme\] [\d,]+ tokens"
+    log.check(
+        rf"{about} limited to \d+ output tokens and reserved: calls 1 call, {tokens}",
+        rf"{about} settled: calls 1 call, {tokens}",
+        r"run \w+: a request to gpt-6-luna is refused: calls 1 call, .*",
+        r"run \w+ of clerk ended: budget_exceeded, by BudgetExceeded, after \d+\.\d\d\d s",
     )
 
 
