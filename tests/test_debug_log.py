@@ -10,13 +10,18 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
+from otlp_receiver import receive_http
 from pattern_support import KEY
+from telemetry_support import no_variables
 
 from runmeter.engine import Budget, BudgetExceeded, Engine, RunTimeout
 from runmeter.patterns import OpenAIPatternConfig, PatternRegistry, RetryPolicy
 from runmeter.patterns.langgraph import cancellation
 from runmeter.patterns.openai.client import Clients
 from runmeter.simulator import Fault, Prompt, Reply, Simulator, ToolCall
+from runmeter.telemetry import configure
+
+__all__ = ["no_variables"]
 
 SECRET = "xyzzy-the-secret-of-a-run"
 """In prompts, instructions, arguments, outputs, answers, and in what errors say."""
@@ -166,6 +171,24 @@ async def test_ends_before_the_end_are_told(log: Log, secretive: Simulator, patt
         r"run \w+ of clerk ended: cancelled, by \w+, after \d+\.\d\d\d s",
         "closing cancels 1 runs",
     )
+
+
+async def test_what_exporters_say_is_not_what_the_run_was_about(
+    log: Log, secretive: Simulator, no_variables: None
+) -> None:
+    with receive_http() as receiver:
+        receiver.refusing = True
+        telemetry = configure(endpoint=receiver.endpoint, metrics_exporter="none")
+        made = pattern_of("openai_function_calling", secretive.url, PatternRegistry())
+        async with made as pattern, Engine(telemetry=telemetry) as engine:
+            await engine.run(pattern, f"Where is {SECRET}?", tags={"tenant": "acme"})
+            while not receiver.refusals:
+                await telemetry.flush(0.05)
+            receiver.refusing = False
+            await engine.run(pattern, f"Where is {SECRET}?", tags={"tenant": "acme"})
+        telemetry.shutdown()
+    assert any("traces to " in line for line in log.lines)
+    log.check()
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
