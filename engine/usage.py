@@ -225,7 +225,13 @@ class UsageAggregator:
 
     def _refuse(self, event: Event, error: Exception) -> None:
         if not self._uncounted:
-            logger.error("an event could not be counted; more of them are only added up: %r", event, exc_info=error)
+            logger.error(
+                "event %d of run %s, a %s, could not be counted; more of them are only added up",
+                event.seq,
+                event.run_id,
+                type(event).__name__,  # and not all of it: an error's message may quote what the run is about
+                exc_info=error,
+            )
         self._uncounted += 1
 
     def _meet(self, event: Event) -> _Run:

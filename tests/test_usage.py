@@ -597,7 +597,7 @@ def test_a_reported_run_costs_what_its_tokens_do() -> None:
     assert part.total.cost.high is None
 
 
-def test_a_reported_run_that_cannot_be_priced_counts_not_at_all() -> None:
+def test_a_reported_run_that_cannot_be_priced_counts_not_at_all(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(PriceBook):
         def cost(self, event: TokenUsage) -> CostEstimate:
             raise ValueError(event.model)
@@ -606,6 +606,9 @@ def test_a_reported_run_that_cannot_be_priced_counts_not_at_all() -> None:
     aggregator.fold([reported("a", usage=Usage(1000, 100), function_calls=3)])
     statistics = aggregator.snapshot()
     assert (statistics.total, statistics.uncounted) == (UsageRow(), 1)
+    [record] = caplog.records
+    said = "event 0 of run a, a RunReported, could not be counted; more of them are only added up"
+    assert record.getMessage() == said
 
 
 def test_what_a_row_says_of_notices() -> None:
