@@ -68,6 +68,9 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     when_exceeded: Literal["refuse", "lower"] = "refuse"
     """`lower`: a request that is reserved with `Execution.reserve` is not refused while there is room for a shorter
     answer; its `max_output_tokens` is lowered to what the budget still allows."""
+    when_reserved: Literal["refuse", "wait"] = "refuse"
+    """`wait`: where there would be room if requests under way had ended and used nothing, one that can wait does so,
+    first come, first served; what is spent is never waited for. `Execution.reserve` says which can."""
     name: str | None = None
     """How errors, notices and statistics call it; by default what it says. `label` is the one in use."""
 
@@ -77,7 +80,11 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
         _check_names(self)
         msgspec.structs.force_setattr(self, "tags", dict(self.tags))  # the caller's own may change
         _check_part(self.warn_at)
-        for value, allowed in ((self.window, ("fixed", "rolling")), (self.when_exceeded, ("refuse", "lower"))):
+        for value, allowed in (
+            (self.window, ("fixed", "rolling")),
+            (self.when_exceeded, ("refuse", "lower")),
+            (self.when_reserved, ("refuse", "wait")),
+        ):
             if value not in allowed:
                 raise ConfigurationError(f"expected one of {allowed}, not {value!r}")
         if self.window == "rolling" and self.every in (None, "month"):
@@ -152,6 +159,8 @@ class BudgetStatus(msgspec.Struct, frozen=True, kw_only=True):
     """For requests that have not ended."""
     refused: int
     """Requests that this cap refused."""
+    waiting: int = 0
+    """Requests that wait for room in it now."""
     window_end_ns: int | None
     """When the window ends, in nanoseconds since the Unix epoch; of a rolling one, when something of what was spent no
     longer counts. None without a window."""
@@ -164,7 +173,8 @@ class BudgetStatus(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         spent, cap, reserved = (format_amount(self.kind, each) for each in (self.spent, self.cap, self.reserved))
         scope = "" if self.scope is None else f" [{self.scope}]"
-        return f"{self.budget}{scope}: {spent} of {cap} spent, {reserved} reserved, {self.refused:,} refused"
+        waiting = f", {self.waiting:,} waiting" if self.waiting else ""
+        return f"{self.budget}{scope}: {spent} of {cap} spent, {reserved} reserved, {self.refused:,} refused{waiting}"
 
 
 def _check_part(warn_at: object) -> None:

@@ -5,11 +5,15 @@ Nothing here takes a lock: `reservations` does, around all of it.
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 from decimal import Decimal
 
 from .budget import NEVER, Budget, BudgetStatus
+from .cost_estimate import CostEstimate
 from .errors import BudgetExceeded, Kind, format_amount
+from .events import Provenance, TokenUsage
 from .money import MONEY
+from .request_limits import tokens_of
 
 logger = logging.getLogger("runmeter")
 
@@ -22,7 +26,7 @@ _SHARED = ()
 SWEEP_AT = 64
 """Ledgers from which on idle ones are looked for."""
 
-_ZERO = Decimal(0)
+_ZERO, _ONE = Decimal(0), Decimal(1)
 _add, _subtract = MONEY.add, MONEY.subtract
 
 
@@ -78,6 +82,15 @@ class Ledger(Sums):
         """Whether there is room for so much."""
         return _add(_add(self.spent, self.reserved), amount) <= self.limit.cap
 
+    def allows(self, amount: Decimal) -> bool:
+        """Whether there is room for so much once all that is reserved is free again."""
+        return _add(self.spent, amount) <= self.limit.cap
+
+    @property
+    def expires_ns(self) -> int:
+        """When the first of what is spent or reserved no longer counts; `NEVER` if nothing is, or without a window."""
+        return self._slots[0].expires_ns if self._slots else NEVER
+
     def hold(self, amount: Decimal, now: int) -> "Hold":
         """Reserve so much, whether there is room or not."""
         start, expires = self.limit.slots(now)
@@ -96,14 +109,16 @@ class Ledger(Sums):
         """How much of how much."""
         return f"{format_amount(self.limit.kind, self.spent)} of {format_amount(self.limit.kind, self.limit.cap)}"
 
-    def exceeded(self, amount: Decimal) -> BudgetExceeded:
+    def exceeded(self, amount: Decimal, ways_out: Sequence[str]) -> BudgetExceeded:
         """What to raise where there is no room."""
         limit = self.limit
-        return BudgetExceeded(limit.budget.label, self.scope, limit.kind, limit.cap, self.spent, self.reserved, amount)
+        return BudgetExceeded(
+            limit.budget.label, self.scope, limit.kind, limit.cap, self.spent, self.reserved, amount, ways_out
+        )
 
-    def status(self) -> BudgetStatus:
-        """How it stands."""
-        end = self._slots[0].expires_ns if self._slots else NEVER
+    def status(self, waiting: int) -> BudgetStatus:
+        """How it stands, while so many requests wait for room in it."""
+        end = self.expires_ns
         return BudgetStatus(
             budget=self.limit.budget.label,
             scope=self.scope,
@@ -112,6 +127,7 @@ class Ledger(Sums):
             spent=self.spent,
             reserved=self.reserved,
             refused=self.refused,
+            waiting=waiting,
             window_end_ns=None if end == NEVER else end,
         )
 
@@ -134,6 +150,25 @@ class Hold:
         self._reserved, self._spent = _ZERO, spent
         self._move(freed, more)
 
+    def spent_by(self, event: TokenUsage, cost: CostEstimate | None) -> Decimal:
+        """What a request that has ended spent, or where that is not known, the most that it can have.
+
+        Args:
+            event: Its end.
+            cost: What it cost, where the ledger counts USD.
+        """
+        kind = self.ledger.limit.kind
+        if kind == "calls":
+            return _ONE
+        if kind == "usd":
+            assert cost is not None  # noqa: S101 - it was asked for
+            return max(self.asked, cost.low) if cost.high is None else cost.high
+        known = tokens_of(event.usage)
+        if known is not None and event.provenance is Provenance.REPORTED:
+            return known
+        bound = tokens_of(event.bound)
+        return max(known or _ZERO, self.asked if bound is None else bound)
+
     def _move(self, reserved: Decimal, spent: Decimal) -> None:
         if self._slot.live:
             self._slot.move(reserved, spent)
@@ -148,6 +183,7 @@ class Limit:
         self.kind: Kind = kind
         self.cap = cap
         self.slots = budget.slots()
+        self.is_awaited = budget.when_reserved == "wait"
         self.warn_from = None if budget.warn_at is None else MONEY.multiply(cap, Decimal(str(budget.warn_at)))
         self.ledgers: dict[str | tuple[()] | None, Ledger] = {}
         if budget.per is None:

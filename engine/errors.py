@@ -13,6 +13,7 @@ RunmeterError
     └── UnboundedRequest a budget applies to a request of which nobody knows the most that it can use
 """
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
@@ -97,6 +98,7 @@ class BudgetExceeded(RunmeterError):
         spent: How much is.
         reserved: How much is held for requests that have not ended.
         asked: What the request can use at the most.
+        ways_out: What would have made room, each a few words.
     """
 
     def __init__(
@@ -108,12 +110,14 @@ class BudgetExceeded(RunmeterError):
         spent: Decimal,
         reserved: Decimal,
         asked: Decimal,
+        ways_out: Sequence[str] = (),
     ) -> None:
         said = [format_amount(kind, amount) for amount in (cap, spent, reserved, asked)]
         of = "" if scope is None else f" of {scope!r}"
         super().__init__(
             f"budget {budget!r}{of} allows {said[0]}: {said[1]} spent and {said[2]} reserved "
             f"leave no room for a request that can use {said[3]}"
+            + (f". Ways out: {'; '.join(ways_out)}" if ways_out else "")
         )
         self.budget = budget
         self.scope = scope
@@ -122,6 +126,7 @@ class BudgetExceeded(RunmeterError):
         self.spent = spent
         self.reserved = reserved
         self.asked = asked
+        self.ways_out = tuple(ways_out)
 
 
 class TokenizerError(RunmeterError):

@@ -11,8 +11,8 @@ the same; it does nothing.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from contextvars import ContextVar
 from itertools import count
 from types import TracebackType
@@ -44,6 +44,7 @@ from .operations import (
     status_of,
 )
 from .reservations import Budgets, Reservation, Scope
+from .reserving import BudgetedRequest, Reserving, claim
 from .tracing import Tracing
 
 logger = logging.getLogger("runmeter")
@@ -156,18 +157,23 @@ class Execution:
         """
         return ModelCall(self, request, attempt)
 
-    def reserve(self, request: ModelRequest) -> AbstractContextManager[ModelRequest]:
+    def reserve(self, request: ModelRequest, *, may_lower: bool = True) -> Reserving:
         """Reserve the most that a request can use in every budget that applies, before it is built. A context manager.
 
-            with execution.reserve(request) as request:
+            async with execution.reserve(request) as request:
                 with execution.model_call(request) as call:
                     response = await client.responses.create(max_output_tokens=request.max_output_tokens, ...)
 
         The next `model_call` within it uses the reservation. Where none does, it is released on leaving; further ones,
         such as retries, reserve anew, within the same bound unless they have one of their own.
 
+        With `async with` it waits where a budget says so (`when_reserved="wait"`) and what it lacks is only reserved.
+        It does not wait inside another request's reservation, or inside a `model_call`, which might be what it waits
+        for. With `with`, it never waits, and neither does a `model_call` that nothing was reserved for.
+
         Args:
             request: What is asked for, with its `bound`.
+            may_lower: Whether its `max_output_tokens` can still be lowered.
 
         Returns:
             The request as it may be sent: with a lower `max_output_tokens`, if a budget has it so.
@@ -178,38 +184,20 @@ class Execution:
         """
         if self.scope is None or not self.scope.limits:
             return nullcontext(request)
-        return self._reserved(self.scope, request)
+        return BudgetedRequest(self.scope, request, self._notify_of_budget, may_lower=may_lower)
 
-    @contextmanager
-    def _reserved(self, scope: Scope, request: ModelRequest) -> Iterator[ModelRequest]:
-        reservation = scope.budgets.reserve(scope, request, self._notify_of_budget, may_lower=True)
-        outer = _reservation.set(reservation)
-        try:
-            yield reservation.request
-        finally:
-            reservation.release()
-            try:
-                _reservation.reset(outer)
-            except ValueError:
-                pass  # left in another context than entered: there it stays, and is of no more use
+    def claim(self, request: ModelRequest) -> tuple[Reservation, Callable[[], None]]:
+        """Take the reservation of a request that is about to leave: the one made for it, or a new one.
 
-    def claim(self, request: ModelRequest) -> Reservation:
-        """The reservation of a request that is about to leave: the one made for it, or a new one.
+        Returns:
+            The reservation, and what to call when the request has ended.
 
         Raises:
             BudgetExceeded: a budget has no room for it.
             UnboundedRequest: the most that it can use is not known, and a budget must know.
         """
-        scope, reservation = self.scope, _reservation.get()
-        assert scope is not None  # noqa: S101 - asked before
-        if reservation is not None and reservation.scope is scope:
-            if reservation.take():
-                return reservation
-            if request.bound is None and not reservation.released:
-                request = msgspec.structs.replace(request, bound=reservation.request.bound)
-        reservation = scope.budgets.reserve(scope, request, self._notify_of_budget, may_lower=False)
-        reservation.take()
-        return reservation
+        assert self.scope is not None  # noqa: S101 - asked before
+        return claim(self.scope, request, self._notify_of_budget)
 
     def notice(self, kind: str, subject: str, message: str) -> None:
         """Say something that somebody should know of before it becomes an error.
@@ -435,8 +423,6 @@ class _NoExecution(Execution):
 
 
 _current: ContextVar[Execution] = ContextVar("runmeter_execution", default=_NoExecution())  # noqa: B039 - stays as it is
-_reservation: ContextVar[Reservation | None] = ContextVar("runmeter_reservation", default=None)
-"""The one that the next request to a model uses."""
 
 
 def current_execution() -> Execution:

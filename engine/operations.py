@@ -4,6 +4,7 @@ Each is a context manager made by `Execution`; each emits its events, whatever w
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -116,6 +117,7 @@ class ModelCall(Operation):
     __slots__ = (
         "_attempt",
         "_first_chunk_ns",
+        "_let_go",
         "_request",
         "_reservation",
         "bound",
@@ -133,6 +135,7 @@ class ModelCall(Operation):
         self._request = request
         self._attempt = attempt
         self._reservation: Reservation | None = None
+        self._let_go: Callable[[], None]
         self._first_chunk_ns: int | None = None
         self.call_id = -1
         self.usage: Usage | None = None
@@ -178,9 +181,9 @@ class ModelCall(Operation):
     def __enter__(self) -> Self:
         scope = self._execution.scope
         if scope is not None and scope.limits:
-            self._reservation = reservation = self._execution.claim(self._request)
+            self._reservation, self._let_go = self._execution.claim(self._request)
             if self.bound is None:
-                self.bound = reservation.request.bound
+                self.bound = self._reservation.request.bound
         return super().__enter__()
 
     def _started(self) -> None:
@@ -235,6 +238,7 @@ class ModelCall(Operation):
         execution.requests.append(event)
         if self._reservation is not None:
             self._reservation.settle(event)
+            self._let_go()
 
 
 def _served(answered: str | None, requested: str | None) -> str | None:

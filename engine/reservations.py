@@ -3,64 +3,41 @@
 Each cap of a budget has a ledger, or one for each tag value or run. A reservation holds its part of every ledger that
 applies to a run, or there is none: that is decided in one step. When its request has ended, what that used takes its
 place. A ledger is no more than sums, by slots of time, so it takes the same room however many requests there were.
+
+Requests that may wait for what is only reserved stand in one line. Whatever frees room admits, from its front, those
+that there is room for, and refuses those that no release can help. One that waits holds up those behind it in the
+ledgers that it lacks room in, and in no others.
 """
 
 import logging
+import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
-from typing import NamedTuple, Protocol
 
-import msgspec
-
-from .budget import Budget, BudgetStatus
+from .budget import NEVER, Budget, BudgetStatus
 from .budget_ledgers import Hold, Ledger, Limit
 from .clock import Clock
-from .cost_estimate import CostEstimate
-from .errors import BudgetExceeded, ConfigurationError, Kind, UnboundedRequest, format_amount
-from .events import Provenance, TokenUsage, Usage
+from .errors import BudgetExceeded, ConfigurationError, UnboundedRequest, format_amount
+from .events import TokenUsage
 from .operations import ModelRequest
+from .request_limits import MIN_OUTPUT_TOKENS, Need, Prices, limited, max_output_tokens, tokens_of, ways_out
+from .waiting_line import Line, Waiter
 
 logger = logging.getLogger("runmeter")
 
-MIN_OUTPUT_TOKENS = 16
-"""The least `max_output_tokens` that OpenAI's Responses API takes. Source: its error message `integer below minimum
-value. Expected a value >= 16`, as quoted in earendil-works/pi#6265 (2026-07-02)."""
+SHORTEST_WAIT = 0.001
+"""Seconds between two looks at a clock that may not be that of the event loop."""
 _ZERO, _ONE = Decimal(0), Decimal(1)
-
-
-class Prices(Protocol):
-    """What budgets ask of a price book."""
-
-    def cost(self, event: TokenUsage) -> CostEstimate:
-        """What a request cost, in USD."""
-        ...
-
-    def upper_bound(
-        self, provider: str, model: str, service_tier: str | None, bound: Usage, at_ns: int
-    ) -> Decimal | None:
-        """The most that a request within these bounds can cost, in USD; None if it has no price."""
-        ...
 
 
 Notify = Callable[[str, str], None]
 """Takes what a notice is about, and what it says."""
-
-
-class _Need(NamedTuple):
-    """The most that a request can use, of each kind; None where it is not known."""
-
-    usd: Decimal | None
-    tokens: Decimal | None
-    calls: Decimal
-
-    def of(self, kind: Kind) -> Decimal:
-        amount: Decimal | None = getattr(self, kind)
-        assert amount is not None  # noqa: S101 - a request that lacks it was refused
-        return amount
+Room = Callable[[Ledger, Decimal], bool]
+"""Whether a ledger has room for so much."""
 
 
 class Scope:
@@ -75,6 +52,8 @@ class Scope:
         self.patterns: frozenset[str] = (parent.patterns if parent else frozenset()) | {pattern}
         self.tags: Mapping[str, str] = {**parent.tags, **tags} if parent else tags
         self.limits = tuple(limit for limit in budgets.limits if limit.budget.applies(self.patterns, self.tags))
+        self.can_wait = any(limit.is_awaited for limit in self.limits)
+        """Whether one of them has requests wait."""
         self.reservations: set[Reservation] = set()
         """Those that have not ended."""
         self.run_ledgers: dict[Limit, Ledger] = {}
@@ -101,6 +80,11 @@ class Reservation:
         self.settled = False
         """Whether it is known what was spent, or as much as ever will be."""
 
+    @property
+    def is_live(self) -> bool:
+        """Whether it holds room."""
+        return not (self.released or self.settled)
+
     def take(self) -> bool:
         """Have a request use it. Says whether it can: only one request does."""
         with self.scope.budgets.lock:
@@ -121,7 +105,7 @@ class Reservation:
         """Its request has ended."""
         budgets = self.scope.budgets
         cost = budgets.prices.cost(event) if any(hold.ledger.limit.kind == "usd" for hold in self.holds) else None
-        budgets.settle(self, [_spent(hold, event, cost) for hold in self.holds], known=True)
+        budgets.settle(self, [hold.spent_by(event, cost) for hold in self.holds], known=True)
 
     def abandon(self) -> None:
         """Its run is over. Should its request end all the same, `settle` puts that right."""
@@ -153,6 +137,7 @@ class Budgets:
         self._busy = False
         self._settlements: deque[Callable[[], None]] = deque()
         self._notices: list[Callable[[], None]] = []
+        self._line = Line()
         self._clock = clock
         self._roots: set[Scope] = set()
 
@@ -176,7 +161,42 @@ class Budgets:
         now = self._clock.time_ns()
         need = self._need(scope.limits, request, now)
         with self._undisturbed():
-            return self._admit(scope, request, need, notify, now, may_lower=may_lower)
+            admitted = self._admit(scope, request, need, notify, now, None, may_lower=may_lower)
+        assert isinstance(admitted, Reservation)  # noqa: S101 - it was not to wait
+        return admitted
+
+    def line_up(
+        self, scope: Scope, request: ModelRequest, notify: Notify, wake: Callable[[], object], *, may_lower: bool
+    ) -> Waiter:
+        """Have a request stand in line for what `reserve` reserves. It may have an outcome at once.
+
+        Args:
+            wake: Called once there is an outcome, from any thread. It must not raise.
+            scope, request, notify, may_lower: As for `reserve`.
+
+        Raises:
+            UnboundedRequest: the most that it can use is not known, and a budget must know.
+        """
+        need = self._need(scope.limits, request, self._clock.time_ns())
+        waiter = Waiter(scope, request, need, notify, wake, may_lower=may_lower)
+        with self._undisturbed():
+            self._line.join(waiter)
+        return waiter
+
+    def leave(self, waiter: Waiter) -> None:
+        """Have a request wait no longer. What was reserved for it is released."""
+        with self._undisturbed():
+            self._line.leave(waiter)
+        if isinstance(waiter.outcome, Reservation):
+            waiter.outcome.release()
+
+    def look_again(self, waiter: Waiter) -> float:
+        """See whether time has made room, by ending windows. Gives the seconds until it might next."""
+        with self._undisturbed():
+            self._line.freed(*waiter.short)
+        with self.lock:
+            next_ns = min((ledger.expires_ns for ledger in waiter.short), default=NEVER)
+        return math.inf if next_ns == NEVER else max(SHORTEST_WAIT, (next_ns - self._clock.time_ns()) / 1e9)
 
     def settle(self, reservation: Reservation, spent: Sequence[Decimal], *, known: bool) -> None:
         """Put what was spent, in each ledger, in the place of what was reserved; at first, or if it is known now."""
@@ -203,19 +223,41 @@ class Budgets:
             if alone:
                 for ledger in ledgers:
                     ledger.roll(now)
-            return tuple(ledger.status() for ledger in ledgers)
+            return tuple(ledger.status(self._line.waiting_in(ledger)) for ledger in ledgers)
 
     def _admit(
-        self, scope: Scope, request: ModelRequest, need: _Need, notify: Notify, now: int, *, may_lower: bool
-    ) -> Reservation:
+        self,
+        scope: Scope,
+        request: ModelRequest,
+        need: Need,
+        notify: Notify,
+        now: int,
+        taken: Set[Ledger] | None,
+        *,
+        may_lower: bool,
+    ) -> Reservation | Set[Ledger]:
+        """Reserve what a request needs, or say which ledgers it has to wait for.
+
+        Args:
+            taken: Ledgers in which others are before it; None if it is not to wait.
+            scope, request, need, notify, now, may_lower: Whose, what, how much at the most, and when.
+        """
         ledgers = [self._ledger(limit, scope, now) for limit in scope.limits]
-        full = [ledger for ledger in ledgers if not ledger.fits(need.of(ledger.limit.kind))]
+        awaited = frozenset(() if taken is None else (each for each in ledgers if each.limit.is_awaited))
+
+        def fits(ledger: Ledger, amount: Decimal) -> bool:
+            return ledger.allows(amount) if ledger in awaited else ledger.fits(amount)
+
+        full = [ledger for ledger in ledgers if not fits(ledger, need.of(ledger.limit.kind))]
         if full:
-            lowered = self._lower(full, request, now) if may_lower else None
+            lowered = self._lower(full, request, now, fits) if may_lower else None
             if lowered is None:
                 self._tell("refused", scope, request, ((each, need.of(each.limit.kind)) for each in full))
-                raise self._refusal(full, need, request, now)
+                raise self._refusal(full, need, request, now, fits)
             request, need = lowered, self._need(scope.limits, lowered, now)
+        short = {each for each in awaited if each in (taken or ()) or not each.fits(need.of(each.limit.kind))}
+        if short:
+            return short
         holds = [ledger.hold(need.of(ledger.limit.kind), now) for ledger in ledgers]
         reservation = Reservation(scope, request, holds, notify)
         scope.reservations.add(reservation)
@@ -223,48 +265,61 @@ class Budgets:
         self._tell(decision, scope, request, ((hold.ledger, hold.asked) for hold in holds))
         return reservation
 
-    def _need(self, limits: Sequence[Limit], request: ModelRequest, now: int) -> _Need:
+    def _need(self, limits: Sequence[Limit], request: ModelRequest, now: int) -> Need:
         bound = request.bound
-        tokens = _tokens(bound)
+        tokens = tokens_of(bound)
         usd: Decimal | None = None
         if bound is not None and any(limit.kind == "usd" for limit in limits):
             usd = self.prices.upper_bound(request.provider, request.model, request.service_tier, bound, now)
-        need = _Need(usd, tokens, _ONE)
+        need = Need(usd, tokens, _ONE)
         for limit in limits:
             if getattr(need, limit.kind) is None:
                 raise UnboundedRequest(limit.budget.label, limit.kind, request.model, bounded=bound is not None)
         return need
 
-    def _lower(self, full: Sequence[Ledger], request: ModelRequest, now: int) -> ModelRequest | None:
+    def _admit_waiter(self, waiter: Waiter, now: int, taken: Set[Ledger]) -> Reservation | Set[Ledger]:
+        admitted = self._admit(
+            waiter.scope, waiter.request, waiter.need, waiter.notify, now, taken, may_lower=waiter.may_lower
+        )
+        if isinstance(admitted, Set) and not waiter.short:  # at first
+            lacking = ((each, waiter.need.of(each.limit.kind)) for each in admitted)
+            self._tell("waiting", waiter.scope, waiter.request, lacking)
+        return admitted
+
+    def _lower(self, full: Sequence[Ledger], request: ModelRequest, now: int, room: Room) -> ModelRequest | None:
         """The request with the highest `max_output_tokens` for which these ledgers have room; None if there is none, or
         one of them is not to be fitted in that way."""
         limits = [ledger.limit for ledger in full]
         if any(limit.budget.when_exceeded == "refuse" for limit in limits):
             return None
 
-        def fits(max_output_tokens: int) -> bool:
-            need = self._need(limits, _limited(request, max_output_tokens), now)
-            return all(ledger.fits(need.of(ledger.limit.kind)) for ledger in full)
+        def fits(output_tokens: int) -> bool:
+            need = self._need(limits, limited(request, output_tokens), now)
+            return all(room(ledger, need.of(ledger.limit.kind)) for ledger in full)
 
-        least, most = MIN_OUTPUT_TOKENS, _max_output_tokens(request)
+        least, most = MIN_OUTPUT_TOKENS, max_output_tokens(request)
         if least >= most or not fits(least):
             return None
         while least < most:  # `least` fits
             middle = (least + most + 1) // 2
             least, most = (middle, most) if fits(middle) else (least, middle - 1)
-        return _limited(request, least)
+        return limited(request, least)
 
-    def _refusal(self, full: Sequence[Ledger], need: _Need, request: ModelRequest, now: int) -> BudgetExceeded:
+    def _refusal(
+        self, full: Sequence[Ledger], need: Need, request: ModelRequest, now: int, room: Room
+    ) -> BudgetExceeded:
         """What to raise for a request that these ledgers have no room for: it names one that no lowering satisfies."""
-        shortest = self._need([ledger.limit for ledger in full], _limited(request, MIN_OUTPUT_TOKENS), now)
+        shortest = self._need([ledger.limit for ledger in full], limited(request, MIN_OUTPUT_TOKENS), now)
         hopeless = (
             ledger
             for ledger in full
-            if ledger.limit.budget.when_exceeded == "refuse" or not ledger.fits(shortest.of(ledger.limit.kind))
+            if ledger.limit.budget.when_exceeded == "refuse" or not room(ledger, shortest.of(ledger.limit.kind))
         )
         ledger = next(hopeless, full[0])
         ledger.refused += 1
-        return ledger.exceeded(need.of(ledger.limit.kind))
+        limit, amount = ledger.limit, need.of(ledger.limit.kind)
+        ways = ways_out(request, limit.budget, limit.kind, is_only_reserved=ledger.allows(amount))
+        return ledger.exceeded(amount, ways)
 
     def _ledger(self, limit: Limit, scope: Scope, now: int) -> Ledger:
         per = limit.budget.per
@@ -295,19 +350,25 @@ class Budgets:
             self._catch_up()
 
     def _catch_up(self) -> None:
-        """Settle what is to be settled, and emit what notices come of it."""
-        with self.lock:
-            if self._busy:
-                return  # whoever is will do it
-            self._busy = True
-            try:
-                while self._settlements:
-                    self._settlements.popleft()()
-            finally:
-                self._busy = False
-            notices, self._notices = self._notices, []
-        for notice in notices:
-            notice()
+        """Settle what is to be settled, see who in line that makes room for, and tell those whom it concerns."""
+        while True:
+            with self.lock:
+                if self._busy:
+                    return  # whoever is will do it
+                self._busy = True
+                try:
+                    while self._settlements:
+                        self._settlements.popleft()()
+                    done = self._line.serve(self._clock.time_ns(), self._admit_waiter)
+                finally:
+                    self._busy = False
+                notices, self._notices = self._notices, []
+            for waiter in done:
+                waiter.wake()
+            for notice in notices:
+                notice()
+            if not self._settlements:  # nor anything that the garbage collector settled at the last moment
+                return
 
     def _settle(self, reservation: Reservation, spent: Sequence[Decimal], known: bool) -> None:
         if reservation.settled and not known:
@@ -318,6 +379,7 @@ class Budgets:
         for hold, amount in zip(reservation.holds, spent, strict=True):
             hold.settle(amount)
             hold.ledger.roll(now)
+            self._line.freed(hold.ledger)
             if amount:
                 self._watch(hold, amount, now, reservation.notify)
         ledgers = (hold.ledger for hold in reservation.holds)
@@ -348,42 +410,3 @@ class Budgets:
                 format_amount(limit.kind, amount),
                 format_amount(limit.kind, hold.asked),
             )
-
-
-def _spent(hold: Hold, event: TokenUsage, cost: CostEstimate | None) -> Decimal:
-    """What a request that has ended spent, or where nobody knows, the most that it can have."""
-    kind = hold.ledger.limit.kind
-    if kind == "calls":
-        return _ONE
-    if kind == "usd":
-        assert cost is not None  # noqa: S101 - it was asked for
-        return max(hold.asked, cost.low) if cost.high is None else cost.high
-    known = _tokens(event.usage)
-    if known is not None and event.provenance is Provenance.REPORTED:
-        return known
-    bound = _tokens(event.bound)
-    return max(known or _ZERO, hold.asked if bound is None else bound)
-
-
-def _tokens(usage: Usage | None) -> Decimal | None:
-    """All of them; None where nobody knows, or the counts make no sense."""
-    if usage is None or usage.input_tokens < 0 or usage.output_tokens < 0:
-        return None
-    return Decimal(usage.total_tokens)
-
-
-def _answers(request: ModelRequest) -> int:
-    """How many answers of `max_output_tokens` the bound makes room for."""
-    bound, limit = request.bound, request.max_output_tokens
-    return 1 if bound is None or not limit else max(1, -(-bound.output_tokens // limit))
-
-
-def _max_output_tokens(request: ModelRequest) -> int:
-    return 0 if request.bound is None else request.bound.output_tokens // _answers(request)
-
-
-def _limited(request: ModelRequest, max_output_tokens: int) -> ModelRequest:
-    """The request, with its answers limited to so many tokens, and bound to as much."""
-    output = max_output_tokens * _answers(request)
-    bound = msgspec.structs.replace(request.bound or Usage(), output_tokens=output)
-    return msgspec.structs.replace(request, max_output_tokens=max_output_tokens, bound=bound)

@@ -205,6 +205,33 @@ def test_a_request_without_room_never_starts() -> None:
     assert str(status) == "tight: $0.0002 of $0.0003 spent, $0 reserved, 1 refused"
 
 
+ANY_LENGTH = "openai_max_tokens, without which room is reserved for the longest answer that the model can give"
+SHORTER = 'when_exceeded="lower", which makes answers shorter'
+WAITING = 'when_reserved="wait", which waits until what is only reserved is free'
+
+
+@pytest.mark.parametrize(
+    ("budget", "asked", "ways"),
+    [
+        (Budget(tokens=100), request(60, 50), ("a lower openai_max_tokens than 50", SHORTER)),
+        (Budget(tokens=100), request(60, 50, max_output_tokens=None), (ANY_LENGTH, SHORTER)),
+        (Budget(tokens=110), request(60, 50), ("a lower openai_max_tokens than 50", SHORTER, WAITING)),
+        (Budget(tokens=110, when_reserved="wait"), request(60, 50), ("a lower openai_max_tokens than 50", SHORTER)),
+        (Budget(tokens=100, when_exceeded="lower"), request(60, 50), ("a lower openai_max_tokens than 50",)),
+        (Budget(tokens=110), request(110, 0), (WAITING,)),
+        (Budget(calls=1), request(60, 50), (WAITING,)),
+        (Budget(tokens=100), request(110, 0), ()),
+    ],
+)
+def test_a_refusal_names_the_ways_out(budget: Budget, asked: ModelRequest, ways: tuple[str, ...]) -> None:
+    stage = Stage(budget)
+    with stage.run() as run, run.reserve(request(90, 0)), pytest.raises(BudgetExceeded) as raised:
+        stage.run().model_call(asked).__enter__()
+    assert raised.value.ways_out == ways
+    said = str(raised.value)
+    assert said.endswith(f". Ways out: {'; '.join(ways)}" if ways else "a request that can use 110 tokens")
+
+
 def test_the_last_bit_of_a_budget_can_be_spent() -> None:
     stage = Stage(Budget(usd="0.0004", tokens=300, calls=2))
     with stage.run() as run:

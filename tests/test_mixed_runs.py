@@ -1,14 +1,16 @@
 """All patterns at work at once in one engine, and what they say on an event loop they cannot run on."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from decimal import Decimal
 from pathlib import Path
 
 import anyio
 import pytest
 from contract_support import CASES, Watcher, create
 
-from runmeter.engine import Engine
+from runmeter.engine import Budget, Engine
 from runmeter.patterns import AsyncioRequired, BasePattern, PatternType
 from runmeter.patterns.openai.conversation import OpenAIConversationPattern
 from runmeter.simulator import Simulator
@@ -50,6 +52,30 @@ async def test_a_thousand_runs_of_all_patterns_at_once(
     for name, contents in results.items():
         assert all(contents)
         assert by_pattern[name].successes == len(contents) >= runs // len(patterns)
+
+
+async def test_all_patterns_wait_for_a_budget_that_has_room_for_one_or_two_requests_at_a_time(
+    patterns: Sequence[BasePattern], simulator: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Half a dollar is reserved for each answer of no limit, though it costs a thousandth of a cent."""
+    watcher = Watcher()
+    budget = Budget(usd="1.40", when_reserved="wait")
+    caplog.set_level(logging.DEBUG, "runmeter")
+    async with AsyncExitStack() as stack:
+        for pattern in patterns:
+            await stack.enter_async_context(pattern)
+        async with watcher.engine(budgets=[budget]) as engine:
+            async with anyio.create_task_group() as tasks:
+                for number in range(3 * len(patterns)):
+                    tasks.start_soon(engine.run, patterns[number % len(patterns)], f"Please add {number} and 1.")
+            [status] = engine.budgets()
+            total = engine.usage().total
+    assert status.refused == status.waiting == 0 == status.reserved
+    assert status.spent == total.cost.usd
+    assert 0 < status.spent < Decimal("0.01")
+    assert total.failures == 0
+    assert " is waiting: $1.40 $" in caplog.text
+    watcher.check_against(simulator)
 
 
 @pytest.mark.parametrize("anyio_backend", ["trio"])

@@ -113,7 +113,7 @@ def test_a_run_that_would_cost_more_is_refused_and_says_what_helps(served: Simul
     ran = Ran("openai_function_calling", max_usd="0.000001")
     assert (ran.code, ran.out) == (1, "")
     assert "BudgetExceeded: budget '--max-usd' allows $0.000001" in ran.shown
-    assert "Without openai_max_tokens" in ran.shown
+    assert "openai_max_tokens is a setting: give it in --config FILE." in ran.shown
     [report] = Ran("openai_function_calling", as_json=True, max_usd="0").lines
     assert (report["status"], report["error_type"], report["requests"]) == ("budget_exceeded", "BudgetExceeded", 0)
     assert served.statistics().total.input_tokens == 0
@@ -127,6 +127,13 @@ def test_an_answer_is_made_as_short_as_its_cap_demands(served: Simulator, settin
     assert report["result"]["finish_reason"] == "length"
     assert report["usage"]["output_tokens"] < 200
     assert 0 < report["cost_usd"]["high"] <= 0.0001
+
+
+def test_under_a_cap_what_goes_on_at_once_takes_turns() -> None:
+    """Each of three votes reserves all that the cap allows."""
+    ran = Ran("parallelization", simulated=True, max_usd="0.01", as_json=True)
+    [report] = ran.lines
+    assert (report["status"], report["requests"]) == ("ok", 4)
 
 
 @pytest.mark.parametrize("served", [RAMBLING], indirect=True)

@@ -16,7 +16,7 @@ from ..delivery import Delivery
 from ..errors import ResponseFailed
 from ..retry import RetryPolicy, with_retries
 from .callbacks import Asking, MeteringHandler, asking
-from .requests import Model, describe_question, with_limit
+from .requests import UNKNOWN, Model, describe_question, with_limit
 from .usage import STREAM_CUT, finish_reason_of, was_cut
 
 if TYPE_CHECKING:
@@ -104,9 +104,9 @@ async def ask(
         if not execution.budgeted:
             return await answer(model)
         request = await question.describe()
-        if request is None or with_limit(model, 1) is None:  # it cannot be lowered: the handler reserves it
-            return await answer(model, None if request is None else request.bound)
-        with execution.reserve(request) as allowed:
+        if request is None or (request.bound is None and request.model == UNKNOWN):
+            return await answer(model)  # the handler reserves it, or says what it does not know
+        async with execution.reserve(request, may_lower=with_limit(model, 1) is not None) as allowed:
             limit = allowed.max_output_tokens
             limited = None if limit is None or limit == request.max_output_tokens else with_limit(model, limit)
             return await answer(limited or model, allowed.bound)

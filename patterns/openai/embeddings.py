@@ -96,8 +96,8 @@ class MeteredEmbeddings:
         request = self._describe(self._requests.clients.get(), bound)
 
         async def send(attempt: int) -> list[Vector]:
-            async with self._requests.clients.key_at_hand():
-                with execution.model_call(request, attempt=attempt) as call:
+            async with execution.reserve(request) as allowed, self._requests.clients.key_at_hand():
+                with execution.model_call(allowed, attempt=attempt) as call:
                     try:
                         return await self._attempt(texts, call)
                     finally:

@@ -90,10 +90,9 @@ class MeteredResponses:
         exchange = _Exchange(self._delivery, deliver, stream=stream)
 
         async def send(attempt: int) -> "Response":
-            # Not the one of before: the pattern may have been closed between two attempts.
-            client = self._clients.get()
-            async with self._clients.key_at_hand():
-                with execution.reserve(request) as allowed, execution.model_call(allowed, attempt=attempt) as call:
+            async with execution.reserve(request) as allowed, self._clients.key_at_hand():
+                client = self._clients.get()  # not the one of before: the pattern may have been closed meanwhile
+                with execution.model_call(allowed, attempt=attempt) as call:
                     try:
                         return await self._attempt(client, _limited(params, allowed), exchange, call)
                     except BaseException:

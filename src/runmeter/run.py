@@ -37,11 +37,8 @@ from .export import telemetry_to
 from .settings import Settings, load_settings
 from .views import run_summary, trace_tree
 
-UNLIMITED_ANSWERS = (
-    "Without openai_max_tokens an answer may be as long as the model can write, and so much is set aside for each "
-    "request: give it in --config FILE."
-)
-"""What helps where a request has no room in a budget."""
+LIMIT_HINT = "openai_max_tokens is a setting: give it in --config FILE."
+"""Told where a request has no room in a budget, and there is no such limit."""
 
 
 class CannotRun(Exception):
@@ -71,14 +68,14 @@ class RunOptions:
     """US dollars that the run may cost."""
 
     def budgets(self) -> Sequence[Budget]:
-        """What caps the run. Its answers are made shorter, where that is enough.
+        """What caps the run. Its answers are made shorter, where that is enough, and wait for each other.
 
         Raises:
             ConfigurationError: `max_usd` is no amount of money.
         """
         if self.max_usd is None:
             return ()
-        return (Budget(usd=self.max_usd, name="--max-usd", when_exceeded="lower"),)
+        return (Budget(usd=self.max_usd, name="--max-usd", when_exceeded="lower", when_reserved="wait"),)
 
 
 @dataclass
@@ -216,7 +213,7 @@ async def _run(
         await registry.aclose()
     _show(options, engine, outcome, out, console)
     if isinstance(outcome.error, BudgetExceeded | UnboundedRequest) and config.openai_max_tokens is None:
-        console.print(UNLIMITED_ANSWERS, style="yellow", soft_wrap=True)
+        console.print(LIMIT_HINT, style="yellow", soft_wrap=True)
     return outcome.exit_code
 
 
