@@ -74,7 +74,7 @@ async def test_all_patterns_wait_for_a_budget_that_has_room_for_one_or_two_reque
     assert status.spent == total.cost.usd
     assert 0 < status.spent < Decimal("0.01")
     assert total.failures == 0
-    assert " is waiting: $1.40 $" in caplog.text
+    assert " is waiting: $1.4 $" in caplog.text
     watcher.check_against(simulator)
 
 

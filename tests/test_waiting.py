@@ -16,8 +16,15 @@ import anyio.to_thread
 import pytest
 from anyio.abc import TaskGroup
 from budget_support import HOUR, FlatPrices, Stage, amounts, price_of, request, use
+from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from runmeter.engine import (
     Budget,
@@ -456,7 +463,7 @@ class Crowd:
         scope.cancel()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.campaign) for seed in range(1, 6))])
 async def test_a_thousand_tasks_in_line(seed: int) -> None:
     """That it ends shows that none of them waits for ever."""
     crowd = Crowd(seed)
@@ -606,4 +613,10 @@ class LineMachine(RuleBasedStateMachine):
         assert not any(status.reserved or status.waiting for status in self.stage.budgets.status())
 
 
-TestLine = LineMachine.TestCase
+TestLineMachine = LineMachine.TestCase
+TestLineMachine.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.campaign
+def test_the_line_holds_for_long() -> None:
+    run_state_machine_as_test(LineMachine, settings=settings(max_examples=1_000, stateful_step_count=50, deadline=None))
