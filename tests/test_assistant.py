@@ -203,10 +203,9 @@ async def test_what_cannot_be_deleted_is_logged_and_costs_no_answer(
         assert "could not be deleted" in caplog.text
         caplog.clear()
         scene.simulator.recover()
-        scene.simulator.inject(Fault("latency", seconds=60, endpoint="/conversations/{id}"))
+        scene.simulator.inject(Fault("latency", seconds=3600, endpoint="/conversations/{id}"))
         monkeypatch.setattr("runmeter.patterns.openai.threads.CLEANUP_TIMEOUT", 0.1)
-        with anyio.fail_after(10):
-            assert (await pattern.execute("Hello.")).content
+        assert (await pattern.execute("Hello.")).content
         assert "1 conversations could not be deleted within 0.1 s" in caplog.text
 
 
@@ -266,8 +265,7 @@ async def test_a_run_in_the_thread_of_a_run_is_refused(scene: Scene) -> None:
 
         scene.script(Reply(tool_calls=(ToolCall("ask"),)), Reply("Never mind."))
         async with scene.pattern(ask) as outer:
-            with anyio.fail_after(10):
-                result = await outer.execute("Ask.", {"thread_id": thread_id})
+            result = await outer.execute("Ask.", {"thread_id": thread_id})
     assert result.content == "Never mind."
     assert result.function_calls[0].error_type == "PatternError"
 

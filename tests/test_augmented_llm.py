@@ -17,6 +17,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from pattern_support import KEY, Run, check_whole
 from telemetry_support import Captured
+from time_support import passing
 
 from runmeter.engine import ConfigurationError, Engine, ModelCallStarted, Provenance, Retrieval, RunTimeout
 from runmeter.engine.testing import Recorder
@@ -158,12 +159,11 @@ async def test_a_conversation_survives_a_run_that_broke_off(scene: Scene, durabi
         async def work() -> None:
             await pattern.execute("Go.", {"conversation_id": "c1"})
 
-        with anyio.fail_after(10):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(work)
-                await begun.wait()
-                tasks.cancel_scope.cancel()
-            result = await pattern.execute("Are you there?", {"conversation_id": "c1"})
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(work)
+            await begun.wait()
+            tasks.cancel_scope.cancel()
+        result = await pattern.execute("Are you there?", {"conversation_id": "c1"})
     assert result.content, "no API takes a history with an open call"
 
 
@@ -189,13 +189,12 @@ async def test_those_of_different_conversations_do_not_wait(scene: Scene) -> Non
         await both.wait()
 
     scene.simulator.script(*[Reply(tool_calls=(ToolCall("meet"),))] * 2)
-    with anyio.fail_after(10):
-        async with scene.pattern(meet) as pattern, anyio.create_task_group() as tasks:
-            for name in ("c1", "c2"):
-                tasks.start_soon(pattern.execute, "Go.", {"conversation_id": name})
-            await waiting.acquire()
-            await waiting.acquire()
-            both.set()
+    async with scene.pattern(meet) as pattern, anyio.create_task_group() as tasks:
+        for name in ("c1", "c2"):
+            tasks.start_soon(pattern.execute, "Go.", {"conversation_id": name})
+        await waiting.acquire()
+        await waiting.acquire()
+        both.set()
 
 
 async def test_a_run_does_not_wait_for_itself(scene: Scene) -> None:
@@ -203,11 +202,10 @@ async def test_a_run_does_not_wait_for_itself(scene: Scene) -> None:
         return (await pattern.execute("And now?", {"conversation_id": "c1"})).content
 
     scene.simulator.script(Reply(tool_calls=(ToolCall("again"),)))
-    with anyio.fail_after(10):
-        async with scene.pattern(again) as pattern:
-            result = await pattern.execute("Go.", {"conversation_id": "c1"})
-            assert [call.error_type for call in result.function_calls] == ["PatternError"]
-            assert (await pattern.execute("Still there?", {"conversation_id": "c1"})).content
+    async with scene.pattern(again) as pattern:
+        result = await pattern.execute("Go.", {"conversation_id": "c1"})
+        assert [call.error_type for call in result.function_calls] == ["PatternError"]
+        assert (await pattern.execute("Still there?", {"conversation_id": "c1"})).content
 
 
 async def test_after_a_failure_the_same_message_is_not_remembered_twice(scene: Scene) -> None:
@@ -315,7 +313,7 @@ async def test_instructions_are_not_part_of_the_memory(scene: Scene) -> None:
 
 
 async def test_every_call_is_answered(scene: Scene) -> None:
-    release = threading.Event()
+    begun, release = threading.Event(), threading.Event()
     calls = (
         FIND,
         ToolCall("nope"),
@@ -330,12 +328,16 @@ async def test_every_call_is_answered(scene: Scene) -> None:
         raise LookupError("nothing here")
 
     def stuck() -> None:
-        release.wait(30)
+        begun.set()
+        release.wait()
 
     run = Run()
     try:
-        with anyio.fail_after(10), run():
-            async with scene.pattern(find, fail, stuck, tool_timeout=0.05) as pattern:
+        with run():
+            async with (
+                scene.pattern(find, fail, stuck, tool_timeout=30) as pattern,
+                passing(30, whenever=lambda: begun.is_set() and len(run.calls) == len(calls) - 1),
+            ):
                 result = await pattern.execute("Go.")
     finally:
         release.set()
@@ -442,7 +444,7 @@ async def test_attempts_are_events(scene: Scene) -> None:
         (Fault("server_error", times=9), openai.InternalServerError, 3),
         (Fault("drop", times=9), openai.APIConnectionError, 3),
         (Fault("failed", times=9), ValueError, 1),
-        (Fault("latency", times=9, seconds=60), ResponseFailed, 3),
+        (Fault("latency", times=9, seconds=3600), ResponseFailed, 3),
     ],
 )
 async def test_errors_are_the_callers_in_the_end(
@@ -450,11 +452,15 @@ async def test_errors_are_the_callers_in_the_end(
 ) -> None:
     scene.simulator.inject(fault)
     run = Run()
-    async with scene.pattern(request_timeout=0.3 if fault.kind == "latency" else 30) as pattern:
-        with anyio.fail_after(10), pytest.raises(error), run():
+    is_late = fault.kind == "latency"
+    async with (
+        scene.pattern(request_timeout=30) as pattern,
+        passing(30, whenever=lambda: is_late and scene.simulator.statistics().faults),
+    ):
+        with pytest.raises(error), run():
             await pattern.execute("Hello there.")
     assert len(run.requests) == attempts
-    if fault.kind == "latency":
+    if is_late:
         assert {request.error_type for request in run.requests} == {"request_timeout"}
 
 
@@ -486,30 +492,35 @@ async def test_a_stream_that_breaks_off_is_repeated_if_nobody_heard_it(scene: Sc
 
 @pytest.mark.parametrize("where", ["request", "stream", "tool", "thread"])
 async def test_a_run_that_times_out_leaves_nothing_open(scene: Scene, where: str) -> None:
-    release = threading.Event()
+    begun, release = threading.Event(), threading.Event()
     recorder = Recorder()
 
     async def hang() -> None:
+        begun.set()
         await anyio.sleep_forever()
 
     def stuck() -> None:
-        release.wait(30)
+        begun.set()
+        release.wait()
 
     if where in ("request", "stream"):
-        scene.simulator.inject(Fault("latency", seconds=60 if where == "request" else 0, between_chunks=60))
+        scene.simulator.inject(Fault("latency", seconds=3600 if where == "request" else 0, between_chunks=3600))
     else:
         scene.simulator.script(Reply(tool_calls=(ToolCall("hang" if where == "tool" else "stuck"),)))
     try:
-        with anyio.fail_after(10):
-            async with scene.pattern(hang, stuck) as pattern, Engine() as engine:
-                engine.subscribe(recorder, name="recorder", lane="lossless")
-                with pytest.raises(RunTimeout):
-                    if where == "stream":
-                        async with engine.stream(pattern, "Go.", timeout=0.5) as stream:
-                            async for _ in stream:
-                                pass
-                    else:
-                        await engine.run(pattern, "Go.", timeout=0.5)
+        async with (
+            scene.pattern(hang, stuck) as pattern,
+            Engine() as engine,
+            passing(30, whenever=lambda: begun.is_set() or scene.simulator.statistics().faults),
+        ):
+            engine.subscribe(recorder, name="recorder", lane="lossless")
+            with pytest.raises(RunTimeout):
+                if where == "stream":
+                    async with engine.stream(pattern, "Go.", timeout=30) as stream:
+                        async for _ in stream:
+                            pass
+                else:
+                    await engine.run(pattern, "Go.", timeout=30)
     finally:
         release.set()
     check_whole(recorder.events)
@@ -584,11 +595,11 @@ async def test_a_pattern_that_is_a_tool_of_another_is_metered_once(scene: Scene)
     check_each_whole(recorder)
 
 
-@pytest.mark.parametrize("timeout", [None, 0.3])
+@pytest.mark.parametrize("timeout", [None, 30])
 async def test_so_is_one_in_a_metered_graph(scene: Scene, timeout: float | None) -> None:
     recorder = Recorder()
     if timeout:
-        scene.simulator.inject(Fault("latency", seconds=60))
+        scene.simulator.inject(Fault("latency", seconds=3600))
 
     async def ask(state: MessagesState) -> MessagesState:
         try:
@@ -606,7 +617,11 @@ async def test_so_is_one_in_a_metered_graph(scene: Scene, timeout: float | None)
         with MeteringHandler() as meter:
             await compiled.ainvoke({"messages": [HumanMessage(message)]}, {"callbacks": [meter]})
 
-    async with scene.pattern() as pattern, Engine() as engine:
+    async with (
+        scene.pattern() as pattern,
+        Engine() as engine,
+        passing(30, whenever=lambda: scene.simulator.statistics().faults),
+    ):
         engine.subscribe(recorder, name="recorder", lane="lossless")
         await engine.run(work, "Go.")
         usage = engine.usage().total
@@ -725,15 +740,19 @@ async def test_a_retriever_that_fails_ends_the_run(scene: Scene) -> None:
 
 
 async def test_a_retriever_may_be_cancelled(scene: Scene) -> None:
+    begun = anyio.Event()
+
     async def slow(query: str) -> list[str]:
+        begun.set()
         await anyio.sleep_forever()
         raise AssertionError
 
     recorder = Recorder()
     async with scene.pattern(retriever=slow) as pattern, Engine() as engine:
         engine.subscribe(recorder, name="recorder", lane="lossless")
-        with anyio.fail_after(10), pytest.raises(RunTimeout):
-            await engine.run(pattern, "How deep is the sea?", timeout=0.1)
+        async with passing(30, whenever=begun.is_set):
+            with pytest.raises(RunTimeout):
+                await engine.run(pattern, "How deep is the sea?", timeout=30)
     check_whole(recorder.events)
     assert [event.error_type for event in recorder.events if isinstance(event, Retrieval)] == ["CancelledError"]
 

@@ -18,6 +18,7 @@ from langgraph.prebuilt import ToolNode
 from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 from pattern_support import KEY, check_whole
 from pydantic import Field, SecretStr
+from time_support import passing
 
 from runmeter.engine import (
     Budget,
@@ -575,11 +576,12 @@ async def test_what_is_not_known_has_a_bound(scene: Scene, bare: bool, fault: An
 
 @pytest.mark.parametrize("budgets", [(), (Budget(usd="1"),)])
 async def test_so_has_what_was_cancelled(scene: Scene, budgets: Any) -> None:
-    scene.simulator.inject(Fault("latency", seconds=60))
+    scene.simulator.inject(Fault("latency", seconds=3600))
     stage = Stage(*budgets)
     async with scene.pattern(AugmentedLLMPattern, openai_max_tokens=300) as pattern:
-        with stage.run(), anyio.move_on_after(0.3) as scope:
-            await pattern.execute(QUESTION)
+        with stage.run(), anyio.move_on_after(30) as scope:
+            async with passing(30, whenever=lambda: scene.simulator.statistics().faults):
+                await pattern.execute(QUESTION)
     assert scope.cancelled_caught
     [event] = requests_of(stage)
     assert (event.provenance, event.error_type) == (Provenance.UNKNOWN, "CancelledError")

@@ -236,8 +236,7 @@ async def test_admission_is_open_for_lossy_backlogs() -> None:
         bus.subscribe(hang, name="view", lane="lossy", capacity=1)
         for seq in range(100):
             bus.publish(event(seq))
-        with anyio.fail_after(5):
-            await bus.admission()
+        await bus.admission()
         await bus.drain(timeout=0.01)
 
 
@@ -270,8 +269,7 @@ async def test_a_sleeping_bus_is_woken_by_a_foreign_thread() -> None:
         await anyio.wait_all_tasks_blocked()
         thread = threading.Thread(target=bus.publish, args=(event(0),))
         thread.start()
-        with anyio.fail_after(10):
-            await received.wait()
+        await received.wait()
         thread.join()
 
 

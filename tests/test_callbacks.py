@@ -22,6 +22,7 @@ from openai import DefaultAsyncHttpxClient
 from pattern_support import KEY, Run
 from pydantic import SecretStr
 from telemetry_support import Captured
+from time_support import passing, until
 
 from runmeter.engine import ModelCallStarted, Provenance, Usage, current_execution
 from runmeter.patterns import MeteringHandler
@@ -184,13 +185,12 @@ async def test_a_cut_stream_used_at_least_what_came(scene: Scene, kind: Any, err
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_cancelled_request_has_an_end(scene: Scene, by: str, stream: bool) -> None:
     scene.simulator.script(Reply(TEXT))
-    scene.simulator.inject(Fault("latency", seconds=0 if stream else 60, between_chunks=0.05 if stream else 0))
+    scene.simulator.inject(Fault("latency", seconds=0 if stream else 3600, between_chunks=0.05 if stream else 0))
     model = scene.model()
     begun = anyio.Event()
 
     async def ask(state: State) -> State:
         if not stream:
-            begun.set()
             return {"messages": [await model.ainvoke(state["messages"])]}
         async for chunk in model.astream(state["messages"]):
             if chunk.text:
@@ -200,6 +200,9 @@ async def test_a_cancelled_request_has_an_end(scene: Scene, by: str, stream: boo
     graph = graph_of(ask)
     run = Run()
 
+    def has_begun() -> bool:
+        return begun.is_set() if stream else scene.simulator.statistics().faults > 0
+
     async def work() -> None:
         with run(), MeteringHandler() as meter:
             await graph.ainvoke(INPUT, {"callbacks": [meter]})
@@ -207,18 +210,15 @@ async def test_a_cancelled_request_has_an_end(scene: Scene, by: str, stream: boo
     if by == "scope":
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(work)
-            await begun.wait()
-            await anyio.sleep(0.02)
+            await until(has_begun)
             tasks.cancel_scope.cancel()
     else:
         task = asyncio.create_task(work())
         with pytest.raises((TimeoutError, asyncio.CancelledError)):
+            await until(has_begun)
             if by == "wait_for":
-                await asyncio.wait_for(asyncio.shield(begun.wait()), 5)
                 await asyncio.wait_for(task, 0.02)
             else:
-                await begun.wait()
-                await anyio.sleep(0.02)
                 task.cancel()
                 await task
     [request] = run.requests
@@ -228,22 +228,24 @@ async def test_a_cancelled_request_has_an_end(scene: Scene, by: str, stream: boo
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_with_block_ends_a_bare_models_cancelled_request(scene: Scene, stream: bool) -> None:
-    scene.simulator.inject(Fault("latency", seconds=60))
+    scene.simulator.inject(Fault("latency", seconds=3600))
     model = scene.model(streaming=stream)
     run = Run()
-    with pytest.raises(TimeoutError), run(), MeteringHandler() as meter:
-        await asyncio.wait_for(model.ainvoke("Where is it?", {"callbacks": [meter]}), 0.1)
+    async with passing(30, whenever=lambda: scene.simulator.statistics().faults):
+        with pytest.raises(TimeoutError), run(), MeteringHandler() as meter:
+            await asyncio.wait_for(model.ainvoke("Where is it?", {"callbacks": [meter]}), 30)
     [request] = run.requests
     assert (request.error_type, request.provenance) == ("TimeoutError", Provenance.UNKNOWN)
 
 
 async def test_without_a_with_block_the_graphs_end_ends_what_was_cancelled(scene: Scene) -> None:
-    scene.simulator.inject(Fault("latency", seconds=60))
+    scene.simulator.inject(Fault("latency", seconds=3600))
     model = scene.model()
 
     async def impatient(state: State) -> State:
         try:
-            await asyncio.wait_for(model.ainvoke("Where is it?"), 0.05)
+            async with passing(30, whenever=lambda: scene.simulator.statistics().faults):
+                await asyncio.wait_for(model.ainvoke("Where is it?"), 30)
         except TimeoutError:
             return {"messages": []}
         raise AssertionError
@@ -313,11 +315,10 @@ async def test_a_cancelled_tool_has_an_end() -> None:
         with run(), MeteringHandler() as meter:
             await graph_of(ToolNode([hang])).ainvoke({"messages": [asking_for("hang")]}, {"callbacks": [meter]})
 
-    with anyio.fail_after(5):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(work)
-            await begun.wait()
-            tasks.cancel_scope.cancel()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(work)
+        await begun.wait()
+        tasks.cancel_scope.cancel()
     assert [call.error_type for call in run.calls] == ["CancelledError"]
 
 

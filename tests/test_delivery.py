@@ -131,12 +131,11 @@ async def test_a_run_that_is_cancelled_leaves_the_socket_to_others() -> None:
 
     socket = Slow()
     delivery = Delivery(socket)
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(delivery.delta, "lost")
-            await begun.wait()
-            tasks.cancel_scope.cancel()
-        await delivery.delta("heard")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(delivery.delta, "lost")
+        await begun.wait()
+        tasks.cancel_scope.cancel()
+    await delivery.delta("heard")
     assert [message["text"] for message in socket.messages] == ["heard"]
 
 
@@ -158,7 +157,7 @@ async def test_an_error_of_the_socket_is_the_runs() -> None:
     with pytest.raises(ConnectionResetError, match="the client has gone"), run():
         await delivery.delta("lost")
     assert heard == [], "a piece that one did not get is not handed to the other"
-    with run(), anyio.fail_after(10):
+    with run():
         await delivery.delta("next")
     assert len(socket.texts) == 1
 

@@ -142,7 +142,7 @@ async def test_errors_for_good_are_the_callers(
 
 
 async def test_an_answer_that_does_not_come_in_time(scene: Scene) -> None:
-    scene.simulator.inject(Fault("latency", seconds=60))
+    scene.simulator.inject(Fault("latency", seconds=3600))
     retriever = scene.retriever()
     requests = Requests(retriever._requests.clients, RetryPolicy(max_retries=0), 0.05)
     run = Run()
@@ -440,7 +440,7 @@ async def test_what_two_event_loops_add_at_once_is_all_there(scene: Scene) -> No
 
     async def add(document: Document) -> None:
         def meet(done: int, total: int) -> None:
-            both.wait(20)
+            both.wait()
 
         await retriever.add([document], progress=meet)
         await retriever._requests.clients.aclose()

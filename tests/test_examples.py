@@ -294,7 +294,7 @@ def test_many_that_leave_at_any_time_leave_nothing_open(service: Service, simula
         (Fault("server_error", times=None), 30, 502),
         (Fault("drop", times=None), 30, 502),
         (Fault("failed", times=None), 30, 502),
-        (Fault("latency", times=None, seconds=60), 0.2, 504),
+        (Fault("latency", times=None, seconds=3600), 0.2, 504),
     ],
     ids=lambda value: value.kind if isinstance(value, Fault) else "",
 )

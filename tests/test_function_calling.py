@@ -11,6 +11,7 @@ import httpx2
 import openai
 import pytest
 from pattern_support import KEY, Run, check_whole
+from time_support import passing
 
 from runmeter.engine import ConfigurationError, Engine, ModelCallStarted, Provenance, RunTimeout
 from runmeter.engine.testing import Recorder
@@ -189,7 +190,7 @@ async def test_parallel_calls_run_at_once_and_are_all_answered(scene: Scene) -> 
 
     run = Run()
     async with scene.pattern(meet, fail) as pattern:
-        with anyio.fail_after(10), run():
+        with run():
             result = await pattern.execute("Meet.")
     assert result.content == "Done."
     errors = [call.error_type for call in result.function_calls]
@@ -201,18 +202,20 @@ async def test_parallel_calls_run_at_once_and_are_all_answered(scene: Scene) -> 
 
 
 async def test_a_call_that_takes_too_long_is_answered(scene: Scene) -> None:
-    release = threading.Event()
+    begun, release = threading.Event(), threading.Event()
     scene.simulator.script(Reply(tool_calls=(ToolCall("stuck"), ToolCall("hang"))), Reply("Never mind."))
 
     def stuck() -> None:
-        release.wait(30)
+        begun.set()
+        release.wait()
 
     async def hang() -> None:
+        begun.set()
         await anyio.sleep_forever()
 
     try:
-        with anyio.fail_after(10), Run()():
-            async with scene.pattern(stuck, hang, tool_timeout=0.05) as pattern:
+        with Run()():
+            async with scene.pattern(stuck, hang, tool_timeout=30) as pattern, passing(30, whenever=begun.is_set):
                 result = await pattern.execute("Go.")
     finally:
         release.set()
@@ -307,7 +310,7 @@ async def test_calls_that_must_not_be_made_are_not_made_and_have_an_end(
     run = Run()
     async with scene.pattern(*tools, **settings) as pattern:
         answered_with(monkeypatch, pattern, CALL)
-        with anyio.fail_after(10), run():
+        with run():
             result = await pattern.execute("How heavy is it?")
     assert (result.turns, result.finish_reason) == (turns, "tool_calls")
     assert [call.error_type for call in result.function_calls] == errors
@@ -403,26 +406,30 @@ async def test_attempts_are_events_and_errors_are_the_callers(scene: Scene) -> N
 
 @pytest.mark.parametrize("where", ["request", "stream", "tool", "thread"])
 async def test_a_run_that_times_out_leaves_nothing_open(scene: Scene, where: str) -> None:
-    release = threading.Event()
+    begun, release = threading.Event(), threading.Event()
     recorder = Recorder()
 
     async def hang() -> None:
+        begun.set()
         await anyio.sleep_forever()
 
     def stuck() -> None:
-        release.wait(30)
+        begun.set()
+        release.wait()
 
     if where in ("request", "stream"):
-        scene.simulator.inject(Fault("latency", seconds=60 if where == "request" else 0, between_chunks=60))
+        scene.simulator.inject(Fault("latency", seconds=3600 if where == "request" else 0, between_chunks=3600))
     else:
         scene.simulator.script(Reply(tool_calls=(ToolCall("hang" if where == "tool" else "stuck"),)))
     async with scene.pattern(hang, stuck, stream_responses=where == "stream") as pattern:
         try:
-            with anyio.fail_after(10):
-                async with Engine() as engine:
-                    engine.subscribe(recorder, name="recorder", lane="lossless")
-                    with pytest.raises(RunTimeout):
-                        await engine.run(pattern, "Go.", timeout=0.5)
+            async with (
+                Engine() as engine,
+                passing(30, whenever=lambda: begun.is_set() or scene.simulator.statistics().faults),
+            ):
+                engine.subscribe(recorder, name="recorder", lane="lossless")
+                with pytest.raises(RunTimeout):
+                    await engine.run(pattern, "Go.", timeout=30)
         finally:
             release.set()
     check_whole(recorder.events)

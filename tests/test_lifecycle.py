@@ -13,6 +13,7 @@ from openai.types import Model
 from pattern_support import KEY
 from process_support import output_of, python
 from simulator_support import connect
+from time_support import passing
 
 from runmeter.engine import Engine, Execution, Notice, RunInfo, Runtime, lifecycle
 from runmeter.engine.testing import Recorder
@@ -263,10 +264,11 @@ async def test_an_api_that_does_not_answer_changes_nothing(
 async def test_a_run_that_is_cancelled_while_it_asks_leaves_the_question_open(
     simulator: Simulator, asked: AsyncOpenAI
 ) -> None:
-    simulator.inject(Fault("latency", seconds=30))
+    simulator.inject(Fault("latency", seconds=3600))
     guard = SunsetGuard(check_shutdown_date=True)
-    with anyio.move_on_after(0.05) as scope, RunOn("2026-11-22")():
-        await guard.check("gpt-5", asked)
+    with anyio.move_on_after(30) as scope, RunOn("2026-11-22")():
+        async with passing(30, whenever=lambda: simulator.statistics().faults):
+            await guard.check("gpt-5", asked)
     assert scope.cancelled_caught
     with RunOn("2026-12-11")(), pytest.raises(RetiredModel):
         await guard.check("gpt-5", asked)

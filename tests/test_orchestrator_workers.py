@@ -13,6 +13,7 @@ from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from pattern_support import KEY, Run, check_whole
 from telemetry_support import Captured
+from time_support import passing
 
 from runmeter.engine import (
     ConfigurationError,
@@ -224,9 +225,8 @@ async def test_so_many_work_at_once_and_no_more(scene: Scene, limit: int) -> Non
         return str(context["task"].title)
 
     scene.plans += [plan(*"abcde")]
-    with anyio.fail_after(10):
-        async with scene.pattern(worker=work, max_concurrency=limit) as pattern:
-            result = await pattern.execute("Go.")
+    async with scene.pattern(worker=work, max_concurrency=limit) as pattern:
+        result = await pattern.execute("Go.")
     assert most == limit
     assert [each.output for each in result.tasks] == [*"abcde"]
 
@@ -244,10 +244,9 @@ async def test_a_failure_stops_the_others_and_is_the_callers(scene: Scene) -> No
 
     scene.plans += [plan("bad", "good", "late")]
     run = Run()
-    with anyio.fail_after(10):
-        async with scene.pattern(worker=work, max_concurrency=2) as pattern:
-            with pytest.raises(LookupError, match="no such thing") as raised, run():
-                await pattern.execute("Go.")
+    async with scene.pattern(worker=work, max_concurrency=2) as pattern:
+        with pytest.raises(LookupError, match="no such thing") as raised, run():
+            await pattern.execute("Go.")
     assert isinstance(raised.value.__cause__, KeyError)
     statuses = list(all_whole(run.events).values())
     assert statuses == [Status.ERROR, Status.ERROR, Status.CANCELLED], "the third has not begun"
@@ -387,34 +386,43 @@ async def test_workers_share_the_limit_of_calls(scene: Scene) -> None:
     assert len(run.calls) == 5
 
 
-async def hang() -> None:
-    """Never come back, and when stopped take one's time."""
-    try:
-        await anyio.sleep_forever()
-    finally:
-        with anyio.CancelScope(shield=True):
-            for _ in range(20):
-                await anyio.lowlevel.checkpoint()
+class Hanging:
+    """A tool that never comes back, and takes its time when it is stopped."""
+
+    count = 0
+
+    async def hang(self) -> None:
+        """Never come back."""
+        self.count += 1
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                for _ in range(20):
+                    await anyio.lowlevel.checkpoint()
 
 
 @pytest.mark.parametrize("where", ["plan", "work", "tool", "synthesis"])
 async def test_a_run_that_times_out_leaves_nothing_open(scene: Scene, where: str) -> None:
     async def work(messages: Any, context: Any) -> str:
         if where == "work":
-            await hang()
-        scene.simulator.inject(Fault("latency", seconds=60))
+            await hanging.hang()
+        scene.simulator.inject(Fault("latency", seconds=3600))
         return "done"
 
-    recorder = Recorder()
+    hanging, recorder = Hanging(), Recorder()
     scene.plans += [plan("one", "two")]
     scene.work = dict.fromkeys(("one", "two"), Reply(tool_calls=(ToolCall("hang"),)))
     if where == "plan":
-        scene.simulator.inject(Fault("latency", seconds=60))
-    with anyio.fail_after(10):
-        async with scene.pattern(hang, worker=None if where == "tool" else work) as pattern, Engine() as engine:
-            engine.subscribe(recorder, name="recorder", lane="lossless")
-            with pytest.raises(RunTimeout):
-                await engine.run(pattern, "Find them.", timeout=0.5)
+        scene.simulator.inject(Fault("latency", seconds=3600))
+    async with (
+        scene.pattern(hanging.hang, worker=None if where == "tool" else work) as pattern,
+        Engine() as engine,
+        passing(30, whenever=lambda: hanging.count == 2 or scene.simulator.statistics().faults),
+    ):
+        engine.subscribe(recorder, name="recorder", lane="lossless")
+        with pytest.raises(RunTimeout):
+            await engine.run(pattern, "Find them.", timeout=30)
     statuses = list(all_whole(recorder.events).values())
     children = {"plan": [], "synthesis": [Status.OK] * 2}.get(where, [Status.CANCELLED] * 2)
     assert statuses == [Status.TIMEOUT, *children]
@@ -422,17 +430,17 @@ async def test_a_run_that_times_out_leaves_nothing_open(scene: Scene, where: str
 
 async def test_nor_does_one_within_another_pattern(scene: Scene) -> None:
     async def work(messages: Any, context: Any) -> None:
-        await hang()
+        await hanging.hang()
 
-    recorder = Recorder()
+    hanging, recorder = Hanging(), Recorder()
     scene.plans += [Reply('{"reason": "", "route": "code", "confidence": 1}'), plan("one", "two")]
-    with anyio.fail_after(10):
-        async with scene.pattern(worker=work) as inner, Engine() as engine:
-            config = OpenAIPatternConfig(base_url=scene.url, api_key=KEY)
-            async with RoutingPattern(config, handlers={"code": inner}) as outer:
-                engine.subscribe(recorder, name="recorder", lane="lossless")
+    async with scene.pattern(worker=work) as inner, Engine() as engine:
+        config = OpenAIPatternConfig(base_url=scene.url, api_key=KEY)
+        async with RoutingPattern(config, handlers={"code": inner}) as outer:
+            engine.subscribe(recorder, name="recorder", lane="lossless")
+            async with passing(30, whenever=lambda: hanging.count == 2):
                 with pytest.raises(RunTimeout):
-                    await engine.run(outer, "Mend it.", timeout=0.5)
+                    await engine.run(outer, "Mend it.", timeout=30)
     assert list(all_whole(recorder.events).values()) == [Status.TIMEOUT, *[Status.CANCELLED] * 3]
 
 

@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
 import openai
 import pytest
 from pattern_support import KEY, Run, check_whole
+from time_support import passing
 
 from runmeter.engine import ConfigurationError, Engine, Provenance, Retrieval, RunTimeout
 from runmeter.engine.testing import Recorder
@@ -362,14 +362,14 @@ async def test_a_search_that_fails_for_good_ends_the_run(scene: Scene) -> None:
 async def test_a_run_that_times_out_leaves_nothing_open(scene: Scene, endpoint: Any) -> None:
     recorder = Recorder()
     async with scene.pattern() as pattern:
-        scene.simulator.inject(Fault("latency", seconds=60, endpoint=endpoint))
-        with anyio.fail_after(20):
-            async with Engine() as engine:
-                engine.subscribe(recorder, name="recorder", lane="lossless")
+        scene.simulator.inject(Fault("latency", seconds=3600, endpoint=endpoint))
+        async with Engine() as engine:
+            engine.subscribe(recorder, name="recorder", lane="lossless")
+            async with passing(30, whenever=lambda: scene.simulator.statistics().faults):
                 with pytest.raises(RunTimeout):
-                    await engine.run(pattern, DEPTH, timeout=0.5)
-                scene.simulator.recover()
-                check_sources((await engine.run(pattern, DEPTH)).value)
+                    await engine.run(pattern, DEPTH, timeout=30)
+            scene.simulator.recover()
+            check_sources((await engine.run(pattern, DEPTH)).value)
     runs = {event.run_id for event in recorder.events}
     for run_id in runs:
         check_whole([event for event in recorder.events if event.run_id == run_id])

@@ -11,6 +11,7 @@ import pytest
 from answer_support import event_stream, served_by
 from openai.types.responses import Response
 from pattern_support import KEY, Run
+from time_support import passing, until
 
 from runmeter.engine import ModelCallStarted, ModelRequest, Provenance, Usage
 from runmeter.patterns import ResponseFailed, RetryPolicy
@@ -205,10 +206,11 @@ async def test_deltas_join_to_the_text(service: Service) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_attempt_that_takes_too_long_is_tried_again(service: Service, stream: bool) -> None:
-    service.simulator.inject(Fault("latency", seconds=60))
+    service.simulator.inject(Fault("latency", seconds=3600))
     run = Run()
-    with anyio.fail_after(10), run():
-        response = await service.metered(timeout=0.5).create(PARAMS, stream=stream)
+    async with passing(30, whenever=lambda: service.simulator.statistics().faults):
+        with run():
+            response = await service.metered(timeout=30).create(PARAMS, stream=stream)
     assert response.status == "completed"
     late, whole = run.requests
     assert (late.error_type, late.provenance) == ("request_timeout", Provenance.UNKNOWN)
@@ -218,19 +220,18 @@ async def test_an_attempt_that_takes_too_long_is_tried_again(service: Service, s
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_cancelled_request_has_an_end(service: Service, stream: bool) -> None:
     service.simulator.script(Reply(TEXT))
-    service.simulator.inject(Fault("latency", seconds=0 if stream else 60, between_chunks=0.01))
+    service.simulator.inject(Fault("latency", seconds=0 if stream else 3600, between_chunks=0.01))
     scope = anyio.CancelScope()
 
     async def delta(_: str) -> None:
         scope.cancel()
 
     async def cancel_once_it_has_arrived() -> None:
-        while not service.simulator.statistics().requests:  # noqa: ASYNC110 - in another thread
-            await anyio.sleep(0.005)
+        await until(lambda: service.simulator.statistics().requests)
         scope.cancel()
 
     run = Run(delta=delta)
-    with anyio.fail_after(10), scope, run():
+    with scope, run():
         async with anyio.create_task_group() as tasks:
             if not stream:
                 tasks.start_soon(cancel_once_it_has_arrived)
@@ -283,7 +284,7 @@ async def test_once_the_answer_is_complete_its_usage_is_known_whatever_comes(
     served_by(monkeypatch, clients, chunks())
     metered = MeteredResponses(clients, RetryPolicy(max_retries=0), timeout=5, estimate=False)
     run = Run()
-    with anyio.fail_after(5), anyio.CancelScope() as scope, run():
+    with anyio.CancelScope() as scope, run():
         async with anyio.create_task_group() as tasks:
 
             async def cancel_when_complete() -> None:
@@ -566,7 +567,7 @@ async def test_a_stream_that_stays_open_after_its_answer_is_left(monkeypatch: py
     clients = Clients(KEY, "http://127.0.0.1:1/v1", timeout=60)
     served_by(monkeypatch, clients, chunks())
     run = Run()
-    with anyio.fail_after(30), run():
+    with run():
         await MeteredResponses(clients, RetryPolicy(), timeout=60, estimate=False).create(PARAMS, stream=True)
     await clients.aclose()
     assert [(request.error_type, request.usage) for request in run.requests] == [(None, Usage(3, 2))]

@@ -13,6 +13,7 @@ import pytest
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from pattern_support import KEY, Run, check_whole
+from time_support import passing
 
 from runmeter.engine import (
     ConfigurationError,
@@ -357,29 +358,32 @@ async def test_limits_of_calls_and_answers_hold(scene: Scene) -> None:
 @pytest.mark.parametrize("where", ["classify", "answer", "handler"])
 async def test_a_run_that_times_out_leaves_nothing_open(scene: Scene, where: str) -> None:
     async def hang(*_: Any) -> None:
+        begun.set()
         await anyio.sleep_forever()
 
-    recorder = Recorder()
+    async def hang_tool() -> None:
+        """Never come back."""
+        await hang()
+
+    begun, recorder = anyio.Event(), Recorder()
     scene.replies += [said("Parcel")]
     if where == "classify":
-        scene.simulator.inject(Fault("latency", seconds=60))
+        scene.simulator.inject(Fault("latency", seconds=3600))
     tools = [hang_tool] if where == "answer" else []
     scene.replies += [Reply(tool_calls=(ToolCall("hang_tool"),))]
-    with anyio.fail_after(10):
-        handlers = {"Parcel": hang} if where == "handler" else {}
-        async with scene.pattern(*tools, handlers=handlers) as pattern, Engine() as engine:
-            engine.subscribe(recorder, name="recorder", lane="lossless")
-            with pytest.raises(RunTimeout):
-                await engine.run(pattern, "Where is AB-1?", timeout=0.5)
+    handlers = {"Parcel": hang} if where == "handler" else {}
+    async with (
+        scene.pattern(*tools, handlers=handlers) as pattern,
+        Engine() as engine,
+        passing(30, whenever=lambda: begun.is_set() or scene.simulator.statistics().faults),
+    ):
+        engine.subscribe(recorder, name="recorder", lane="lossless")
+        with pytest.raises(RunTimeout):
+            await engine.run(pattern, "Where is AB-1?", timeout=30)
     runs = {event.run_id for event in recorder.events}
     assert len(runs) == (2 if where == "handler" else 1)
     for run_id in runs:
         check_whole([event for event in recorder.events if event.run_id == run_id])
-
-
-async def hang_tool() -> None:
-    """Never come back."""
-    await anyio.sleep_forever()
 
 
 async def test_runs_at_once_do_not_mix(scene: Scene) -> None:

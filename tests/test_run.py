@@ -298,7 +298,7 @@ def test_ctrl_c_and_its_like_show_what_was_used(
     served: Simulator, told: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     log = tmp_path / "events.jsonl"
-    served.inject(Fault("latency", seconds=0, between_chunks=60))
+    served.inject(Fault("latency", seconds=0, between_chunks=3600))
     asking = command("openai_streaming", "What is honey made of?", "--stream", "--events", str(log))
     with started(asking, env=os.environ | {"OTEL_SDK_DISABLED": ""}) as running:
         eventually(lambda: bool(served.statistics().requests.get("POST /responses")) or running.poll() is not None)

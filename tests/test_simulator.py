@@ -4,6 +4,7 @@ import contextlib
 import logging
 import sys
 import threading
+from functools import partial
 from typing import Any, NoReturn
 
 import anyio
@@ -14,6 +15,7 @@ import pytest
 from openai import AsyncOpenAI
 from process_support import output_of, python
 from simulator_support import TLS, connect
+from time_support import until
 
 from runmeter.engine import Usage
 from runmeter.simulator import Fault, Prompt, Reply, Simulator, server_thread
@@ -101,7 +103,7 @@ async def test_a_busy_script_does_not_keep_it_from_being_left(monkeypatch: pytes
 
     def script(prompt: Prompt) -> None:
         busy.set()
-        release.wait(20)
+        release.wait()
 
     async def ask(client: AsyncOpenAI) -> None:
         with contextlib.suppress(openai.APIConnectionError):  # or answered at the last moment
@@ -137,7 +139,7 @@ def test_a_port_out_of_range_is_refused(port: int) -> None:
 
 
 async def test_leaving_it_breaks_open_connections_at_once_and_leaves_no_thread() -> None:
-    simulator = Simulator(faults=[Fault("latency", times=None, seconds=600, between_chunks=600)])
+    simulator = Simulator(faults=[Fault("latency", times=None, seconds=3600, between_chunks=3600)])
     failures: list[type[Exception]] = []
 
     async def ask(client: AsyncOpenAI, *, stream: bool) -> None:
@@ -146,16 +148,18 @@ async def test_leaving_it_breaks_open_connections_at_once_and_leaves_no_thread()
         except openai.APIConnectionError as error:
             failures.append(type(error))
 
-    with anyio.fail_after(5):
-        async with anyio.create_task_group() as tasks, simulator as url:
-            client = connect(url)
-            tasks.start_soon(lambda: ask(client, stream=True))
-            tasks.start_soon(lambda: ask(client, stream=False))
-            while simulator.statistics().requests.get("POST /responses", 0) < 2:  # noqa: ASYNC110 - in another thread
-                await anyio.sleep(0.005)
-        await client.close()
+    async with anyio.create_task_group() as tasks, simulator as url:
+        client = connect(url)
+        tasks.start_soon(lambda: ask(client, stream=True))
+        tasks.start_soon(lambda: ask(client, stream=False))
+        await until(lambda: simulator.statistics().requests.get("POST /responses", 0) == 2)
+    await client.close()
     assert failures == [openai.APIConnectionError] * 2
     assert threads() == []
+
+
+def _have_come(simulator: Simulator, number: int) -> bool:
+    return sum(simulator.statistics().requests.values()) >= number
 
 
 async def test_leaving_it_while_requests_pour_in_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
@@ -167,10 +171,11 @@ async def test_leaving_it_while_requests_pour_in_is_quiet(caplog: pytest.LogCapt
 
     for moment in range(5):
         async with anyio.create_task_group() as tasks, httpx2.AsyncClient(verify=TLS, headers=KEY) as http:
-            async with Simulator() as url:
+            simulator = Simulator()
+            async with simulator as url:
                 for _ in range(20):
                     tasks.start_soon(ask, http, url)
-                await anyio.sleep(moment / 500)
+                await until(partial(_have_come, simulator, 5 * moment))
             tasks.cancel_scope.cancel()
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     assert threads() == []

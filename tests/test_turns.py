@@ -34,9 +34,8 @@ async def test_turns_come_one_after_the_other_in_order() -> None:
 
 
 async def test_other_conversations_and_scopes_do_not_wait() -> None:
-    with anyio.fail_after(5):
-        async with turn("c1", scope="s"), turn("c2", scope="s"), turn("c1", scope="t"):
-            assert len(turns._locks) == 3
+    async with turn("c1", scope="s"), turn("c2", scope="s"), turn("c1", scope="t"):
+        assert len(turns._locks) == 3
 
 
 async def test_nothing_is_left_of_turns_that_are_over() -> None:
@@ -107,9 +106,8 @@ BACKENDS = (("asyncio", "asyncio"), ("trio", "asyncio"), ("asyncio", "trio"))
 @pytest.mark.parametrize(("mine", "other"), BACKENDS)
 def test_other_event_loops_do_not_wait(mine: str, other: str) -> None:
     async def inner() -> str:
-        with anyio.fail_after(5):
-            async with turn("c1", scope="s"):
-                return "had it"
+        async with turn("c1", scope="s"):
+            return "had it"
 
     async def outer() -> str:
         async with turn("c1", scope="s"):

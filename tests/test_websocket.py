@@ -13,6 +13,7 @@ from pattern_support import KEY, check_whole
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
+from time_support import advance, until
 from websockets.asyncio.client import ClientConnection, connect
 
 from runmeter.engine import Engine, ExecutionFinished, FunctionCall, Provenance, Status, TokenUsage
@@ -98,12 +99,13 @@ async def serve(**settings: Any) -> AsyncIterator[Service]:
         async with OpenAIStreamingPattern(config, [find]) as pattern:
             service = Service(simulator, pattern, engine, listener.getsockname()[1])
             app = Starlette(routes=[WebSocketRoute("/", service.answer)])
-            server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=5))
+            server = uvicorn.Server(
+                uvicorn.Config(app, lifespan="off", log_config=None, ws_ping_interval=None, timeout_graceful_shutdown=5)
+            )
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(server.serve, [listener])
                 try:
-                    with anyio.fail_after(30):
-                        yield service
+                    yield service
                 finally:
                     server.should_exit = True
 
@@ -148,8 +150,8 @@ async def test_a_client_that_leaves_ends_its_run(how: str) -> None:
             if how == "vanishes":
                 client.transport.abort()
         await service.run_ended()
-        while not (billed := service.simulator.statistics().total).output_tokens:  # noqa: ASYNC110 - in another thread
-            await anyio.sleep(0.005)
+        await until(lambda: service.simulator.statistics().total.output_tokens)
+        billed = service.simulator.statistics().total
     [error] = service.errors
     assert isinstance(error, ListenerGone)
     assert error.reason == "WebSocketDisconnect"
@@ -181,10 +183,14 @@ async def test_a_slow_client_is_waited_for_and_keeps_nobody_else_waiting() -> No
 
 
 async def test_a_client_that_takes_nothing_counts_as_gone() -> None:
-    async with serve(send_timeout=0.2) as service:
+    async with serve(send_timeout=10, request_timeout=3600) as service:
         service.simulator.script(Reply("parcel " * 12_000))
         async with service.client() as client:
             await client.send(QUESTION)
+            for _ in range(2):  # until it is being answered
+                await client.recv()
+            while not service.errors:
+                await advance(10)
             await service.run_ended()
             client.transport.abort()
     [error] = service.errors
