@@ -44,6 +44,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "runmeter needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python3" >&2; exit 2; }
+	@test -d src/runmeter/engine || $(PYTHON) setup.py
 	@echo "setting up $(VENV): once, less than a minute"
 	@$(PYTHON) -m venv $(VENV)
 	@{ $(PIP) --only-binary uv -c constraints.txt uv && $(UV) $(DEV); } || \

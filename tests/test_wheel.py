@@ -1,11 +1,12 @@
-"""The built wheel holds the whole package."""
+"""The built wheel holds the whole package, and what would lack a part is not built."""
 
+import shutil
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-from process_support import output_of
+from process_support import Command, output_of, run_command
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,3 +46,39 @@ def test_the_wheel_carries_licence_and_command(wheel: zipfile.ZipFile) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
     (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
     assert "runmeter = runmeter.__main__:main" in wheel.read(entry_points).decode()
+
+
+@pytest.fixture
+def without_links(tmp_path: Path) -> Path:
+    """A checkout as git makes it where core.symlinks is false: a link is a file that says where it leads."""
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "Makefile", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    package = tmp_path / "src" / "runmeter"
+    shutil.copytree(ROOT / "src" / "runmeter", package, symlinks=True)
+    links = [path for path in package.iterdir() if path.is_symlink()]
+    for link in links:
+        place = link.readlink()
+        link.unlink()
+        link.write_text(str(place))
+    assert len(links) == 4
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [sys.executable, "-m", "build", "--no-isolation", "--wheel"],
+        [sys.executable, "-m", "build", "--no-isolation", "--sdist"],
+        [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--target", "there", "-e", "."],
+        ["make", "demo"],
+    ],
+    ids=["wheel", "sdist", "editable", "make"],
+)
+def test_a_checkout_without_links_says_what_to_do(without_links: Path, command: Command) -> None:
+    done = run_command(command, cwd=without_links)
+    assert done.returncode != 0
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "core.symlinks" in line]
+    assert len(said) == 1
+    assert "Run `git config core.symlinks true`, then `git checkout -- src/runmeter`" in said[0]
+    assert not (without_links / ".venv").exists()
+    assert not list(without_links.rglob("*.whl"))
