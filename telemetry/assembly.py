@@ -1,6 +1,5 @@
 """Putting the parts together. Needs the SDK; `configure` does not until it comes here."""
 
-from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -13,6 +12,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from runmeter.engine import ConfigurationError
 
 from . import semconv
+from .backpressure import Backpressure
 from .context import RandomIds, SpanTracing
 from .environment import Destination
 from .instruments import Instruments, SdkInstruments
@@ -28,7 +28,6 @@ from .spans import SpanBuilder
 def assemble(
     traces: TracerProvider | tuple[Destination, ...],
     metrics: MeterProvider | tuple[Destination, ...],
-    headers: Mapping[str, str] | None,
     service_name: str | None,
     price: Price,
     *,
@@ -38,14 +37,13 @@ def assemble(
     """Telemetry that goes to providers of the application, or by ones of our own to these destinations.
 
     Raises:
-        ConfigurationError: what was given as a provider is none of the SDK's, or an exporter refuses its settings.
+        ConfigurationError: what was given as a provider is none of the SDK's, or a destination cannot be set up.
     """
     for provider, kind in ((traces, TracerProvider), (metrics, MeterProvider)):
         if not isinstance(provider, tuple | kind):
             raise ConfigurationError(f"not a {kind.__name__} of opentelemetry.sdk: {provider!r}")
-    # All exporters first: where one refuses its settings, no thread has been started yet.
-    span_outlets = [] if isinstance(traces, TracerProvider) else make_span_outlets(traces, headers)
-    metric_outlets = [] if isinstance(metrics, MeterProvider) else make_metric_outlets(metrics, headers)
+    span_outlets = [] if isinstance(traces, TracerProvider) else make_span_outlets(traces)
+    metric_outlets = [] if isinstance(metrics, MeterProvider) else make_metric_outlets(metrics)
     outlets: list[Outlet[Any]] = [*span_outlets, *metric_outlets]
     resource = Resource.create({SERVICE_NAME: service_name} if service_name else None)
     tracer_provider = traces if isinstance(traces, TracerProvider) else make_tracer_provider(resource, span_outlets)
@@ -56,8 +54,12 @@ def assemble(
         meter_provider = metrics
         instruments = SdkInstruments(metrics.get_meter(scope.name, scope.version, scope.schema_url))
     else:
-        meter_provider, instruments = make_meter_provider(resource, metric_outlets, scope)
-    owned = [provider for provider in (tracer_provider, meter_provider) if provider not in {traces, metrics}]
+        meter_provider, instruments = make_meter_provider(resource, metrics, metric_outlets, scope)
+    for outlet in outlets:
+        outlet.start()
+    owned = [
+        provider for provider in (tracer_provider, meter_provider) if provider is not traces and provider is not metrics
+    ]
 
     tracer = tracer_provider.get_tracer(scope.name, scope.version, scope.schema_url)
     assert isinstance(tracer, Tracer)  # noqa: S101 - it is where the SDK is not disabled
@@ -66,6 +68,7 @@ def assemble(
         SpanBuilder(scope, SpanLimits()),
         Metrics(instruments, count_unreported=count_unreported),
         tracer if traces else None,
+        Backpressure(span_outlets),
     )
     ids = tracer_provider.id_generator
     tracing = SpanTracing(tracer_provider.sampler, RandomIds() if type(ids) is RandomIdGenerator else ids)

@@ -58,9 +58,8 @@ def configure(
     from .assembly import assemble
 
     return assemble(
-        tracer_provider or destinations("traces", traces_exporter, protocol, endpoint),
-        meter_provider or destinations("metrics", metrics_exporter, protocol, endpoint),
-        headers,
+        tracer_provider or destinations("traces", traces_exporter, protocol, endpoint, headers),
+        meter_provider or destinations("metrics", metrics_exporter, protocol, endpoint, headers),
         service_name,
         price or PriceBook().cost,
         count_unreported=count_unreported,

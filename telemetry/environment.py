@@ -5,13 +5,17 @@ that names the variable, the value and what is allowed: traces that silently go 
 
 Sources: OpenTelemetry specification, "OpenTelemetry Protocol Exporter"
 (opentelemetry.io/docs/specs/otel/protocol/exporter, read 2026-11-22); for the values that the Python SDK reads, the
-source of opentelemetry-sdk and opentelemetry-exporter-otlp 1.45.2.
+source of opentelemetry-sdk 1.45.2 and of its exporters. Among them times differ: those of `OTEL_EXPORTER_OTLP_*` are
+seconds, all others milliseconds.
 """
 
+import math
 import os
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from runmeter.engine import ConfigurationError
 
@@ -20,9 +24,12 @@ Signal: TypeAlias = Literal["traces", "metrics"]
 DEFAULT_PROTOCOL = "http/protobuf"
 """As the specification recommends; the Python SDK's auto-configuration still takes grpc."""
 DEFAULT_ENDPOINTS = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}
-DEFAULT_QUEUE_SIZE = 10_000
-"""Spans that may wait for export, about 30 MB. The SDK's default of 2,048 overflows where runs follow one another."""
+DEFAULT_TIMEOUT = 10.0
+"""Seconds for one request."""
 DEFAULT_BATCH_SIZE = 512
+"""Spans."""
+DEFAULT_DELAY = 5_000.0
+"""Milliseconds."""
 
 
 class Rule(NamedTuple):
@@ -69,9 +76,22 @@ def _is_pairs(value: str) -> bool:
     return all("=" in item and not item.strip().startswith("=") for item in value.split(",") if item.strip())
 
 
+def _is_readable(value: str) -> bool:
+    return Path(value).is_file() and os.access(value, os.R_OK)
+
+
+def _is_header(name: str, value: str) -> bool:
+    return re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) is not None and value.isascii() and value.isprintable()
+
+
 _PROTOCOL = _one_of("grpc", "http/protobuf")
 _ENDPOINT = Rule("a URL with http or https, or host:port for grpc", _is_endpoint)
-_HEADERS = Rule("a list of name=value", _is_pairs, secret=True)
+_HEADERS = Rule(
+    "a list of name=value, the values URL-encoded",
+    lambda value: _is_pairs(value) and all(_is_header(*pair) for pair in _pairs(value).items()),
+    secret=True,
+)
+_FILE = Rule("a file that can be read", _is_readable)
 _EXPORTER = _list_of("otlp", "console", "none")
 _FLAG = _one_of("true", "false")
 _POSITIVE = _number("a positive number", lambda number: 0 < number < float("inf"))
@@ -92,6 +112,9 @@ RULES: Mapping[str, Rule] = {
             ("TIMEOUT", _POSITIVE),
             ("COMPRESSION", _one_of("gzip", "deflate", "none")),
             ("INSECURE", _FLAG),
+            ("CERTIFICATE", _FILE),
+            ("CLIENT_KEY", _FILE),
+            ("CLIENT_CERTIFICATE", _FILE),
         )
     },
     "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": _one_of("cumulative", "delta", "lowmemory"),
@@ -131,6 +154,34 @@ class Destination(NamedTuple):
     protocol: str
     endpoint: str
     compression: str
+    timeout: float
+    """Seconds for one request."""
+    headers: Mapping[str, str]
+    """Sent with every request, names in lower case. Secret."""
+    insecure: bool
+    """Without TLS. Of interest to gRPC alone: a URL says it by itself."""
+    certificate: str | None
+    """The file of the authorities to trust; None trusts those of the system."""
+    client_key: str | None
+    client_certificate: str | None
+    credential_provider: str | None
+    """The entry point of what makes a session (HTTP) or credentials (gRPC), as the Python SDK has it."""
+
+    @property
+    def is_console(self) -> bool:
+        """Whether it goes to the standard output."""
+        return self.exporter == "console"
+
+
+class Batching(NamedTuple):
+    """How spans are put into requests."""
+
+    queue: float
+    """Spans that may wait; infinite where only their bytes are bounded."""
+    batch: int
+    """Spans in a request, at most."""
+    delay: float
+    """Seconds that a span waits for a request to fill up."""
 
 
 def variable(name: str) -> str | None:
@@ -159,7 +210,11 @@ def is_disabled() -> bool:
 
 
 def destinations(
-    signal: Signal, exporters: str | None, protocol: str | None, endpoint: str | None
+    signal: Signal,
+    exporters: str | None,
+    protocol: str | None,
+    endpoint: str | None,
+    headers: Mapping[str, str] | None = None,
 ) -> tuple[Destination, ...]:
     """Where a signal goes. Arguments come before variables, and variables for the signal before those for all.
 
@@ -170,28 +225,70 @@ def destinations(
     exporters = _argument(f"{signal}_exporter", exporters, _EXPORTER) or variable(f"OTEL_{prefix}_EXPORTER") or "otlp"
     protocol = _argument("protocol", protocol, _PROTOCOL) or _setting(prefix, "PROTOCOL") or DEFAULT_PROTOCOL
     protocol = protocol.lower()
-    compression = (_setting(prefix, "COMPRESSION") or "none").lower()
-    names = dict.fromkeys(name.strip().lower() for name in exporters.split(","))
-    return tuple(
-        Destination(name, protocol, _endpoint(signal, protocol, endpoint), compression)
-        for name in names
-        if name != "none"
+    endpoint = _endpoint(signal, protocol, endpoint)
+    to = Destination(
+        exporter="",
+        protocol=protocol,
+        endpoint=endpoint,
+        compression=(_setting(prefix, "COMPRESSION") or "none").lower(),
+        timeout=_timeout(prefix),
+        headers=_headers(prefix, headers),
+        insecure=_is_insecure(prefix, endpoint),
+        certificate=_setting(prefix, "CERTIFICATE"),
+        client_key=_setting(prefix, "CLIENT_KEY"),
+        client_certificate=_setting(prefix, "CLIENT_CERTIFICATE"),
+        credential_provider=_credential_provider(prefix, protocol),
     )
+    names = dict.fromkeys(name.strip().lower() for name in exporters.split(","))
+    return tuple(to._replace(exporter=name) for name in names if name != "none")
 
 
-def queue_sizes() -> tuple[int, int]:
-    """How many spans may wait for export, and how many are exported at once.
+def batching() -> Batching:
+    """How spans are put into requests.
 
     Raises:
-        ConfigurationError: more at once than may wait.
+        ConfigurationError: a variable says something it may not say, or more at once than may wait.
     """
-    queue = int(variable("OTEL_BSP_MAX_QUEUE_SIZE") or DEFAULT_QUEUE_SIZE)
+    queue = float(variable("OTEL_BSP_MAX_QUEUE_SIZE") or math.inf)
     batch = int(variable("OTEL_BSP_MAX_EXPORT_BATCH_SIZE") or min(DEFAULT_BATCH_SIZE, queue))
     if batch > queue:
         raise ConfigurationError(
-            f"OTEL_BSP_MAX_EXPORT_BATCH_SIZE={batch}: allowed is at most OTEL_BSP_MAX_QUEUE_SIZE, which is {queue}"
+            f"OTEL_BSP_MAX_EXPORT_BATCH_SIZE={batch}: allowed is at most OTEL_BSP_MAX_QUEUE_SIZE, which is {queue:.0f}"
         )
-    return queue, batch
+    return Batching(queue, batch, float(variable("OTEL_BSP_SCHEDULE_DELAY") or DEFAULT_DELAY) / 1e3)
+
+
+def _timeout(prefix: str) -> float:
+    """The shorter one of what the exporter and what those who hand it over may take. Only the latter is in ms."""
+    timeout = float(_setting(prefix, "TIMEOUT") or DEFAULT_TIMEOUT)
+    handing_over = variable("OTEL_BSP_EXPORT_TIMEOUT" if prefix == "TRACES" else "OTEL_METRIC_EXPORT_TIMEOUT")
+    return timeout if handing_over is None else min(timeout, float(handing_over) / 1e3)
+
+
+def _headers(prefix: str, argument: Mapping[str, str] | None) -> Mapping[str, str]:
+    headers = _pairs(_setting(prefix, "HEADERS") or "")
+    for name, value in (argument or {}).items():
+        if not _is_header(name, value):
+            raise ConfigurationError(f"headers={{{name!r}: (not shown)}}: allowed are names and values in plain ASCII")
+        headers[name.lower()] = value
+    return headers
+
+
+def _pairs(value: str) -> dict[str, str]:
+    pairs = (item.partition("=") for item in value.split(",") if item.strip())
+    return {unquote(name).strip().lower(): unquote(said).strip() for name, _, said in pairs}
+
+
+def _is_insecure(prefix: str, endpoint: str) -> bool:
+    """The variable counts only where the endpoint has no scheme, as the specification says."""
+    if "://" in endpoint:
+        return endpoint.startswith("http://")
+    return (_setting(prefix, "INSECURE") or "false").lower() == "true"
+
+
+def _credential_provider(prefix: str, protocol: str) -> str | None:
+    name = f"OTEL_PYTHON_EXPORTER_OTLP_{'GRPC' if protocol == 'grpc' else 'HTTP'}"
+    return os.environ.get(f"{name}_CREDENTIAL_PROVIDER") or os.environ.get(f"{name}_{prefix}_CREDENTIAL_PROVIDER")
 
 
 def _setting(prefix: str, name: str) -> str | None:

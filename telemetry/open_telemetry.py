@@ -2,15 +2,16 @@
 
 import atexit
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.to_thread
 
 from runmeter.engine import Event, TraceContext, Tracing
 
+from .drain import SILENT_PATIENCE, Drain
 from .statistics import TelemetryStatistics
 
 if TYPE_CHECKING:  # the SDK is slow to import
@@ -20,11 +21,8 @@ if TYPE_CHECKING:  # the SDK is slow to import
     from .outlet import Outlet
     from .projection import Projection
 
-PATIENCE = 1.5
-"""Seconds that a flush waits for a collector in trouble to take something: enough for an exporter's first retry."""
-
-UNSEEN_PATIENCE = 5.0
-"""Seconds that a flush waits at most for providers of the application, whose troubles are not known here."""
+SHUTDOWN_TIMEOUT = 10.0
+"""Seconds that shutting down waits at most for a collector that takes what it is offered, less what flushing waited."""
 
 
 class NoTracing:
@@ -50,6 +48,8 @@ class OpenTelemetry:
         meter_provider: Where measurements go.
         outlets: The exporters of the providers that are ours.
         owned: The providers that are ours, shut down with us.
+        clock: Tells seconds that only go forward.
+        sleep: Sleeps so many seconds, in a thread.
     """
 
     def __init__(
@@ -60,6 +60,8 @@ class OpenTelemetry:
         meter_provider: "MeterProvider | None" = None,
         outlets: "Sequence[Outlet[Any]]" = (),
         owned: "Sequence[TracerProvider | MeterProvider]" = (),
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         # Without a method of our own around them: they are called on every run, model call and tool call.
         self.start_span = tracing.start_span
@@ -72,13 +74,19 @@ class OpenTelemetry:
         self._projection = projection
         self._outlets = outlets
         self._owned = owned
+        self._drain = Drain(outlets, clock)
+        self._sleep = sleep
         if owned:
-            atexit.register(self.shutdown)
+            atexit.register(self._at_exit)
 
-    def receive(self, events: Sequence[Event]) -> None:
-        """Take a batch of events, oldest first, and make spans and metrics of them. Never waits, never raises."""
-        if self._projection is not None:
-            self._projection.receive(events)
+    def receive(self, events: Sequence[Event]) -> Awaitable[None] | None:
+        """Take a batch of events, oldest first, and make spans and metrics of them. Never blocks, never raises.
+
+        Returns:
+            None if all are taken. Else what to await for the rest: the queue of an exporter is nearly full, and its
+            collector takes what it is offered, so that there will be room.
+        """
+        return None if self._projection is None else self._projection.receive(events)
 
     def statistics(self) -> TelemetryStatistics:
         """What became of the events so far."""
@@ -91,44 +99,49 @@ class OpenTelemetry:
     async def flush(self, timeout: float) -> None:
         """Send what is left.
 
-        Returns after `timeout` seconds at the latest, and soon if the collector takes nothing: what it has not taken by
-        then is sent in the background.
+        Returns after `timeout` seconds at the latest, and sooner if the collector takes nothing: after 1.5 s if it is
+        known to be in trouble, after 5 s if it does not answer at all. What it has not taken by then is sent in the
+        background.
         """
-        if not self._outlets:
-            timeout = min(timeout, UNSEEN_PATIENCE)
-        done = threading.Event()
+        collected = threading.Event()
         # A thread of our own, because a worker thread of anyio that still hangs would keep the process from ending.
-        threading.Thread(target=self._flush, args=(timeout, done), name="runmeter telemetry flush", daemon=True).start()
-        with anyio.move_on_after(timeout):
-            while not done.is_set():
-                sent = self._sent()
-                await anyio.to_thread.run_sync(done.wait, min(timeout, PATIENCE), abandon_on_cancel=True)
-                if self._in_trouble() and self._sent() == sent:
-                    return
+        threading.Thread(target=self._collect, args=(collected,), name="runmeter telemetry flush", daemon=True).start()
+        with closing(self._drain.pauses(timeout, collected.is_set)) as pauses, anyio.move_on_after(timeout):
+            for pause in pauses:
+                await anyio.sleep(pause)
 
-    def _flush(self, timeout: float, done: threading.Event) -> None:
-        for provider in (self.tracer_provider, self.meter_provider):
+    def _collect(self, collected: threading.Event) -> None:
+        """Have our providers hand over what they measured, and those of the application send what they hold."""
+        ours_first = sorted(
+            (self.meter_provider, self.tracer_provider), key=lambda provider: provider not in self._owned
+        )
+        for provider in ours_first:
             with suppress(Exception):  # the SDK raises if an application's exporter is late, having logged it
                 if provider is not None:
-                    provider.force_flush(round(timeout * 1e3))
-        done.set()
+                    provider.force_flush(round(SILENT_PATIENCE * 1e3))
+        collected.set()
 
-    def _sent(self) -> int:
-        return sum(outlet.statistics().sent for outlet in self._outlets)
-
-    def _in_trouble(self) -> bool:
-        return any(outlet.in_trouble for outlet in self._outlets)
+    def _at_exit(self) -> None:
+        with suppress(KeyboardInterrupt):  # impatience, at the end of the process
+            self.shutdown()
 
     def shutdown(self) -> None:
         """Send what is left and end the background threads. Happens at the end of the process by itself.
 
-        Waits while the collector takes what it is offered; the first failure ends it. It blocks: from async code call
-        it in a worker thread.
+        Waits while the collector takes what it is offered, 10 s at most, less what a flush has waited for it before.
+        What it has not taken by then is dropped, and counted. It blocks: from async code call it in a worker thread.
         """
-        atexit.unregister(self.shutdown)
-        for outlet in self._outlets:
-            outlet.close()
+        atexit.unregister(self._at_exit)
+        timeout = max(0.0, SHUTDOWN_TIMEOUT - self._drain.waited)
         owned, self._owned = self._owned, ()
-        for provider in owned:
-            with suppress(Exception):  # the SDK raises if a last export is late: there is nobody left to tell
-                provider.shutdown()
+        try:
+            if self.tracer_provider is not None and self.tracer_provider in owned:
+                self.tracer_provider.shutdown()
+            if self.meter_provider is not None and self.meter_provider in owned:
+                with suppress(Exception):  # the SDK raises if a last collection is late: there is nobody left to tell
+                    self.meter_provider.shutdown(SILENT_PATIENCE * 1e3)  # one collection, which nothing waits for
+            for pause in self._drain.pauses(timeout):
+                self._sleep(pause)
+        finally:
+            for outlet in self._outlets:
+                outlet.stop()

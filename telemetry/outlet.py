@@ -1,238 +1,255 @@
-"""The ways out of the process: exporters, wrapped so that what becomes of every span is counted.
+"""The ways out of the process: a queue, a thread, and what it sends by.
 
-A collector that is away is nothing an application should hear about more than once. So what the OpenTelemetry
-exporters would log on every attempt becomes one line of ours for each outage, and counts.
+A collector that is away is nothing an application should hear about more than once. So there is one line in the log for
+each outage, and counts.
 """
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic
 
-from opentelemetry.sdk.metrics import Counter, Histogram
-from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
-from opentelemetry.sdk.metrics.view import DefaultAggregation, ExplicitBucketHistogramAggregation, SumAggregation
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
 
+from .export_queue import Bounds, ExportQueue, Item
 from .forking import call_in_forked_child
 from .statistics import ExporterStatistics
+from .verdict import Refused, Taken, Transport, Verdict
 
 logger = logging.getLogger("runmeter")
 
-_EXPORTERS_LOGGERS = (
-    "opentelemetry.exporter.otlp.proto.grpc.exporter",
-    "opentelemetry.exporter.otlp.proto.http.metric_exporter",
-    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
-)
-_DEFAULT = DefaultAggregation()
+KEEPS_UP = 1.0
+"""Seconds between two answers, at most, of a collector that is worth waiting for while there is work to do."""
+LEAVE = 0.2
+"""Seconds that a thread has to end. One that still hangs in a request is left behind; it keeps nothing from ending."""
 
 
-class _Closable(Protocol):
-    def shutdown(self) -> None: ...
-
-
-Exporter = TypeVar("Exporter", bound=_Closable)
-
-
-class Outlet(Generic[Exporter]):
-    """Counts what an exporter takes, and hears its complaints.
+class Outlet(Generic[Item]):
+    """Exports what it is given, in a thread of its own, request after request while there is enough for one.
 
     Args:
         name: What it exports and where to.
-        make: Makes the exporter; again in a forked process, because connections must not be shared between two.
-        capacity: How many may be pending.
+        bounds: How much may wait, and when it is sent.
+        encode: Makes a request of items.
+        connect: Makes what sends them; again in a forked process, because two must not share a connection.
+        timeout: Seconds that a request may take.
+        clock: Tells seconds that only go forward.
     """
 
-    def __init__(self, name: str, make: Callable[[], Exporter], capacity: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        bounds: Bounds,
+        encode: Callable[[Sequence[Item]], bytes],
+        connect: Callable[[], Transport],
+        timeout: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.name = name
-        self.in_trouble = False
-        """Whether the collector has refused or missed what was last offered."""
-        self._make = make
-        self.capacity = capacity
-        self._closing = False
-        self._inherited: Exporter | None = None
-        self._reset(make())
+        self._bounds = bounds
+        self._encode = encode
+        self._connect = connect
+        self._timeout = timeout
+        self._clock = clock
+        self._inherited: Transport | None = None
+        self._reset(connect())
         call_in_forked_child(self._forked)
 
-    def _reset(self, exporter: Exporter | None) -> None:
-        self.exporter = exporter
-        self._lock = threading.Lock()
-        self._taken = self._sent = self._failed = self._dropped = 0
+    def _reset(self, transport: Transport | None) -> None:
         self.in_trouble = False
+        """Whether the collector has refused or missed what was last offered."""
+        self._complained = False
+        self.answers = 0
+        """Requests that the collector has taken or refused."""
+        self._transport = transport
+        self._queue = ExportQueue[Item](self._bounds)
+        self._told_of_drops = False
+        self._dozing = False  # the thread waits for a request to fill up
+        self._progress_at = -math.inf  # when a request was due or answered last
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        self._unlock()
+
+    def _unlock(self) -> None:
+        self._lock = threading.RLock()  # a signal handler may export while its own thread does
+        self._changed = threading.Condition(self._lock)
+
+    def start(self) -> None:
+        """Start the thread: before there is something to export, because an interpreter that ends starts none."""
+        self._thread = threading.Thread(target=self._work, name=f"runmeter export of {self.name}", daemon=True)
+        self._thread.start()
 
     def _forked(self) -> None:
-        self._inherited = self.exporter  # kept, because letting go of it might close the parent's connection
+        if self._stopped:
+            self._unlock()
+            return
+        is_started = self._thread is not None
+        self._inherited = self._transport  # kept, because letting go of it might close the parent's connection
         self._reset(None)
+        if is_started:
+            self.start()
+
+    # Giving
+
+    def put(self, item: Item, size: int) -> None:
+        """Take an item of so many bytes. Beyond the bounds the oldest are dropped, and counted. From any thread."""
+        queue, now = self._queue, self._clock()
+        with self._lock:
+            queue.put(item, size, now)
+            if self._dozing and (queue.is_ready or queue.pending == 1):
+                self._dozing = False
+                self._progress_at = now
+                self._changed.notify_all()
+        if queue.dropped and not self._told_of_drops:
+            self._tell_of_drops("more than may wait, or for too long: the oldest are dropped, and counted")
+
+    def refuse(self, error: Exception) -> None:
+        """Count something that could not be encoded."""
+        with self._lock:
+            self._queue.refuse()
+        self._complain(f"cannot be encoded: {error!r}")
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether it is worth waiting before more is put here: there is little room, and the collector keeps up."""
+        return self._queue.is_crowded and not self.in_trouble and self._clock() - self._progress_at < KEEPS_UP
+
+    @property
+    def is_half_empty(self) -> bool:
+        """Whether there is room for as much again."""
+        return self._queue.is_half_empty
 
     def statistics(self) -> ExporterStatistics:
         """The account now."""
         with self._lock:
-            pending = self._taken - self._sent - self._failed - self._dropped
-            return ExporterStatistics(self.name, self._taken, self._sent, self._failed, self._dropped, pending)
+            queue = self._queue
+            return ExporterStatistics(self.name, queue.taken, queue.sent, queue.failed, queue.dropped, queue.pending)
 
-    def admit(self) -> bool:
-        """Take one more, if there is room for it."""
-        with self._lock:
-            pending = self._taken - self._sent - self._failed - self._dropped
-            self._taken += 1
-            if pending < self.capacity and not self._closing:
-                return True
-            self._dropped += 1
-            return False
+    # Ending
 
-    def take(self) -> None:
-        """Take one more, whatever is pending: it is sent at once."""
-        with self._lock:
-            self._taken += 1
+    def hurry(self) -> float:
+        """Have what is pending sent without delay.
 
-    def send(self, count: int, export: Callable[[Exporter], bool]) -> bool:
-        """Export what was taken, and count what came of it."""
-        sent = False
-        if not self._closing:
-            self.exporter = self.exporter or self._make()
-        if self.exporter is not None:
-            _hearing.outlet = self
-            try:
-                sent = export(self.exporter)
-            except Exception as error:
-                self.complain(repr(error))
-            finally:
-                _hearing.outlet = None
+        Returns:
+            What to ask `is_settled` with.
+        """
         with self._lock:
-            if sent:
-                self._sent += count
-            else:
-                self._failed += count
-        if sent and self.in_trouble:
-            self.in_trouble = False
+            now = self._clock()
+            self._queue.hurry(now)
+            self._changed.notify_all()
+            return now
+
+    def is_settled(self, until: float) -> bool:
+        """Whether nothing is pending of what came until then."""
+        with self._lock:
+            return self._queue.is_settled(until)
+
+    def stop(self) -> None:
+        """Drop what is pending, and end the thread. Doing it twice does nothing."""
+        with self._lock:
+            self._stopped = True
+            left = self._queue.pending
+            self._queue.close()
+            self._changed.notify_all()
+            transport, self._transport = self._transport, None
+        self._tell_of_drops(f"{left} not sent in time" if left else None)
+        if transport is not None:
+            transport.close()
+        if self._thread is not None:
+            self._thread.join(LEAVE)
+
+    # In the thread
+
+    def _work(self) -> None:
+        attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))  # instrumented clients must not trace the export itself
+        while items := self._next():
+            verdict = self._send(items)
+            if not self._stopped:
+                self._hear(verdict, len(items))
+            with self._lock:
+                self._progress_at = self._clock()
+                self._queue.settle(verdict, self._progress_at)
+
+    def _next(self) -> list[Item]:
+        """The items of the next request, once it is due; none if there is to be no other."""
+        with self._lock:
+            while not self._stopped:
+                now = self._clock()
+                due = self._queue.due(now)
+                if due != 0:
+                    self._dozing = True
+                    self._changed.wait(due)
+                    self._dozing = False
+                elif items := self._queue.take(now):
+                    self._progress_at = now
+                    return items
+            return []
+
+    def _send(self, items: list[Item]) -> Verdict:
+        """Send a request of these items, or of the first of them, if that is all that fits."""
+        body, unfit = self._request(items)
+        while len(body) > self._bounds.batch_size and len(items) > 1:  # more than was estimated
+            with self._lock:
+                self._queue.give_back(len(items) - len(items) // 2)
+            del items[len(items) // 2 :]
+            body, unfit = self._request(items)
+        if len(unfit) == len(items):
+            return Refused(f"cannot be encoded: {unfit[0]!r}")
+        try:
+            with self._lock:
+                if self._stopped:
+                    return Refused("closed")
+                self._transport = transport = self._transport or self._connect()
+            verdict = transport.send(body, self._timeout)
+        except Exception as error:
+            return Refused(repr(error))
+        if unfit and isinstance(verdict, Taken):
+            return Taken(verdict.rejected + len(unfit), f"cannot be encoded: {unfit[0]!r} {verdict.message}")
+        return verdict
+
+    def _request(self, items: list[Item]) -> tuple[bytes, list[Exception]]:
+        """Encode what can be encoded: one item that cannot is no reason to lose the others."""
+        try:
+            return self._encode(items), []
+        except Exception as error:
+            if len(items) == 1:
+                return b"", [error]
+        alone = [self._request([item]) for item in items]
+        fit = [item for item, (_, unfit) in zip(items, alone, strict=True) if not unfit]
+        return self._encode(fit) if fit else b"", [error for _, unfit in alone for error in unfit]
+
+    def _hear(self, verdict: Verdict, count: int) -> None:
+        """Log what there is to be said about a request."""
+        if isinstance(verdict, Taken):
+            self._hear_taken(verdict, count)
+            return
+        if isinstance(verdict, Refused):
+            self.answers += 1
+        self.in_trouble = True
+        logger.debug("%s: %d not taken: %s", self.name, count, verdict)
+        self._complain(verdict.reason)
+
+    def _hear_taken(self, verdict: Taken, count: int) -> None:
+        self.answers += 1
+        self.in_trouble = False
+        logger.debug("%s: %d taken: %s", self.name, count, verdict)
+        if verdict.rejected:
+            self._complain(f"{verdict.rejected} rejected: {verdict.message}")
+        elif self._complained:
+            self._complained = False
             logger.info("telemetry arrives again: %s", self.name)
-        elif not sent:
-            self.complain("not accepted")
-        return sent
 
-    def complain(self, why: str) -> None:
-        """Hear that the collector does not take what it is offered."""
-        if not self.in_trouble:
-            self.in_trouble = True
-            logger.warning(
-                "telemetry does not arrive: %s: %s (the work goes on; further failures are only counted)",
-                self.name,
-                why,
-            )
-        if self._closing:
-            self._stop()
+    def _tell_of_drops(self, why: str | None) -> None:
+        self._told_of_drops = True
+        if why is not None and not self._complained:
+            logger.warning("telemetry is dropped: %s: %s", self.name, why)
 
-    def close(self) -> None:
-        """From now on give up at the first failure, so that a collector that is away does not delay the exit."""
-        self._closing = True
-        if self.in_trouble:
-            self._stop()
-
-    def _stop(self) -> None:
-        with self._lock:
-            exporter, self.exporter = self.exporter, None
-        if exporter is not None:
-            exporter.shutdown()
-
-    def shutdown(self) -> None:
-        """Close the exporter."""
-        self._closing = True
-        self._stop()
-
-
-class _Hearing(threading.local):
-    """Which outlet exports in this thread."""
-
-    outlet: Outlet[Any] | None = None
-
-
-_hearing = _Hearing()
-
-
-class _Complaints(logging.Filter):
-    """Hands the outlet what its exporter complains of, instead of logging it. Exporters of others log as ever."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        outlet = _hearing.outlet
-        if outlet is None or record.levelno < logging.WARNING:
-            return True
-        outlet.complain(record.getMessage())
-        return False
-
-
-_complaints = _Complaints()
-
-
-def hear_complaints() -> None:
-    """Listen to the exporters' loggers. Doing it twice does nothing."""
-    for name in _EXPORTERS_LOGGERS:
-        logging.getLogger(name).addFilter(_complaints)
-
-
-class CountedSpanExporter(SpanExporter):
-    """Exports spans through an outlet."""
-
-    def __init__(self, outlet: Outlet[SpanExporter]) -> None:
-        self._outlet = outlet
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Export a batch."""
-        sent = self._outlet.send(len(spans), lambda exporter: exporter.export(spans) is SpanExportResult.SUCCESS)
-        return SpanExportResult.SUCCESS if sent else SpanExportResult.FAILURE
-
-    def shutdown(self) -> None:
-        """Close the exporter."""
-        self._outlet.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Nothing is kept here."""
-        return True
-
-
-class CountedSpanProcessor(BatchSpanProcessor):
-    """The SDK's batch processor, filled only as far as its queue goes: what would overflow is dropped, and counted."""
-
-    def __init__(self, outlet: Outlet[SpanExporter], max_export_batch_size: int) -> None:
-        super().__init__(CountedSpanExporter(outlet), outlet.capacity, max_export_batch_size=max_export_batch_size)
-        self._outlet = outlet
-
-    def on_end(self, span: ReadableSpan) -> None:
-        """Queue a span for export."""
-        if span.context is not None and span.context.trace_flags.sampled and self._outlet.admit():
-            super().on_end(span)
-
-
-class CountedMetricExporter(MetricExporter):
-    """Exports metrics through an outlet."""
-
-    def __init__(self, outlet: Outlet[MetricExporter]) -> None:
-        assert outlet.exporter is not None  # noqa: S101 - new
-        super().__init__(
-            outlet.exporter._preferred_temporality,  # noqa: SLF001 - where the SDK's own reader looks
-            outlet.exporter._preferred_aggregation,  # noqa: SLF001 - likewise
+    def _complain(self, why: str) -> None:
+        if self._complained:
+            return
+        self._complained = True
+        logger.warning(
+            "telemetry does not arrive: %s: %s (the work goes on; further failures are only counted)", self.name, why
         )
-        self._outlet = outlet
-
-    def takes_sums_and_buckets(self) -> bool:
-        """Whether it prefers nothing but sums of counters and the buckets that a histogram is made with."""
-        preferred = self._preferred_aggregation or {}
-        return isinstance(preferred.get(Counter, _DEFAULT), DefaultAggregation | SumAggregation) and isinstance(
-            preferred.get(Histogram, _DEFAULT), DefaultAggregation | ExplicitBucketHistogramAggregation
-        )
-
-    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> MetricExportResult:
-        """Export a collection."""
-        self._outlet.take()
-        sent = self._outlet.send(
-            1, lambda exporter: exporter.export(metrics_data, timeout_millis) is MetricExportResult.SUCCESS
-        )
-        return MetricExportResult.SUCCESS if sent else MetricExportResult.FAILURE
-
-    def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """Nothing is kept here."""
-        return True
-
-    def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:
-        """Close the exporter."""
-        self._outlet.shutdown()

@@ -1,69 +1,88 @@
 """The SDK's providers, with exporters as the settings say."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from importlib.metadata import entry_points
+from typing import Any
 from urllib.parse import urlsplit
 
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import (
-    ConsoleMetricExporter,
-    MetricExporter,
-    MetricReader,
-    PeriodicExportingMetricReader,
-)
+from opentelemetry.sdk.metrics.export import MetricReader, MetricsData, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from runmeter.engine import ConfigurationError
 
 from .accumulators import Accumulators
+from .console import ConsoleTransport
 from .context import RandomIds
-from .environment import Destination, Signal, queue_sizes, variable
+from .environment import Destination, Signal, batching, variable
+from .export_queue import Bounds, Item
+from .exporters import QueuingMetricExporter, QueuingSpanProcessor
 from .instruments import Instruments, SdkInstruments
 from .metering import AccumulatingMeterProvider
-from .outlet import CountedMetricExporter, CountedSpanProcessor, Exporter, Outlet, hear_complaints
+from .outlet import Outlet
+from .verdict import Transport
 
-Headers: TypeAlias = Mapping[str, str] | None
+MAX_WAITING = 32 << 20
+"""Bytes of spans that may wait: some 50,000 of them, which take 120 MB of memory."""
+MAX_METRICS_WAITING = 8 << 20
+"""Bytes of collections of metrics that may wait."""
+MAX_AGE = 300.0
+"""Seconds that something may wait: as long as the OpenTelemetry Collector itself goes on trying by default (its
+`exporterhelper`, `retry_on_failure::max_elapsed_time`, read 2026-11-29)."""
+MAX_REQUEST = 7 << 19
+"""Bytes of a request: 3.5 MiB, which leaves room for the resource below the 4 MiB that gRPC servers take by default. By
+HTTP the Collector takes 20 MiB (`confighttp`, `max_request_body_size`)."""
 
 
-def make_span_outlets(destinations: Sequence[Destination], headers: Headers) -> list[Outlet[SpanExporter]]:
-    """An exporter of spans for each destination.
+def make_span_outlets(destinations: Sequence[Destination]) -> list[Outlet[ReadableSpan]]:
+    """An exporter of spans for each destination, not yet started.
 
     Raises:
-        ConfigurationError: an exporter refuses its settings.
+        ConfigurationError: one of them cannot be set up.
     """
-    queue_size, _ = queue_sizes()
-    return [_outlet("traces", to, partial(_span_exporter, to, headers), queue_size) for to in destinations]
+    queue, batch, delay = batching()
+    bounds = Bounds(MAX_WAITING, MAX_AGE, batch, MAX_REQUEST, delay, queue)
+    return [_outlet("traces", to, bounds, _print_spans if to.is_console else _encode_spans) for to in destinations]
 
 
-def make_metric_outlets(destinations: Sequence[Destination], headers: Headers) -> list[Outlet[MetricExporter]]:
-    """An exporter of metrics for each destination.
+def make_metric_outlets(destinations: Sequence[Destination]) -> list[Outlet[bytes]]:
+    """An exporter of collections of metrics, each encoded already, for each destination, not yet started.
 
     Raises:
-        ConfigurationError: an exporter refuses its settings.
+        ConfigurationError: one of them cannot be set up.
     """
-    return [_outlet("metrics", to, partial(_metric_exporter, to, headers), 1) for to in destinations]
+    bounds = Bounds(MAX_METRICS_WAITING, MAX_AGE, batch_count=1, batch_size=MAX_METRICS_WAITING, delay=0)
+    return [_outlet("metrics", to, bounds, b"".join) for to in destinations]
 
 
-def make_tracer_provider(resource: Resource, outlets: Sequence[Outlet[SpanExporter]]) -> TracerProvider:
+def make_tracer_provider(resource: Resource, outlets: Sequence[Outlet[ReadableSpan]]) -> TracerProvider:
     """A provider that exports in the background, with the sampler that the variables say."""
-    # Shut down by us, not by the SDK, which would wait up to 30 s for a collector that is away.
+    # Shut down by us, not by the SDK, which would not wait for what is sent in the background.
     provider = TracerProvider(resource=resource, id_generator=RandomIds(), shutdown_on_exit=False)
-    _, batch_size = queue_sizes()
     for outlet in outlets:
-        provider.add_span_processor(CountedSpanProcessor(outlet, batch_size))
+        provider.add_span_processor(QueuingSpanProcessor(outlet))
     return provider
 
 
 def make_meter_provider(
-    resource: Resource, outlets: Sequence[Outlet[MetricExporter]], scope: InstrumentationScope
+    resource: Resource,
+    destinations: Sequence[Destination],
+    outlets: Sequence[Outlet[bytes]],
+    scope: InstrumentationScope,
 ) -> tuple[MeterProvider, Instruments]:
     """A provider that exports in the background, as often as the variables say, and what to record for it with."""
-    exporters = [CountedMetricExporter(outlet) for outlet in outlets]
+    exporters = [
+        QueuingMetricExporter(
+            outlet, _print_metrics if to.is_console else _encode_metrics, by_the_variables=not to.is_console
+        )
+        for to, outlet in zip(destinations, outlets, strict=True)
+    ]
     wants_exemplars = (variable("OTEL_METRICS_EXEMPLAR_FILTER") or "").lower() == "always_on"
     if wants_exemplars or not all(exporter.takes_sums_and_buckets() for exporter in exporters):
         provider = MeterProvider(_readers(exporters), resource, shutdown_on_exit=False)
@@ -72,67 +91,58 @@ def make_meter_provider(
     return AccumulatingMeterProvider(_readers(exporters), resource, accumulators), accumulators
 
 
-def _readers(exporters: Sequence[MetricExporter]) -> list[MetricReader]:
+def _readers(exporters: Sequence[QueuingMetricExporter]) -> list[MetricReader]:
     return [PeriodicExportingMetricReader(exporter) for exporter in exporters]
 
 
-def _outlet(signal: Signal, destination: Destination, make: Callable[[], Exporter], capacity: int) -> Outlet[Exporter]:
-    hear_complaints()
-    name = f"{signal} to {_shown(destination)}"
+def _outlet(signal: Signal, to: Destination, bounds: Bounds, encode: Callable[[Sequence[Item]], bytes]) -> Outlet[Item]:
+    name = f"{signal} to {_shown(to)}"
     try:
-        return Outlet(name, make, capacity)
+        return Outlet(name, bounds, encode, partial(_connect, signal, to), to.timeout)
     except Exception as error:
         raise ConfigurationError(f"cannot set up the exporter of {name}: {error}") from error
 
 
-def _shown(destination: Destination) -> str:
+def _shown(to: Destination) -> str:
     """Where it goes, without credentials that the URL may hold."""
-    if destination.exporter == "console":
+    if to.is_console:
         return "console"
-    endpoint = destination.endpoint
-    parts = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().removeprefix("//")
+    parts = urlsplit(to.endpoint if "://" in to.endpoint else f"//{to.endpoint}")
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl().removeprefix("//")
 
 
-def _span_exporter(destination: Destination, headers: Headers) -> SpanExporter:
-    if destination.exporter == "console":
-        return ConsoleSpanExporter(out=sys.stdout)
-    if destination.protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as OverGrpc
+def _connect(signal: Signal, to: Destination) -> Transport:
+    if to.is_console:
+        return ConsoleTransport(sys.stdout)
+    provided = _provided(to.credential_provider) if to.credential_provider is not None else None
+    if to.protocol == "grpc":
+        from .grpc_transport import GrpcTransport
 
-        return OverGrpc(**_grpc_arguments(destination, headers))
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as OverHttp
+        return GrpcTransport(signal, to, provided)
+    from .http_transport import HttpTransport
 
-    return OverHttp(destination.endpoint, headers=headers)
-
-
-def _metric_exporter(destination: Destination, headers: Headers) -> MetricExporter:
-    if destination.exporter == "console":
-        return ConsoleMetricExporter(out=sys.stdout)
-    if destination.protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (
-            OTLPMetricExporter as OverGrpc,
-        )
-
-        return OverGrpc(**_grpc_arguments(destination, headers))
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import (
-        OTLPMetricExporter as OverHttp,
-    )
-
-    return OverHttp(destination.endpoint, headers=headers)
+    return HttpTransport(signal, to, provided)
 
 
-def _grpc_arguments(destination: Destination, headers: Headers) -> dict[str, Any]:
-    """What the exporter cannot be left to read from the variables itself: it does not take `none` for a compression."""
-    import grpc  # type: ignore[import-untyped] # it ships no types
+def _provided(name: str) -> Any:
+    """What an installed package provides to authenticate with, as the Python SDK has it (opentelemetry-sdk 1.45)."""
+    group = "opentelemetry_otlp_credential_provider"
+    for entry_point in entry_points(group=group, name=name):
+        return entry_point.load()()
+    raise ConfigurationError(f"no installed package has an entry point {name!r} in {group}")
 
-    compression = {
-        "none": grpc.Compression.NoCompression,
-        "gzip": grpc.Compression.Gzip,
-        "deflate": grpc.Compression.Deflate,
-    }
-    return {
-        "endpoint": destination.endpoint,
-        "headers": {name.lower(): value for name, value in headers.items()} if headers else None,
-        "compression": compression[destination.compression],
-    }
+
+def _encode_spans(spans: Sequence[ReadableSpan]) -> bytes:
+    return bytes(encode_spans(spans).SerializeToString())
+
+
+def _encode_metrics(metrics: MetricsData) -> bytes:
+    return bytes(encode_metrics(metrics).SerializeToString())
+
+
+def _print_spans(spans: Sequence[ReadableSpan]) -> bytes:
+    return "".join(f"{span.to_json()}\n" for span in spans).encode()
+
+
+def _print_metrics(metrics: MetricsData) -> bytes:
+    return f"{metrics.to_json()}\n".encode()

@@ -52,8 +52,7 @@ class SpanBuilder:
         self._scope = scope
         self._max_attributes = limits.max_span_attributes
         self._max_length = limits.max_span_attribute_length
-        self.resource = Resource.get_empty()
-        """What the spans say they are about. It changes when the process forks."""
+        self._resource = _HashedResource(Resource.get_empty())
         self._built: dict[type[Event], Callable[[Any, TraceContext, OpenRun], ReadableSpan]] = {
             TokenUsage: self._model_call,
             FunctionCall: self._function_call,
@@ -61,6 +60,11 @@ class SpanBuilder:
             Retrieval: self._retrieval,
             ExecutionFinished: self._run,
         }
+
+    def be_about(self, resource: Resource) -> None:
+        """Say what the spans are about. It changes when the process forks."""
+        if resource is not self._resource.original:
+            self._resource = _HashedResource(resource)
 
     def build(self, event: Event, trace: TraceContext, run: OpenRun) -> ReadableSpan | None:
         """The span that an event completes, if it completes one."""
@@ -176,7 +180,7 @@ class SpanBuilder:
             encodable(name),
             _context(trace.trace_id, trace.span_id, False, trace.trace_state),
             parent,
-            self.resource,
+            self._resource,
             self._limited(attributes),
             events,
             (),  # links
@@ -194,6 +198,18 @@ class SpanBuilder:
         if self._max_length is None and (count is None or len(attributes) <= count):
             return attributes
         return BoundedAttributes(count, attributes, max_value_len=self._max_length)  # type: ignore[return-value] # a mapping of wider values
+
+
+class _HashedResource(Resource):
+    """A resource that knows its hash. The SDK makes it of a JSON text, and its encoder asks each span's for it."""
+
+    def __init__(self, original: Resource) -> None:
+        super().__init__(original.attributes, original.schema_url)
+        self.original = original
+        self._hash = hash(original)
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 def _context(trace_id: str, span_id: str, is_remote: bool, state: str) -> SpanContext:

@@ -12,10 +12,11 @@ class ExporterStatistics(msgspec.Struct, frozen=True):
     """Spans, or collections of metrics."""
     sent: int
     failed: int
-    """Refused by the collector, or given up."""
+    """Refused by the collector; of a collection of metrics all or part."""
     dropped: int
-    """Not even tried, because as many were pending as may be, or because the exporter had closed."""
+    """Given up here: more than may wait, for longer than they may, or not sent before telemetry was shut down."""
     pending: int
+    """Waiting to be sent, or to be sent again, or under way."""
 
 
 class TelemetryStatistics(msgspec.Struct, frozen=True):

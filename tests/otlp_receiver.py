@@ -1,6 +1,8 @@
 """A real OTLP receiver for tests, over HTTP or gRPC: it decodes what arrives and keeps it."""
 
 import gzip
+import ssl
+import sys
 import threading
 import zlib
 from collections.abc import Iterator, Mapping
@@ -8,10 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc  # type: ignore[import-untyped] # it ships no types
+from google.protobuf.any_pb2 import Any as AnyMessage  # type: ignore[import-untyped] # likewise
+from google.protobuf.duration_pb2 import Duration  # type: ignore[import-untyped] # likewise
+from google.protobuf.message import Message  # type: ignore[import-untyped] # likewise
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped] # likewise
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped] # likewise
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsPartialSuccess,
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
@@ -20,6 +29,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import (
     add_MetricsServiceServicer_to_server,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
@@ -30,6 +40,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+TLS = Path(__file__).parent / "data/tls"
+"""The certificates of an authority, a server and a client, and the keys of the latter two."""
 
 
 class ReceivedSpan(NamedTuple):
@@ -55,10 +68,32 @@ class ReceivedMetric(NamedTuple):
     metric: Metric
 
 
+class Answer(NamedTuple):
+    """How a request is answered; with gRPC by the status that means the same."""
+
+    status: HTTPStatus = HTTPStatus.OK
+    retry_after: int | None = None
+    """Seconds that the client is told to wait."""
+    rejected: int = 0
+    """Spans or data points that are not taken, of a request that is."""
+    message: str = ""
+
+
+GRPC_STATUS = {
+    HTTPStatus.SERVICE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    HTTPStatus.TOO_MANY_REQUESTS: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    HTTPStatus.BAD_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
+    HTTPStatus.NOT_FOUND: grpc.StatusCode.UNIMPLEMENTED,
+}
+UNAVAILABLE = Answer(HTTPStatus.SERVICE_UNAVAILABLE, message="not now")
+
+
 class Receiver:
     """What has arrived, and how the next requests are answered."""
 
     def __init__(self) -> None:
+        self.answers: list[Answer] = []
+        """Of the next requests."""
         self.spans: list[ReceivedSpan] = []
         self.metrics: list[ReceivedMetric] = []
         self.headers: list[Mapping[str, str]] = []
@@ -77,12 +112,13 @@ class Receiver:
         request: ExportTraceServiceRequest | ExportMetricsServiceRequest,
         headers: Mapping[str, str],
         peer: str,
-    ) -> bool:
-        """Keep a request's content; False refuses it."""
+    ) -> Answer:
+        """Keep a request's content, if it is taken."""
         self.going.wait()
-        if self.refusing:
+        answer = UNAVAILABLE if self.refusing else self.answers.pop(0) if self.answers else Answer()
+        if answer.status != HTTPStatus.OK:
             self.refusals += 1
-            return False
+            return answer
         self.headers.append(headers)
         if isinstance(request, ExportTraceServiceRequest):
             for resource in request.resource_spans:
@@ -96,7 +132,18 @@ class Receiver:
                 about = decoded(collection.resource.attributes)
                 for part in collection.scope_metrics:
                     self.metrics += (ReceivedMetric(about, part.scope, metric) for metric in part.metrics)
-        return True
+        return answer
+
+
+def partial_success(answer: Answer, signal: type[Any]) -> Message:
+    """What is said to a request that is taken. A collector always says something of a partial success."""
+    if signal is ExportTraceServiceRequest:
+        return ExportTraceServiceResponse(
+            partial_success=ExportTracePartialSuccess(rejected_spans=answer.rejected, error_message=answer.message)
+        )
+    return ExportMetricsServiceResponse(
+        partial_success=ExportMetricsPartialSuccess(rejected_data_points=answer.rejected, error_message=answer.message)
+    )
 
 
 def decoded(attributes: Any) -> Mapping[str, Any]:
@@ -116,8 +163,8 @@ def _value(value: AnyValue) -> Any:
 
 
 @contextmanager
-def receive_http() -> Iterator[Receiver]:
-    """A receiver that speaks OTLP/HTTP with protobuf, gzip and deflate included."""
+def receive_http(*, tls: bool = False) -> Iterator[Receiver]:
+    """A receiver that speaks OTLP/HTTP with protobuf, gzip and deflate included; with TLS to the tests' client only."""
     receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
@@ -133,26 +180,33 @@ def receive_http() -> Iterator[Receiver]:
             else:
                 assert encoding is None
             assert self.headers["Content-Type"] == "application/x-protobuf"
-            messages: dict[str, tuple[Any, Any]] = {
-                "/v1/traces": (ExportTraceServiceRequest, ExportTraceServiceResponse),
-                "/v1/metrics": (ExportMetricsServiceRequest, ExportMetricsServiceResponse),
+            requests: dict[str, type[Any]] = {
+                "/v1/traces": ExportTraceServiceRequest,
+                "/v1/metrics": ExportMetricsServiceRequest,
             }
-            request, response = messages[self.path]
+            request = requests[self.path]
             headers = {name.lower(): value for name, value in self.headers.items()}
-            taken = receiver.take(request.FromString(body), headers, str(self.client_address))
-            answer = response().SerializeToString() if taken else b""
-            self.send_response(HTTPStatus.OK if taken else HTTPStatus.SERVICE_UNAVAILABLE)
+            answer = receiver.take(request.FromString(body), headers, str(self.client_address))
+            said = partial_success(answer, request).SerializeToString() if answer.status == HTTPStatus.OK else b""
+            self.send_response(answer.status)
             self.send_header("Content-Type", "application/x-protobuf")
-            self.send_header("Content-Length", str(len(answer)))
+            self.send_header("Content-Length", str(len(said)))
+            if answer.retry_after is not None:
+                self.send_header("Retry-After", str(answer.retry_after))
             self.end_headers()
-            self.wfile.write(answer)
+            self.wfile.write(said)
 
         def log_message(self, *_: object) -> None:
             """Keep the test's output clean."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if tls:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=TLS / "ca.pem")
+            context.load_cert_chain(TLS / "server.pem", TLS / "server.key")
+            context.verify_mode = ssl.CERT_REQUIRED
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         server.daemon_threads = True  # closing must not wait for a client that keeps its connection
-        receiver.endpoint = f"http://127.0.0.1:{server.server_port}"
+        receiver.endpoint = f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, name="OTLP receiver")
         thread.start()
         try:
@@ -164,32 +218,54 @@ def receive_http() -> Iterator[Receiver]:
 
 
 @contextmanager
-def receive_grpc() -> Iterator[Receiver]:
-    """A receiver that speaks OTLP/gRPC."""
+def receive_grpc(*, tls: bool = False) -> Iterator[Receiver]:
+    """A receiver that speaks OTLP/gRPC; with TLS to the tests' client alone."""
     receiver = Receiver()
 
-    def take(request: Any, context: Any) -> None:
-        if not receiver.take(request, dict(context.invocation_metadata()), context.peer()):
-            context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+    def export(request: Any, context: Any) -> Any:
+        answer = receiver.take(request, dict(context.invocation_metadata()), context.peer())
+        if answer.status != HTTPStatus.OK:
+            if answer.retry_after is not None:
+                detail = AnyMessage()
+                detail.Pack(RetryInfo(retry_delay=Duration(seconds=answer.retry_after)))
+                status = Status(code=14, message=answer.message, details=[detail])
+                context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+            context.abort(GRPC_STATUS[answer.status], answer.message)
+        return partial_success(answer, type(request))
 
     class Traces(TraceServiceServicer):
-        def Export(self, request: Any, context: Any) -> ExportTraceServiceResponse:  # noqa: N802 - the protocol's name
-            take(request, context)
-            return ExportTraceServiceResponse()
+        def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
+            return export(request, context)
 
     class Metrics(MetricsServiceServicer):
-        def Export(self, request: Any, context: Any) -> ExportMetricsServiceResponse:  # noqa: N802 - the protocol's name
-            take(request, context)
-            return ExportMetricsServiceResponse()
+        def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
+            return export(request, context)
 
     with ThreadPoolExecutor(2, "OTLP receiver") as workers:
         server = grpc.server(workers)
         add_TraceServiceServicer_to_server(Traces(), server)  # type: ignore[no-untyped-call] # generated without types
         add_MetricsServiceServicer_to_server(Metrics(), server)  # type: ignore[no-untyped-call] # likewise
-        receiver.endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        if tls:
+            pair = (TLS / "server.key").read_bytes(), (TLS / "server.pem").read_bytes()
+            credentials = grpc.ssl_server_credentials([pair], (TLS / "ca.pem").read_bytes(), require_client_auth=True)
+            receiver.endpoint = f"https://127.0.0.1:{server.add_secure_port('127.0.0.1:0', credentials)}"
+        else:
+            receiver.endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         server.start()
         try:
             yield receiver
         finally:
             receiver.going.set()
             server.stop(grace=None).wait()
+
+
+def main(protocol: str) -> None:
+    """Receive in a process of its own; at a line of input say how many spans came, and how many of them differ."""
+    with {"http/protobuf": receive_http, "grpc": receive_grpc}[protocol]() as receiver:
+        print(receiver.endpoint, flush=True)  # noqa: T201 - that is how it says where it is
+        sys.stdin.readline()
+        print(len(receiver.spans), len({received.span.span_id for received in receiver.spans}))  # noqa: T201 - likewise
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -14,7 +14,7 @@ from types import CodeType, FrameType
 from typing import Any, NamedTuple, TypeAlias
 
 import pytest
-from opentelemetry.sdk.trace import SpanLimits
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from process_support import output_of, python
 
@@ -41,8 +41,12 @@ from runmeter.engine import (
     UsageAggregator,
     current_execution,
 )
+from runmeter.telemetry.export_queue import Bounds
+from runmeter.telemetry.exporters import QueuingSpanProcessor
+from runmeter.telemetry.outlet import Outlet
 from runmeter.telemetry.runs import OpenRuns
 from runmeter.telemetry.spans import SpanBuilder
+from runmeter.telemetry.verdict import Taken
 
 Work: TypeAlias = Callable[[], object]
 
@@ -63,6 +67,7 @@ LIMITS = {
     "price of a call": Limit(154, 2.3),
     "histogram add": Limit(52, 0.1),
     "span": Limit(577, 10),
+    "queue a span": Limit(167, 1.1),
     "encode an event": Limit(15, 1.1),
     "emit site with no engine": Limit(13, 0.1),
     "empty run": Limit(601, 8.9),
@@ -284,6 +289,25 @@ def building_a_span(setting: Setting) -> Work:
     return lambda: builder.build(event, trace, run)
 
 
+class Nowhere:
+    """Where the spans would be sent."""
+
+    def send(self, body: bytes, timeout: float) -> Taken:
+        return Taken()
+
+    def close(self) -> None:
+        pass
+
+
+def queuing_a_span(setting: Setting) -> Work:
+    bounds = Bounds(size=1_000_000, age=300, batch_count=1_000, batch_size=1_000_000, delay=5, count=10)
+    outlet = Outlet[ReadableSpan]("spans", bounds, lambda _: b"", Nowhere, 10)
+    span = building_a_span(setting)()
+    assert isinstance(span, ReadableSpan)
+    queue = QueuingSpanProcessor(outlet)
+    return lambda: queue.on_end(span)
+
+
 def encoding(setting: Setting) -> Work:
     event = function_call()
     return lambda: MSGPACK.encode(event)
@@ -315,6 +339,7 @@ WORKS: dict[str, tuple[Callable[[Setting], Work], int]] = {
     "price of a call": (pricing, 1),
     "histogram add": (adding_to_a_histogram, 1),
     "span": (building_a_span, 1),
+    "queue a span": (queuing_a_span, 1),
     "encode an event": (encoding, 1),
     "emit site with no engine": (emitting_to_nobody, 1),
     "empty run": (lambda setting: lambda: at_once(setting.engine.run(nothing, "")), 1),

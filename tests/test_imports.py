@@ -28,6 +28,8 @@ AT_HOME = {
     "langchain_openai": ["patterns/langgraph/"],
     "openai": ["patterns/openai/"],
     "opentelemetry": ["telemetry/"],
+    "grpc": ["telemetry/"],
+    "requests": ["telemetry/"],
     "numpy": ["patterns/passage_index.py"],
     "tiktoken": ["engine/tokens.py"],
     "genai_prices": ["engine/price_sources.py"],

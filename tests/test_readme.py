@@ -1,9 +1,11 @@
 """Every code block of the documents runs."""
 
+import logging
 import os
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -53,7 +55,19 @@ def test_all_blocks_are_of_a_kind_that_is_run_or_shown_by_one() -> None:
             assert language in known, f"{path.name}: a block of {language!r} is run by no test"
 
 
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """Examples that show the log set it up, for the whole process."""
+    root, ours = logging.getLogger(), logging.getLogger("runmeter")
+    before = [*root.handlers], root.level, ours.level
+    yield
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    ours.setLevel(before[2])
+
+
 # LangChain's own clients stay open until the interpreter ends.
+@pytest.mark.usefixtures("logging_as_before")
 @pytest.mark.parametrize("code", [each for each in blocks("python") if "langchain_openai" not in each.values[0]])
 def test_python_runs(
     code: str, beside_the_files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

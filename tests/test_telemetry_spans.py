@@ -517,7 +517,8 @@ def test_a_span_says_where_it_comes_from(captured: Captured) -> None:
         pass
     captured.receive()
     [span] = captured.spans
-    assert span.resource is captured.tracer_provider.resource
+    about = captured.tracer_provider.resource
+    assert (span.resource, hash(span.resource)) == (about, hash(about))  # so that spans of others stand beside it
     assert span.instrumentation_scope is not None
     assert (span.instrumentation_scope.name, span.instrumentation_scope.schema_url) == ("runmeter", semconv.SCHEMA_URL)
 

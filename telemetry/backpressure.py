@@ -1,0 +1,59 @@
+"""Waiting for exporters that keep up, before more is put into their queues."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import anyio
+
+POLL = 0.01
+"""Seconds between two looks."""
+MAX_WAIT = 5.0
+"""Seconds to wait in all for queues that never come to be half empty again: then they drop their oldest."""
+
+
+class Filling(Protocol):
+    """Has a queue that fills up."""
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether it is worth waiting before more is put there."""
+        ...
+
+    @property
+    def is_half_empty(self) -> bool:
+        """Whether there is room for as much again."""
+        ...
+
+
+class Backpressure:
+    """Says when to wait for room in the queues.
+
+    Who waits falls behind, and events pile up in the bus, where measurements would be lost with the spans. So a
+    collector that does not keep up in the long run, or is away, is not waited for.
+
+    Args:
+        outlets: Whose queues fill up.
+    """
+
+    def __init__(self, outlets: Sequence[Filling]) -> None:
+        self._outlets = outlets
+        self._left = MAX_WAIT
+
+    def is_due(self) -> bool:
+        """Whether it is worth waiting before more is put into the queues."""
+        for outlet in self._outlets:  # asked for each span: a loop takes half as long as any()
+            if outlet.is_crowded:
+                return self._left > 0
+        return False
+
+    def relax(self) -> None:
+        """Gain patience, if the queues have come to be half empty."""
+        if self._left < MAX_WAIT and all(outlet.is_half_empty for outlet in self._outlets):
+            self._left = MAX_WAIT
+
+    async def wait(self) -> None:
+        """Wait until there is room, or patience ends."""
+        while self.is_due():
+            started = anyio.current_time()
+            await anyio.sleep(POLL)
+            self._left -= anyio.current_time() - started

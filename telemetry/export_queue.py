@@ -1,0 +1,186 @@
+"""What waits for export: bounded by size, age and number, in the order in which it came.
+
+There is no thread, no lock and no clock in here: the caller says what time it is.
+"""
+
+import math
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeAlias, TypeVar
+
+import msgspec
+
+from .verdict import Refused, Unavailable, Verdict
+
+Item = TypeVar("Item")
+_Entry: TypeAlias = tuple[Item, int, float]
+"""An item, its size, and when it came."""
+
+FIRST_RETRY = 1.0
+"""Seconds before a request that found no collector is sent again; doubles with each further failure."""
+MAX_RETRY_DELAY = 30.0
+"""Seconds, at most: for so long it may go unnoticed that a collector has come back."""
+CROWDED = 0.75
+"""How full it may be before those who can wait should."""
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """How much may wait, and when it is sent. Sizes are in bytes, times in seconds."""
+
+    size: int
+    """Of all that waits or is under way; beyond it the oldest items are dropped."""
+    age: float
+    """Items older than this are dropped."""
+    batch_count: int
+    """Items in a request, at most."""
+    batch_size: int
+    """Of a request, at most, unless one item alone is larger."""
+    delay: float
+    """How long an item waits for a request to fill up."""
+    count: float = math.inf
+    """Items that may wait or be under way."""
+
+
+class ExportQueue(Generic[Item]):
+    """Holds what is to be exported, and counts what became of the rest: `taken = sent + failed + dropped + pending`.
+
+    Beyond its bounds it drops the oldest. So after an outage there is one gap, and the present is there.
+
+    Args:
+        bounds: How much may wait, and when it is sent.
+        jitter: Makes the factor by which a delay is lengthened, lest all processes come back at once.
+    """
+
+    def __init__(self, bounds: Bounds, jitter: Callable[[], float] | None = None) -> None:
+        self.bounds = bounds
+        self.taken = self.sent = self.failed = self.dropped = 0
+        self.pending = 0
+        """Items that wait or are under way."""
+        self._jitter = jitter or _jitter
+        self._waiting: deque[_Entry[Item]] = deque()
+        self._under_way: tuple[_Entry[Item], ...] = ()
+        self._size = 0  # of both
+        self._max_size, self._max_count = bounds.size, bounds.count
+        self._crowded_size, self._crowded_count = bounds.size * CROWDED, bounds.count * CROWDED
+        self._urgent = -math.inf  # what came until then is to be sent without delay
+        self._failures = 0  # in a row
+        self._not_before = -math.inf
+        self._told = False  # the collector has named that time
+        self._closed = False
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether those who can wait before they put more here should."""
+        return self._size > self._crowded_size or self.pending > self._crowded_count
+
+    @property
+    def is_half_empty(self) -> bool:
+        """Whether there is room for as much again."""
+        return self._size * 2 <= self.bounds.size and self.pending * 2 <= self.bounds.count
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is enough for a request, and nothing against sending it at once."""
+        return self._is_enough() and not self._failures
+
+    def put(self, item: Item, size: int, now: float) -> None:
+        """Take an item of so many bytes. One that alone is larger than the bounds is dropped."""
+        self.taken += 1
+        if self._closed or size > self._max_size:
+            self.dropped += 1
+            return
+        self._waiting.append((item, size, now))
+        self._size += size
+        self.pending += 1
+        while self._size > self._max_size or self.pending > self._max_count:
+            self._drop_oldest()
+
+    def due(self, now: float) -> float | None:
+        """Seconds until there is something to send; None if there is nothing at all."""
+        if not self._waiting or self._under_way:
+            return None
+        if now < self._not_before:
+            return self._not_before - now
+        since = self._waiting[0][2]
+        if self._failures or self._is_enough() or since <= self._urgent:
+            return 0
+        return max(0, since + self.bounds.delay - now)
+
+    def take(self, now: float) -> list[Item]:
+        """The items of the next request, which is under way until it is settled. Empty if all had grown too old."""
+        assert not self._under_way  # noqa: S101 - one at a time
+        waiting, bounds = self._waiting, self.bounds
+        while waiting and now - waiting[0][2] > bounds.age:
+            self._drop_oldest()
+        entries: list[_Entry[Item]] = []
+        room = bounds.batch_size
+        while waiting and len(entries) < bounds.batch_count and (waiting[0][1] <= room or not entries):
+            entry = waiting.popleft()
+            room -= entry[1]
+            entries.append(entry)
+        self._under_way = tuple(entries)
+        return [item for item, _, _ in entries]
+
+    def give_back(self, count: int) -> None:
+        """Have the last so many items of the request that is under way wait again."""
+        kept = max(0, len(self._under_way) - count)
+        self._waiting.extendleft(reversed(self._under_way[kept:]))
+        self._under_way = self._under_way[:kept]
+
+    def settle(self, verdict: Verdict, now: float) -> None:
+        """Say what became of the request that was under way. Once the queue is closed that makes no difference."""
+        entries, self._under_way = self._under_way, ()
+        if isinstance(verdict, Unavailable):
+            self._waiting.extendleft(reversed(entries))
+            self._postpone(verdict.retry_after, now)
+            return
+        self._failures, self._not_before, self._told = 0, -math.inf, False
+        self._size -= sum([size for _, size, _ in entries])
+        self.pending -= len(entries)
+        failed = len(entries) if isinstance(verdict, Refused) else min(verdict.rejected, len(entries))
+        self.failed += failed
+        self.sent += len(entries) - failed
+
+    def hurry(self, now: float) -> None:
+        """Have what waits now sent without delay, unless the collector has named a time."""
+        self._urgent = now
+        if not self._told:
+            self._not_before = -math.inf
+
+    def is_settled(self, until: float) -> bool:
+        """Whether nothing is pending of what came until then."""
+        oldest = self._under_way or self._waiting
+        return not oldest or oldest[0][2] > until
+
+    def refuse(self) -> None:
+        """Count something that could not even be made into an item."""
+        self.taken += 1
+        self.failed += 1
+
+    def close(self) -> None:
+        """Drop what is pending, and whatever is yet to come."""
+        self._closed = True
+        self.dropped += self.pending
+        self._waiting.clear()
+        self._under_way = ()
+        self._size = self.pending = 0
+
+    def _is_enough(self) -> bool:
+        return len(self._waiting) >= self.bounds.batch_count or self._size >= self.bounds.batch_size or self.is_crowded
+
+    def _postpone(self, told: float | None, now: float) -> None:
+        self._failures += 1
+        self._told = told is not None
+        delay = min(FIRST_RETRY * 2 ** min(self._failures - 1, 10), MAX_RETRY_DELAY) * self._jitter()
+        self._not_before = now + min(delay if told is None else told, self.bounds.age)
+
+    def _drop_oldest(self) -> None:
+        _, size, _ = self._waiting.popleft()
+        self._size -= size
+        self.pending -= 1
+        self.dropped += 1
+
+
+def _jitter() -> float:
+    return random.uniform(0.8, 1.2)  # noqa: S311 - no secret
