@@ -17,6 +17,7 @@ from msgspec import UNSET, UnsetType
 from runmeter.engine import ConfigurationError
 
 from .errors import InvalidArguments
+from .nesting import MAX_NESTING, TOO_DEEP, check_nesting
 
 Schema = dict[str, Any]
 
@@ -68,16 +69,20 @@ class Arguments:
             they were written.
 
         Raises:
-            InvalidArguments: it is not JSON, or not what the schema says.
+            InvalidArguments: it is not JSON, not what the schema says, or nests deeper than `MAX_NESTING` levels.
         """
         written = arguments.encode(errors="replace") or b"{}"
         try:
+            if written.count(b"{") + written.count(b"[") > MAX_NESTING:
+                check_nesting(msgspec.json.decode(written))
             if null_is_absent:
                 written = msgspec.json.encode(without_nulls(msgspec.json.decode(written), self.schema, self.schema))
             values = self._decoder.decode(written)
             if self._as_written:
                 return cast("dict[str, Any]", msgspec.json.decode(written))
-        except (msgspec.DecodeError, RecursionError) as error:
+        except RecursionError:
+            raise InvalidArguments(TOO_DEEP) from None
+        except ValueError as error:
             raise InvalidArguments(str(error)) from error
         given = ((name, getattr(values, key)) for key, name in self._names.items())
         return {name: value for name, value in given if value is not UNSET}

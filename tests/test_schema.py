@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from runmeter.engine import ConfigurationError
 from runmeter.patterns.errors import InvalidArguments
+from runmeter.patterns.nesting import MAX_NESTING
 from runmeter.patterns.schema import arguments_from_schema, arguments_of, parse_docstring, strict
 
 
@@ -283,6 +284,21 @@ def test_what_cannot_be_read_is_refused() -> None:
             arguments_from_schema(schema)
     with pytest.raises(ConfigurationError, match="strict"):
         strict({"type": "object", "properties": {"a": True}})
+
+
+@pytest.mark.parametrize("null_is_absent", [False, True])
+def test_arguments_nest_no_deeper_than_the_limit(null_is_absent: bool) -> None:
+    def find(by: dict[str, Any]) -> None: ...
+
+    def read(levels: int) -> Any:
+        inner = levels - 2  # within the arguments, and within `by`
+        text = '{"by": {"x": ' + "[" * inner + "]" * inner + "}}"
+        return arguments_of(find, {}).read(text, null_is_absent=null_is_absent)
+
+    assert read(MAX_NESTING)
+    for levels in (MAX_NESTING + 1, 5_000, 50_000):
+        with pytest.raises(InvalidArguments, match="it nests deeper than 100 levels"):
+            read(levels)
 
 
 def test_a_default_that_is_no_json_is_not_told() -> None:

@@ -15,6 +15,7 @@ from pattern_support import KEY
 
 from runmeter.patterns.errors import MalformedAnswer
 from runmeter.patterns.langgraph.structured import Shape, bind_shape, read_shape, shape_of
+from runmeter.patterns.nesting import MAX_NESTING
 
 
 class Step(msgspec.Struct):
@@ -118,8 +119,9 @@ def test_null_stands_for_what_is_not_given() -> None:
         ('{"steps": [', "there is no JSON object in it"),
         ("{x}", "it is not JSON"),
         ('{"steps": "\ud800" x}', "it is not JSON"),
-        ("{" + '"a": {' * 5000 + "}" * 5001, "it is not JSON"),
-        ('{"steps": ' + "[" * 700 + "]" * 700 + "}", "it is nested too deeply"),
+        ('{"steps": ' + "[" * MAX_NESTING + "]" * MAX_NESTING + "}", "it nests deeper than 100 levels"),
+        ("{" + '"a": {' * 5_000 + "}" * 5_001, "it nests deeper than 100 levels"),
+        ("{" + '"a": {' * 50_000 + "}" * 50_001, "it nests deeper than 100 levels"),
         ("{}", "missing required field `steps`"),
         ('{"steps": [{"text": 1}]}', r"Expected `str`, got `int` - at `\$.steps\[0\].text`"),
         ('{"steps": [], "mood": "angry"}', "Invalid enum value 'angry'"),
@@ -130,6 +132,22 @@ def test_what_cannot_be_read_is_said(text: str, why: str) -> None:
         read_shape(AIMessage(text), PLAN)
     assert raised.value.shape == "plan"
     assert isinstance(raised.value, ValueError)
+
+
+def test_as_deep_as_it_may_be_it_is_read() -> None:
+    written = Tree("leaf", [])
+    for _ in range(MAX_NESTING // 2 - 1):  # each is an object and an array
+        written = Tree("branch", [written])
+    assert read_shape(AIMessage(msgspec.json.encode(written).decode()), shape_of(Tree, "tree")) == written
+
+
+def test_a_call_that_nests_too_deeply_is_said() -> None:
+    args: dict[str, Any] = {}
+    for _ in range(MAX_NESTING):
+        args = {"steps": args}
+    call = {"name": "plan", "args": args, "id": "1", "type": "tool_call"}
+    with pytest.raises(MalformedAnswer, match="it nests deeper than 100 levels"):
+        read_shape(AIMessage("", tool_calls=[call]), PLAN)
 
 
 def test_a_long_text_without_an_object_is_read_at_once() -> None:

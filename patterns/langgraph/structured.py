@@ -12,6 +12,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable
 
 from ..errors import MalformedAnswer
+from ..nesting import TOO_DEEP, check_nesting
 from ..schema import strict, without_nulls
 from .answers import text_of
 
@@ -72,7 +73,7 @@ def read_shape(answer: AIMessage, shape: Shape[T]) -> T:
     """Read an answer: a call of the function that stands for the shape, or JSON, alone or within text.
 
     Raises:
-        MalformedAnswer: it is neither, or does not have the shape.
+        MalformedAnswer: it is neither, nests deeper than `MAX_NESTING` levels, or does not have the shape.
     """
     for call in answer.tool_calls:
         if call["name"] == shape.name:
@@ -83,15 +84,19 @@ def read_shape(answer: AIMessage, shape: Shape[T]) -> T:
         raise MalformedAnswer(shape.name, "there is no JSON object in it", text)
     try:
         value = msgspec.json.decode(text[start : end + 1].encode(errors="replace"))
-    except (msgspec.DecodeError, RecursionError) as error:
+    except RecursionError:
+        raise MalformedAnswer(shape.name, TOO_DEEP, text) from None
+    except msgspec.DecodeError as error:
         raise MalformedAnswer(shape.name, f"it is not JSON: {error}", text) from error
     return _convert(value, shape)
 
 
 def _convert(value: Any, shape: Shape[T]) -> T:
     try:
+        check_nesting(value)
+    except ValueError as error:
+        raise MalformedAnswer(shape.name, str(error), "") from None
+    try:
         return msgspec.convert(without_nulls(value, shape.plain, shape.plain), shape.kind, strict=False)
     except msgspec.ValidationError as error:
         raise MalformedAnswer(shape.name, str(error), json.dumps(value, default=str)) from error
-    except RecursionError:
-        raise MalformedAnswer(shape.name, "it is nested too deeply", "") from None
