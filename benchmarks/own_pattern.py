@@ -53,7 +53,7 @@ def _make_pattern() -> Any:
     from pathlib import Path
     from pkgutil import resolve_name
 
-    from runmeter.settings import Settings, load_settings
+    from runmeter.cli.settings import Settings, load_settings
 
     path = os.environ[PREFIX + "SETTINGS"]
     settings = load_settings(Path(path)) if path else Settings()

@@ -4,15 +4,13 @@
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from . import lifecycle
-from .budget import Budget, BudgetStatus
+from .budgets.budget import Budget, BudgetStatus
 from .bus import Bus, BusStatistics
+from .calls import AssistantCall, ModelCall, ModelRequest, RetrievalCall, ToolCall, error_message
 from .clock import Clock, IdSource, SystemClock
 from .codec import JSON, MSGPACK, Codec
-from .context_sizes import context_size
-from .cost_estimate import CostEstimate
 from .engine import Engine, EngineStatistics
 from .errors import (
     BudgetExceeded,
@@ -46,24 +44,25 @@ from .events import (
     Usage,
 )
 from .execution import Execution, RunInfo, Runtime, current_execution
-from .histogram import Histogram, HistogramSnapshot
 from .loop import is_own_failure
-from .operations import AssistantCall, ModelCall, ModelRequest, RetrievalCall, ToolCall, error_message
+from .models import retirements
 from .pattern import Pattern, run_child
-from .price_sources import ModelPrices
-from .pricing import PriceBook, Unpriced
+from .prices.context_sizes import context_size
+from .prices.cost_estimate import CostEstimate
+from .prices.price_book import PriceBook, Unpriced
+from .prices.sources import ModelPrices
 from .result import RunResult
 from .stream import Delta, RunStream
 from .subscription import SubscriberStatistics, Subscription
-from .tokens import TokenCount, TokenCounter, Tokenizer
+from .tokens.tokenizer import TokenCount, TokenCounter, Tokenizer
 from .tracing import Telemetry, Tracing
-from .usage import UsageAggregator
-from .usage_row import UsageRow
-from .usage_statistics import UsageCell, UsageStatistics
+from .usage.aggregator import UsageAggregator
+from .usage.histogram import Histogram, HistogramSnapshot
+from .usage.row import UsageRow
+from .usage.statistics import UsageCell, UsageStatistics
 
-if TYPE_CHECKING:
-    from .advice import Advice
-    from .advisor import Advisor
+lifecycle = retirements
+"""The name that `retirements` had before."""
 
 __all__ = [
     "JSON",
@@ -141,17 +140,18 @@ __all__ = [
     "error_message",
     "is_own_failure",
     "lifecycle",
+    "retirements",
     "run_child",
 ]
 
-_ON_FIRST_USE = {"Advice": ".advice", "Advisor": ".advisor"}
-"""What few processes need, with all that it imports."""
+_MOVED = {"Advice", "Advisor"}
+"""Names that were the engine's, and are found where they are now. Nothing here depends on them."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ON_FIRST_USE:
+    if name not in _MOVED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_ON_FIRST_USE[name], __name__), name)
+    value = globals()[name] = getattr(import_module("..advice", __name__), name)
     return value
 
 

@@ -12,23 +12,23 @@ import anyio.to_thread
 import msgspec
 
 from .background import Background
-from .budget import Budget, BudgetStatus
+from .budgets.budget import Budget, BudgetStatus
+from .budgets.reservations import Budgets
 from .bus import Bus, BusStatistics
 from .clock import Clock, IdSource, SystemClock, random_run_id
 from .errors import ConfigurationError, EngineNotRunning, RunAborted, RunTimeout
 from .events import Event
 from .execution import Execution, RunInfo, Runtime, current_execution
 from .loop import LoopThread, without_cancellations
-from .many import Progress, run_many
+from .mapping import Progress, run_many
 from .pattern import Context, Messages, Pattern, PatternFunction, Work, describe, do_work
-from .pricing import PriceBook
-from .reservations import Budgets
+from .prices.price_book import PriceBook
 from .result import RunResult
 from .stream import Channel, RunStream
 from .subscription import Lane, Receiver, Subscription
 from .tracing import Telemetry
-from .usage import UsageAggregator
-from .usage_statistics import UsageStatistics
+from .usage.aggregator import UsageAggregator
+from .usage.statistics import UsageStatistics
 
 logger = logging.getLogger("runmeter")
 

@@ -20,6 +20,19 @@ from typing import Any, Literal, Self, TypeVar
 
 import msgspec
 
+from .budgets.reservations import Budgets, Reservation, Scope
+from .budgets.reserving import BudgetedRequest, Reserving, claim
+from .calls import (
+    AssistantCall,
+    ModelCall,
+    ModelRequest,
+    Operation,
+    RetrievalCall,
+    ToolCall,
+    error_message,
+    error_type,
+    status_of,
+)
 from .clock import Clock, IdSource, SystemClock, random_run_id
 from .errors import RunAborted, RunTimeout
 from .events import (
@@ -32,19 +45,6 @@ from .events import (
     TokenUsage,
     TraceContext,
 )
-from .operations import (
-    AssistantCall,
-    ModelCall,
-    ModelRequest,
-    Operation,
-    RetrievalCall,
-    ToolCall,
-    error_message,
-    error_type,
-    status_of,
-)
-from .reservations import Budgets, Reservation, Scope
-from .reserving import BudgetedRequest, Reserving, claim
 from .tracing import Tracing
 
 logger = logging.getLogger("runmeter")

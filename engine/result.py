@@ -5,9 +5,9 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from .cost_estimate import CostEstimate
 from .events import TokenUsage, Usage
-from .pricing import PriceBook
+from .prices.cost_estimate import CostEstimate
+from .prices.price_book import PriceBook
 
 Value = TypeVar("Value")
 

@@ -11,9 +11,9 @@ from typing import Literal, TypeAlias
 import anyio
 import msgspec
 
+from .calls import error_message
 from .events import Event
 from .loop import is_own_failure
-from .operations import error_message
 
 logger = logging.getLogger("runmeter")
 

@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .base import BasePattern, PatternResult
-from .citations import Citation
 from .config import OpenAIPatternConfig, PatternConfig, PatternType
 from .errors import (
     AsyncioRequired,
@@ -26,17 +25,17 @@ from .errors import (
     UnknownConversation,
     UnknownPattern,
 )
-from .ingestion import Chunking, Document
 from .registry import PatternInstance, PatternRegistry, get_pattern_registry
-from .retrieval import Passage, Retriever
-from .retry import RetryPolicy
-from .toolbox import FunctionResult
-from .tools import Tool
+from .requests.retry import RetryPolicy
+from .retrieval.citations import Citation
+from .retrieval.ingestion import Chunking, Document
+from .retrieval.retriever import Passage, Retriever
+from .tools.tool import Tool
+from .tools.toolbox import FunctionResult
 
 if TYPE_CHECKING:
     from .langgraph.augmented_llm import AugmentedLLMConfig, AugmentedLLMPattern, AugmentedResult
     from .langgraph.branches import BranchResult
-    from .langgraph.callbacks import MeteringHandler
     from .langgraph.evaluator_optimizer import (
         Attempt,
         EvaluatorOptimizerConfig,
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
         OptimizedResult,
         Verdict,
     )
+    from .langgraph.metering.handler import MeteringHandler
     from .langgraph.orchestrator_workers import (
         OrchestratedResult,
         OrchestratorWorkersConfig,
@@ -62,10 +62,10 @@ if TYPE_CHECKING:
     from .openai.conversation import ConversationResult, OpenAIConversationConfig, OpenAIConversationPattern
     from .openai.embeddings import EmbeddingRetriever
     from .openai.function_calling import OpenAIFunctionCallingConfig, OpenAIFunctionCallingPattern
-    from .openai.history import History, HistoryStore, InMemoryHistoryStore
     from .openai.multi_agent import MultiAgentResult, OpenAIMultiAgentConfig, OpenAIMultiAgentPattern
     from .openai.rag import OpenAIRAGConfig, OpenAIRAGPattern, RAGResult
     from .openai.streaming import OpenAIStreamingConfig, OpenAIStreamingPattern, StreamingResult
+    from .openai.threads.history import History, HistoryStore, InMemoryHistoryStore
     from .openai.vector_store import VectorStoreRetriever
 
 __all__ = [
@@ -173,10 +173,10 @@ _ON_FIRST_USE = {
     "EvaluatorOptimizerPattern": ".langgraph.evaluator_optimizer",
     "Gate": ".langgraph.steps",
     "Handoff": ".openai.agents",
-    "History": ".openai.history",
-    "HistoryStore": ".openai.history",
-    "InMemoryHistoryStore": ".openai.history",
-    "MeteringHandler": ".langgraph.callbacks",
+    "History": ".openai.threads.history",
+    "HistoryStore": ".openai.threads.history",
+    "InMemoryHistoryStore": ".openai.threads.history",
+    "MeteringHandler": ".langgraph.metering.handler",
     "MultiAgentResult": ".openai.multi_agent",
     "OpenAIAssistantConfig": ".openai.assistant",
     "OpenAIAssistantPattern": ".openai.assistant",

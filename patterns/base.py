@@ -9,8 +9,8 @@ import msgspec
 
 from .config import OpenAIPatternConfig, PatternConfig, check_config, specialise
 from .delivery import Delivery
-from .toolbox import FunctionResult, Toolbox
-from .tools import ToolLike
+from .tools.tool import ToolLike
+from .tools.toolbox import FunctionResult, Toolbox
 
 
 class PatternResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,8 +12,8 @@ from msgspec import Meta
 
 from runmeter.engine import ConfigurationError
 
-from .hosted_tools import hosted_tools
-from .openai.client import check_key
+from .openai_client.clients import check_key
+from .tools.hosted import hosted_tools
 
 DEFAULT_MODEL = "gpt-6-luna"
 """The cheapest current model (OpenAI price list, 2026-11)."""

@@ -18,8 +18,8 @@ from .base import BasePattern
 from .config import DEFAULT_MODEL, OpenAIPatternConfig, PatternConfig, PatternType, check_config
 from .errors import MissingFramework, UnknownPattern
 from .reported_runs import read_metrics, reported
-from .statistics import UsageStats, stats_of
-from .tools import ToolLike, as_tools
+from .tools.tool import ToolLike, as_tools
+from .usage_report import UsageStats, stats_of
 
 logger = logging.getLogger("runmeter")
 

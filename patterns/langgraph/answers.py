@@ -14,10 +14,10 @@ from runmeter.engine import ModelRequest, Usage, current_execution
 
 from ..delivery import Delivery
 from ..errors import ResponseFailed
-from ..retry import RetryPolicy, with_retries
-from .callbacks import Asking, MeteringHandler, asking
-from .requests import UNKNOWN, Model, describe_question, with_limit
-from .usage import STREAM_CUT, finish_reason_of, was_cut
+from ..requests.retry import RetryPolicy, with_retries
+from .metering.handler import Asking, MeteringHandler, asking
+from .metering.requests import UNKNOWN, Model, describe_question, with_limit
+from .metering.usage import STREAM_CUT, finish_reason_of, was_cut
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

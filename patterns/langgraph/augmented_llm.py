@@ -17,16 +17,16 @@ from runmeter.engine import ConfigurationError
 from ..base import PatternResult
 from ..config import AtLeastOne, OpenAIPatternConfig, PatternConfig, PatternType
 from ..context import conversation_id_of
-from ..retrieval import Passage, RetrieverLike, as_retriever, search
-from ..retry import RetryPolicy
-from ..tools import ToolLike
-from ..turns import turn
+from ..requests.retry import RetryPolicy
+from ..requests.turns import turn
+from ..retrieval.retriever import Passage, RetrieverLike, as_retriever, search
+from ..tools.tool import ToolLike
 from .answers import id_of, text_of
 from .base import LangGraphBasePattern, Run, ToolChoice, is_complete
 from .memory import LatestStateSaver
 from .messages import answer_open_calls, calls_of, to_langchain
+from .metering.usage import finish_reason_of
 from .nodes import metered
-from .usage import finish_reason_of
 
 CONTEXT = (
     "Passages that were found for the question below. Where they answer it, answer from them, and name the numbers of "

@@ -18,19 +18,19 @@ from ..base import BasePattern
 from ..config import OpenAIPatternConfig, PatternConfig
 from ..context import instructions_of
 from ..errors import AsyncioRequired, MalformedAnswer
-from ..hosted_tools import hosted_tools
-from ..openai.client import Clients, load_library
-from ..openai.models import SunsetGuard, takes_temperature
-from ..retry import RetryPolicy
+from ..openai_client.clients import Clients, load_library
+from ..openai_client.models import SunsetGuard, takes_temperature
+from ..requests.retry import RetryPolicy
 from ..text import valid_text
-from ..toolbox import CallAllowance, FunctionRequest, FunctionResult
-from ..tools import Tool, ToolLike
+from ..tools.hosted import hosted_tools
+from ..tools.tool import Tool, ToolLike
+from ..tools.toolbox import CallAllowance, FunctionRequest, FunctionResult
 from .answers import Answered, ask
-from .callbacks import MeteringHandler
 from .cancellation import cancelled_once
 from .messages import answer_open_calls, calls_of, to_langchain, valid_message
+from .metering.handler import MeteringHandler
+from .metering.usage import finish_reason_of
 from .structured import Shape, bind_shape, read_shape
-from .usage import finish_reason_of
 
 ToolChoice: TypeAlias = Literal["auto", "any", "none"]
 """Whether the model may call tools, must, or has none."""

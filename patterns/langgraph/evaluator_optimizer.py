@@ -19,9 +19,9 @@ from ..base import PatternResult
 from ..config import AtLeastOne, Name, OpenAIPatternConfig, PatternConfig, PatternType
 from ..errors import MalformedAnswer
 from ..functions import call_function, check_function
-from ..retry import RetryPolicy
+from ..requests.retry import RetryPolicy
 from ..text import valid_text
-from ..tools import ToolLike
+from ..tools.tool import ToolLike
 from .answers import Answered
 from .base import LangGraphBasePattern, Run, check_model, conversation_of
 from .nodes import metered

@@ -18,10 +18,10 @@ from runmeter.engine import RunInfo, current_execution, error_message
 from ..base import PatternResult
 from ..config import AtLeastOne, OpenAIPatternConfig, PatternConfig, PatternType
 from ..errors import MalformedAnswer
-from ..retry import RetryPolicy
+from ..requests.retry import RetryPolicy
 from ..text import valid_text
-from ..toolbox import refusal_in
-from ..tools import ToolLike
+from ..tools.tool import ToolLike
+from ..tools.toolbox import refusal_in
 from .answers import Answered
 from .base import LangGraphBasePattern, Run, check_model, conversation_of, join_texts
 from .delegates import DelegateLike, as_delegate, as_result, delegate_to

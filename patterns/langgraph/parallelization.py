@@ -18,15 +18,15 @@ from runmeter.engine import ConfigurationError, error_message, is_own_failure
 from ..base import PatternResult
 from ..config import AtLeastOne, Checked, Name, OpenAIPatternConfig, PatternConfig, PatternType
 from ..functions import check_function
-from ..retry import RetryPolicy
-from ..toolbox import refusal_in
-from ..tools import ToolLike
+from ..requests.retry import RetryPolicy
+from ..tools.tool import ToolLike
+from ..tools.toolbox import refusal_in
 from .answers import Answered
 from .base import LangGraphBasePattern, Run, conversation_of, join_texts
 from .branches import Aggregator, BranchResult, aggregate, concatenate, count_votes, finish_reason_of_all, most_voted
+from .metering.usage import finish_reason_of
 from .nodes import metered
 from .structured import Shape, shape_of
-from .usage import finish_reason_of
 
 SYNTHESIS = (
     "Below are answers to the request above, written independently of each other. Make one answer of them: keep what "

@@ -16,9 +16,9 @@ from runmeter.engine import ConfigurationError
 
 from ..base import PatternResult
 from ..config import AtLeastOne, OpenAIPatternConfig, PatternConfig, PatternType
-from ..retry import RetryPolicy
+from ..requests.retry import RetryPolicy
 from ..text import valid_text
-from ..tools import ToolLike
+from ..tools.tool import ToolLike
 from .answers import Answered, id_of
 from .base import LangGraphBasePattern, Run, conversation_of, join_texts
 from .nodes import metered

@@ -18,8 +18,8 @@ from ..base import PatternResult
 from ..config import Checked, OpenAIPatternConfig, PatternConfig, PatternType
 from ..context import conversation_id_of
 from ..errors import MalformedAnswer
-from ..retry import RetryPolicy
-from ..tools import ToolLike
+from ..requests.retry import RetryPolicy
+from ..tools.tool import ToolLike
 from .base import LangGraphBasePattern, Run, conversation_of, join_texts
 from .delegates import DelegateLike, answer_with, as_delegate, as_result
 from .nodes import metered

@@ -13,7 +13,7 @@ from runmeter.engine import ConfigurationError, is_own_failure
 from ..config import AtLeastOne, Checked, Name
 from ..errors import GateError
 from ..functions import call_function
-from ..toolbox import refusal_in
+from ..tools.toolbox import refusal_in
 
 STOP = "stop"
 """As `on_failure`: the chain ends without an answer."""

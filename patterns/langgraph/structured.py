@@ -13,7 +13,7 @@ from langchain_core.runnables import Runnable
 
 from ..errors import MalformedAnswer
 from ..nesting import TOO_DEEP, check_nesting
-from ..schema import strict, without_nulls
+from ..tools.schema import strict, without_nulls
 from .answers import text_of
 
 T = TypeVar("T")

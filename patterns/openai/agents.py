@@ -12,9 +12,9 @@ from runmeter.engine import ConfigurationError
 
 from ..config import Checked, Name
 from ..errors import AlreadyHandedOver, TurnLimitReached
-from ..schema import arguments_from_schema
-from ..toolbox import CallAllowance, FunctionRequest, FunctionResult, Toolbox
-from ..tools import Tool
+from ..tools.schema import arguments_from_schema
+from ..tools.tool import Tool
+from ..tools.toolbox import CallAllowance, FunctionRequest, FunctionResult, Toolbox
 
 TRANSFER = "transfer_to_"
 ASK = "ask_"

@@ -10,9 +10,9 @@ from ..base import PatternResult
 from ..config import PatternType
 from ..context import instructions_of
 from ..messages import Item, to_items
-from .thread_pattern import OpenAIThreadConfig, ThreadPattern
-from .threads import check_id
-from .tool_loop import Outcome, given
+from .responses.tool_loop import Outcome, given
+from .threads.pattern import OpenAIThreadConfig, ThreadPattern
+from .threads.threads import check_id
 
 
 @dataclass(frozen=True, kw_only=True)

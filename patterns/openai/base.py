@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..base import BasePattern
 from ..config import OpenAIPatternConfig, PatternConfig
-from ..retry import RetryPolicy
-from ..tools import ToolLike
-from .client import Clients, load_library
-from .models import SunsetGuard
+from ..openai_client.clients import Clients, load_library
+from ..openai_client.models import SunsetGuard
+from ..requests.retry import RetryPolicy
+from ..tools.tool import ToolLike
 
 if TYPE_CHECKING:
-    from .responses import MeteredResponses
-    from .tool_loop import ToolLoop
+    from .responses.metered import MeteredResponses
+    from .responses.tool_loop import ToolLoop
 
 
 class OpenAIBasePattern(BasePattern):
@@ -54,7 +54,7 @@ class OpenAIBasePattern(BasePattern):
     @cached_property
     def responses(self) -> "MeteredResponses":
         """Sends requests to the Responses API, each attempt metered."""
-        from .responses import MeteredResponses
+        from .responses.metered import MeteredResponses
 
         return MeteredResponses(
             self.clients,
@@ -69,7 +69,7 @@ class OpenAIBasePattern(BasePattern):
     @cached_property
     def tool_loop(self) -> "ToolLoop":
         """Asks the model, makes the calls it wants, and asks again."""
-        from .tool_loop import ToolLoop
+        from .responses.tool_loop import ToolLoop
 
         return ToolLoop(self.config, self.toolbox, self.responses, self.delivery)
 

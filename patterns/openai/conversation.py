@@ -19,14 +19,14 @@ from ..config import DEFAULT_MODEL, AtLeastOne, Name, PatternConfig, PatternType
 from ..context import checked_id, instructions_of
 from ..errors import ResponseFailed, UnknownConversation
 from ..messages import Item, to_items
-from ..retry import RetryPolicy, status_code
-from ..tools import ToolLike
-from ..turns import turn
-from .context_window import ContextWindow, Fitted, Summariser
-from .history import History, HistoryStore, InMemoryHistoryStore, checked_store, without_open_reasoning
-from .thread_pattern import OpenAIThreadConfig, ThreadPattern
-from .threads import check_id
-from .tool_loop import Outcome, given
+from ..requests.retry import RetryPolicy, status_code
+from ..requests.turns import turn
+from ..tools.tool import ToolLike
+from .responses.tool_loop import Outcome, given
+from .threads.context_window import ContextWindow, Fitted, Summariser
+from .threads.history import History, HistoryStore, InMemoryHistoryStore, checked_store, without_open_reasoning
+from .threads.pattern import OpenAIThreadConfig, ThreadPattern
+from .threads.threads import check_id
 
 DEFAULT_CONTEXT_TOKENS = 128_000
 _RELEASE_TIMEOUT = 5.0

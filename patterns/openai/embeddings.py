@@ -13,10 +13,14 @@ from openai import APIError
 
 from runmeter.engine import ModelCall, ModelRequest, Provenance, TokenCounter, Usage, current_execution
 
-from ..bounds import SentTexts, bound_late
 from ..config import OpenAIPatternConfig
 from ..errors import ResponseFailed
-from ..ingestion import (
+from ..openai_client.clients import Clients
+from ..requests.bounds import SentTexts, bound_late
+from ..requests.loop_lock import LoopLock
+from ..requests.retry import RetryPolicy, used_nothing, with_retries
+from ..retrieval.index import PassageIndex
+from ..retrieval.ingestion import (
     TEXT_FILES,
     Chunking,
     Document,
@@ -28,14 +32,10 @@ from ..ingestion import (
     read_files,
     split,
 )
-from ..loop_lock import LoopLock
-from ..passage_index import PassageIndex
-from ..retrieval import Passage
-from ..retry import RetryPolicy, used_nothing, with_retries
-from .client import Clients
-from .requests import Requests
-from .tool_loop import given
-from .usage import count_of
+from ..retrieval.retriever import Passage
+from .responses.requests import Requests
+from .responses.tool_loop import given
+from .responses.usage import count_of
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -10,10 +10,10 @@ from ..base import PatternResult
 from ..config import Name, OpenAIPatternConfig, PatternConfig, PatternType
 from ..context import instructions_of
 from ..messages import to_items
-from ..retry import RetryPolicy
-from ..tools import ToolLike
+from ..requests.retry import RetryPolicy
+from ..tools.tool import ToolLike
 from .base import OpenAIBasePattern
-from .tool_loop import given
+from .responses.tool_loop import given
 
 
 @dataclass(frozen=True, kw_only=True)

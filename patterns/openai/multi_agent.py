@@ -11,12 +11,12 @@ from ..base import PatternResult
 from ..config import AtLeastOne, Count, OpenAIPatternConfig, PatternConfig, PatternType
 from ..context import instructions_of
 from ..messages import Item, to_items
-from ..retry import RetryPolicy
-from ..toolbox import FunctionResult, Toolbox
-from ..tools import Tool, ToolLike, render
+from ..requests.retry import RetryPolicy
+from ..tools.tool import Tool, ToolLike, render
+from ..tools.toolbox import FunctionResult, Toolbox
 from .agents import ASK, TRANSFER, Agent, Handoff, HandoffToolbox, TurnAllowance, ask_tool, check_agents
 from .base import OpenAIBasePattern
-from .tool_loop import Outcome, ToolLoop, given
+from .responses.tool_loop import Outcome, ToolLoop, given
 
 Limit: TypeAlias = Literal["max_turns", "max_handoffs", "max_repeats"]
 

@@ -10,18 +10,18 @@ from msgspec import Meta
 from runmeter.engine import ConfigurationError, current_execution
 
 from ..base import PatternResult
-from ..citations import Citation, find_citations, number_passages
 from ..config import AtLeastOne, Name, OpenAIPatternConfig, PatternConfig, PatternType
 from ..context import instructions_of
-from ..ingestion import TEXT_FILES, Chunking, Progress
 from ..messages import Item, to_items
-from ..retrieval import Passage, Retriever, RetrieverLike, as_retriever, search
-from ..retry import RetryPolicy
-from ..toolbox import Toolbox
-from ..tools import ToolLike
+from ..requests.retry import RetryPolicy
+from ..retrieval.citations import Citation, find_citations, number_passages
+from ..retrieval.ingestion import TEXT_FILES, Chunking, Progress
+from ..retrieval.retriever import Passage, Retriever, RetrieverLike, as_retriever, search
+from ..tools.tool import ToolLike
+from ..tools.toolbox import Toolbox
 from .base import OpenAIBasePattern
 from .embeddings import DEFAULT_EMBEDDING_MODEL, EmbeddingRetriever
-from .tool_loop import ToolLoop
+from .responses.tool_loop import ToolLoop
 from .vector_store import MOST_RESULTS, VectorStoreRetriever
 
 INSTRUCTIONS = """\

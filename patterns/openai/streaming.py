@@ -16,9 +16,9 @@ from ..delivery import Delivery
 from ..errors import ListenerGone, PatternError
 from ..messages import to_items
 from ..text import valid
-from ..toolbox import CallAllowance, FunctionRequest, FunctionResult, Toolbox
+from ..tools.toolbox import CallAllowance, FunctionRequest, FunctionResult, Toolbox
 from .base import OpenAIBasePattern
-from .tool_loop import ToolLoop, given
+from .responses.tool_loop import ToolLoop, given
 
 _FAREWELL = 1.0
 """Seconds to tell a WebSocket why the run ends."""

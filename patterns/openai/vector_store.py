@@ -11,14 +11,14 @@ from runmeter.engine import ConfigurationError
 
 from ..config import OpenAIPatternConfig
 from ..errors import IngestionError, ResponseFailed
-from ..ingestion import TEXT_FILES, Document, Paths, Progress, document_list, read_files
-from ..loop_lock import LoopLock
-from ..retrieval import Passage
-from ..retry import RetryPolicy
+from ..openai_client.clients import Clients
+from ..requests.loop_lock import LoopLock
+from ..requests.retry import RetryPolicy
+from ..retrieval.ingestion import TEXT_FILES, Document, Paths, Progress, document_list, read_files
+from ..retrieval.retriever import Passage
 from ..text import valid_text
-from .client import Clients
-from .requests import Requests
-from .tool_loop import given
+from .responses.requests import Requests
+from .responses.tool_loop import given
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -11,6 +11,9 @@ from runmeter import engine as _engine
 if TYPE_CHECKING:
     from runmeter.engine import *  # noqa: F403 - the facade is the engine: one table of contents, kept there
 
+    from .advice import Advice as Advice
+    from .advice import Advisor as Advisor
+
 __version__: str
 __all__ = ["__version__"]
 __all__ += _engine.__all__

@@ -9,7 +9,7 @@ def main() -> None:
     missing = [library for library in ("click", "rich") if find_spec(library) is None]
     if missing:
         sys.exit(f"runmeter: the command line needs {' and '.join(missing)}: pip install 'runmeter[cli]'")
-    from .cli import run  # only once its libraries are known to be there
+    from .cli.main import run  # only once its libraries are known to be there
 
     run()
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .cells import NOISY, NOTHING, figure_relative, figure_time, memory
 from .errors import BenchError
 from .figures import Figure, Results
+from .formats import NOISY, NOTHING, figure_relative, figure_time, memory
 from .question import Case
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from runmeter.ending import INTERRUPTED
+from runmeter.cli.ending import INTERRUPTED
 
 from .charts import check_drawing, save_charts
 from .errors import BenchError

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from .bootstrap import Interval, quotient_interval
 from .figures import Results, Rounds
 from .record import Machine, Record
+from .statistics import Interval, quotient_interval
 
 LEAST = 0.05
 """The least change that is told. A process's own layout of memory makes it a few per cent faster or slower than the

@@ -9,9 +9,9 @@ from statistics import median
 
 import msgspec
 
-from .bootstrap import Interval, median_interval
 from .question import Case, Question
 from .record import Parameters, QuestionRecord, Sample
+from .statistics import Interval, median_interval
 
 SMALL = 0.025
 """The share of the baseline's own time that the interval of what is added may always be wide."""

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import msgspec
 
-from .bootstrap import Interval, median_interval, quotient_interval
 from .errors import BenchError
 from .figures import Results, Rounds
 from .record import Parameters
+from .statistics import Interval, median_interval, quotient_interval
 
 FILE = "goals.toml"
 

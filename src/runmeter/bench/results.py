@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from .cells import NOTHING, figure_relative, figure_spread, figure_time, memory
 from .figures import Figure, Results
+from .formats import NOTHING, figure_relative, figure_spread, figure_time, memory
 from .summary import Summary
 from .tables import goal_cells, has_baseline, head
 

@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from .cells import NOTHING, digits, figure_range, figure_relative, figure_spread, figure_time, memory, percent
 from .compare import Comparison
 from .figures import Figure, Results
+from .formats import NOTHING, digits, figure_range, figure_relative, figure_spread, figure_time, memory, percent
 from .goals import Outcome
 from .question import Case
 from .summary import Summary

@@ -10,9 +10,9 @@ Running it needs the extra: `pip install 'runmeter[simulator]'`.
 """
 
 from .faults import Fault
-from .models import Model
-from .prompts import Item, Output, Prompt, Tool
-from .replies import Reply, ToolCall
+from .model.catalogue import Model
+from .model.prompt import Item, Output, Prompt, Tool
+from .model.replies import Reply, ToolCall
 from .server import Simulator
 from .statistics import SimulatorStatistics
 

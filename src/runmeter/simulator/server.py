@@ -12,12 +12,12 @@ import anyio.to_thread
 from runmeter.engine import Tokenizer
 
 from .faults import Fault
-from .replies import Reply, Script
+from .model.replies import Reply, Script
 from .service import Service
 from .statistics import SimulatorStatistics
 
 if TYPE_CHECKING:
-    from .server_thread import ServerThread
+    from .http.thread import ServerThread
 
 USUAL_MODEL = "gpt-6-luna"
 SIMULATED_NOW = 1_795_305_600.0
@@ -142,8 +142,8 @@ def _require_extra() -> None:
 
 def _start(service: Service, port: int) -> "ServerThread":
     # Here, and not above: without the extra, `import runmeter.simulator` must still work.
-    from .app import make_app
-    from .server_thread import ServerThread
+    from .http.app import make_app
+    from .http.thread import ServerThread
 
     Tokenizer(USUAL_MODEL).encode("")  # load the vocabulary now, so that the first request is as fast as any
     try:

@@ -8,14 +8,14 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from .billing import Generation, Meter
-from .conversation_object import Conversation
 from .faults import Fault, Faults
-from .prompts import Item, Prompt
-from .replies import Replies, Reply, Script
+from .model.billing import Generation, Meter
+from .model.prompt import Item, Prompt
+from .model.replies import Replies, Reply, Script
+from .objects.conversation import Conversation
+from .objects.upload import Upload
+from .objects.vector_store import VectorStore
 from .statistics import Account
-from .uploads import Upload
-from .vector_store import VectorStore
 
 T = TypeVar("T")
 

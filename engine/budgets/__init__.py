@@ -1,0 +1,1 @@
+"""Budgets: what runs may spend, and what is reserved for requests under way."""

@@ -1,0 +1,210 @@
+"""The sums that a budget is checked against: for each cap a ledger, or one for each value of a tag or each run.
+
+Nothing here takes a lock: `reservations` does, around all of it.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from decimal import Decimal
+
+from ..errors import BudgetExceeded, Kind, format_amount
+from ..events import Provenance, TokenUsage
+from ..prices.cost_estimate import CostEstimate
+from ..prices.units import MONEY
+from .budget import NEVER, Budget, BudgetStatus
+from .request_limits import tokens_of
+
+logger = logging.getLogger("runmeter")
+
+MAX_LEDGERS = 10_000
+"""Values of a tag that a cap tells apart at once; further ones share one ledger, and so one cap, until it is idle."""
+OTHER = "(other)"
+"""What they share it as."""
+_SHARED = ()
+"""The shared ledger's key: no tag's value can be it."""
+SWEEP_AT = 64
+"""Ledgers from which on idle ones are looked for."""
+
+_ZERO, _ONE = Decimal(0), Decimal(1)
+_add, _subtract = MONEY.add, MONEY.subtract
+
+
+class Sums:
+    """What is spent and reserved."""
+
+    __slots__ = ("reserved", "spent")
+
+    def __init__(self) -> None:
+        self.spent = self.reserved = _ZERO
+
+    def move(self, reserved: Decimal, spent: Decimal) -> None:
+        """Add to both; what is negative comes off."""
+        self.reserved = _add(self.reserved, reserved)
+        self.spent = _add(self.spent, spent)
+
+
+class Slot(Sums):
+    """What was reserved in a stretch of time, and what came of it."""
+
+    __slots__ = ("expires_ns", "live", "start_ns")
+
+    def __init__(self, start_ns: int, expires_ns: int) -> None:
+        super().__init__()
+        self.start_ns = start_ns
+        self.expires_ns = expires_ns
+        self.live = True
+        """Whether it still counts."""
+
+
+class Ledger(Sums):
+    """How one cap stands: the sums over the slots that still count."""
+
+    __slots__ = ("_slots", "limit", "overdrawn_until", "refused", "scope", "warned_until")
+
+    def __init__(self, limit: "Limit", scope: str | None) -> None:
+        super().__init__()
+        self.limit = limit
+        self.scope = scope
+        self.refused = 0
+        self.warned_until = self.overdrawn_until = -1
+        self._slots: deque[Slot] = deque()
+
+    def roll(self, now: int) -> bool:
+        """Let go of what no longer counts. Says whether anything is left."""
+        while self._slots and self._slots[0].expires_ns <= now:
+            slot = self._slots.popleft()
+            slot.live = False
+            self.move(slot.reserved.copy_negate(), slot.spent.copy_negate())
+        return bool(self._slots)
+
+    def fits(self, amount: Decimal) -> bool:
+        """Whether there is room for so much."""
+        return _add(_add(self.spent, self.reserved), amount) <= self.limit.cap
+
+    def allows(self, amount: Decimal) -> bool:
+        """Whether there is room for so much once all that is reserved is free again."""
+        return _add(self.spent, amount) <= self.limit.cap
+
+    @property
+    def expires_ns(self) -> int:
+        """When the first of what is spent or reserved no longer counts; `NEVER` if nothing is, or without a window."""
+        return self._slots[0].expires_ns if self._slots else NEVER
+
+    def hold(self, amount: Decimal, now: int) -> "Hold":
+        """Reserve so much, whether there is room or not."""
+        start, expires = self.limit.slots(now)
+        if not self._slots or self._slots[-1].start_ns < start:  # a clock that was set back changes nothing
+            self._slots.append(Slot(start, expires))
+        return Hold(self, self._slots[-1], amount)
+
+    @property
+    def label(self) -> str:
+        """Which budget, and whose."""
+        label = self.limit.budget.label
+        return label if self.scope is None else f"{label} [{self.scope}]"
+
+    @property
+    def progress(self) -> str:
+        """How much of how much."""
+        return f"{format_amount(self.limit.kind, self.spent)} of {format_amount(self.limit.kind, self.limit.cap)}"
+
+    def exceeded(self, amount: Decimal, ways_out: Sequence[str]) -> BudgetExceeded:
+        """What to raise where there is no room."""
+        limit = self.limit
+        return BudgetExceeded(
+            limit.budget.label, self.scope, limit.kind, limit.cap, self.spent, self.reserved, amount, ways_out
+        )
+
+    def status(self, waiting: int) -> BudgetStatus:
+        """How it stands, while so many requests wait for room in it."""
+        end = self.expires_ns
+        return BudgetStatus(
+            budget=self.limit.budget.label,
+            scope=self.scope,
+            kind=self.limit.kind,
+            cap=self.limit.cap,
+            spent=self.spent,
+            reserved=self.reserved,
+            refused=self.refused,
+            waiting=waiting,
+            window_end_ns=None if end == NEVER else end,
+        )
+
+
+class Hold:
+    """A reservation's part of one ledger."""
+
+    __slots__ = ("_reserved", "_slot", "_spent", "asked", "ledger")
+
+    def __init__(self, ledger: Ledger, slot: Slot, asked: Decimal) -> None:
+        self.ledger = ledger
+        self.asked = asked
+        self._slot = slot
+        self._reserved, self._spent = asked, _ZERO
+        self._move(asked, _ZERO)
+
+    def settle(self, spent: Decimal) -> None:
+        """Put what was spent in the place of what was reserved, or of what passed for spent until now."""
+        freed, more = self._reserved.copy_negate(), _subtract(spent, self._spent)
+        self._reserved, self._spent = _ZERO, spent
+        self._move(freed, more)
+
+    def spent_by(self, event: TokenUsage, cost: CostEstimate | None) -> Decimal:
+        """What a request that has ended spent, or where that is not known, the most that it can have.
+
+        Args:
+            event: Its end.
+            cost: What it cost, where the ledger counts USD.
+        """
+        kind = self.ledger.limit.kind
+        if kind == "calls":
+            return _ONE
+        if kind == "usd":
+            assert cost is not None  # noqa: S101 - it was asked for
+            return max(self.asked, cost.low) if cost.high is None else cost.high
+        known = tokens_of(event.usage)
+        if known is not None and event.provenance is Provenance.REPORTED:
+            return known
+        bound = tokens_of(event.bound)
+        return max(known or _ZERO, self.asked if bound is None else bound)
+
+    def _move(self, reserved: Decimal, spent: Decimal) -> None:
+        if self._slot.live:
+            self._slot.move(reserved, spent)
+            self.ledger.move(reserved, spent)
+
+
+class Limit:
+    """One cap of a budget, with its ledgers: all but those of runs, which are the runs' own."""
+
+    def __init__(self, budget: Budget, kind: Kind, cap: Decimal) -> None:
+        self.budget = budget
+        self.kind: Kind = kind
+        self.cap = cap
+        self.slots = budget.slots()
+        self.is_awaited = budget.when_reserved == "wait"
+        self.warn_from = None if budget.warn_at is None else MONEY.multiply(cap, Decimal(str(budget.warn_at)))
+        self.ledgers: dict[str | tuple[()] | None, Ledger] = {}
+        if budget.per is None:
+            self.ledgers[None] = Ledger(self, None)
+        self._sweep_at = SWEEP_AT
+
+    def ledger(self, value: str | None, now: int) -> Ledger:
+        """The ledger of a tag's value."""
+        ledger = self.ledgers.get(value)
+        if ledger is not None:
+            return ledger
+        # Values that came while there was no room are in the shared ledger: until it is idle, it may be any of them.
+        shared = self.ledgers.get(_SHARED)
+        if shared is not None and shared.roll(now):
+            return shared
+        if len(self.ledgers) >= self._sweep_at:
+            self.ledgers = {value: ledger for value, ledger in self.ledgers.items() if ledger.roll(now)}
+            self._sweep_at = min(max(SWEEP_AT, 2 * len(self.ledgers)), MAX_LEDGERS)
+        if len(self.ledgers) >= MAX_LEDGERS:
+            logger.warning("budget %r: more than %d values share one cap", self.budget.label, MAX_LEDGERS)
+            ledger = self.ledgers[_SHARED] = Ledger(self, OTHER)
+        else:
+            ledger = self.ledgers[value] = Ledger(self, value)
+        return ledger

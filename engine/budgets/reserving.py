@@ -1,0 +1,135 @@
+"""Reserving room in budgets for a request before it leaves: at once, or in its turn."""
+
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Protocol
+
+import anyio
+import msgspec
+
+from ..calls import ModelRequest
+from ..loop import LoopThread
+from .reservations import Notify, Reservation, Scope
+
+_reservation: ContextVar[Reservation | None] = ContextVar("runmeter_reservation", default=None)
+"""The one that the next request to a model uses."""
+_held: ContextVar[Reservation | None] = ContextVar("runmeter_held_reservation", default=None)
+"""The one of the request that this code is inside of."""
+
+
+class Reserving(Protocol):
+    """A context manager, sync and async, around a request for which room is reserved."""
+
+    def __enter__(self) -> ModelRequest: ...
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None, /
+    ) -> None: ...
+
+    async def __aenter__(self) -> ModelRequest: ...
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None, /
+    ) -> None: ...
+
+
+class BudgetedRequest:
+    """A request for which room is reserved, until it has ended or the block is left. Made by `Execution.reserve`."""
+
+    def __init__(self, scope: Scope, request: ModelRequest, notify: Notify, *, may_lower: bool) -> None:
+        self._scope = scope
+        self._request = request
+        self._notify = notify
+        self._may_lower = may_lower
+        self._reservation: Reservation
+        self._tokens: tuple[Token[Reservation | None], Token[Reservation | None]]
+
+    def __enter__(self) -> ModelRequest:
+        scope = self._scope
+        return self._enter(scope.budgets.reserve(scope, self._request, self._notify, may_lower=self._may_lower))
+
+    async def __aenter__(self) -> ModelRequest:
+        held = _held.get()
+        # What waits holds nothing that others wait for, so none can wait for another in a circle.
+        if not self._scope.can_wait or (held is not None and held.is_live):
+            return self.__enter__()
+        return self._enter(await self._in_turn())
+
+    def _enter(self, reservation: Reservation) -> ModelRequest:
+        self._reservation = reservation
+        self._tokens = _reservation.set(reservation), _held.set(reservation)
+        return reservation.request
+
+    async def _in_turn(self) -> Reservation:
+        from anyio.lowlevel import checkpoint_if_cancelled  # here, because an import of this package should be light
+
+        budgets, loop, called = self._scope.budgets, LoopThread(), anyio.Event()
+
+        def wake() -> None:
+            try:
+                loop.run(called.set)
+            except RuntimeError:  # the loop has closed, and what waited is gone
+                budgets.leave(waiter)
+
+        waiter = budgets.line_up(self._scope, self._request, self._notify, wake, may_lower=self._may_lower)
+        try:
+            while waiter.outcome is None:
+                with anyio.move_on_after(budgets.look_again(waiter)):
+                    await called.wait()
+            await checkpoint_if_cancelled()  # what was cancelled as it was admitted is not to send anything
+        except BaseException:
+            budgets.leave(waiter)
+            raise
+        if isinstance(waiter.outcome, Exception):
+            raise waiter.outcome
+        return waiter.outcome
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._reservation.release()
+        try:
+            _reservation.reset(self._tokens[0])
+            _held.reset(self._tokens[1])
+        except ValueError:
+            pass  # left in another context than entered: there it stays, and is of no more use
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.__exit__(exc_type, exc, tb)
+
+
+def claim(scope: Scope, request: ModelRequest, notify: Notify) -> tuple[Reservation, Callable[[], None]]:
+    """Take the reservation of a request that is about to leave: the one made for it, or a new one.
+
+    Returns:
+        The reservation, and what to call when the request has ended: until then all that this context does is inside
+        the request.
+
+    Raises:
+        BudgetExceeded: a budget has no room for it.
+        UnboundedRequest: the most that it can use is not known, and a budget must know.
+    """
+    made = _reservation.get()
+    if made is not None and made.scope is scope:
+        if made.take():
+            return made, _hold(made)
+        if request.bound is None and not made.released:
+            request = msgspec.structs.replace(request, bound=made.request.bound)
+    reservation = scope.budgets.reserve(scope, request, notify, may_lower=False)
+    reservation.take()
+    return reservation, _hold(reservation)
+
+
+def _hold(reservation: Reservation) -> Callable[[], None]:
+    token = _held.set(reservation)
+
+    def let_go() -> None:
+        try:
+            _held.reset(token)
+        except (ValueError, RuntimeError):
+            pass  # in another context, which never saw it; or for the second time
+
+    return let_go

@@ -1,0 +1,154 @@
+"""The line of requests that wait for room which is only reserved: first come, first served, ledger by ledger."""
+
+from bisect import insort
+from collections.abc import Callable, Sequence, Set
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import TYPE_CHECKING, TypeAlias
+
+from ..calls import ModelRequest
+from .accounts import Ledger
+from .request_limits import Need
+
+if TYPE_CHECKING:
+    from .reservations import Notify, Reservation, Scope
+
+
+_NOWHERE: Set[Ledger] = frozenset()
+
+
+class Waiter:
+    """A request in line, and what became of it.
+
+    Args:
+        scope: Its run's.
+        request: What is asked for.
+        need: The most that it can use.
+        notify: Emits a notice on its run.
+        wake: Called once there is an outcome, from any thread. It must not raise.
+        may_lower: Whether the request can still be changed.
+    """
+
+    def __init__(
+        self,
+        scope: "Scope",
+        request: ModelRequest,
+        need: Need,
+        notify: "Notify",
+        wake: Callable[[], object],
+        *,
+        may_lower: bool,
+    ) -> None:
+        self.scope = scope
+        self.request = request
+        self.need = need
+        self.notify = notify
+        self.wake = wake
+        self.may_lower = may_lower
+        self.number = -1
+        """Its place by arrival."""
+        self.short: Set[Ledger] = _NOWHERE
+        """Where it lacks room, or others are before it, as it was when that was last looked at."""
+        self.outcome: Reservation | Exception | None = None
+
+
+Admit: TypeAlias = "Callable[[Waiter, int, Set[Ledger]], Reservation | Set[Ledger]]"
+"""Takes a request, the time, and the ledgers in which others are before it. Gives its reservation, or where it lacks
+room; raises what refuses it."""
+
+
+class Line:
+    """All that wait, in order of arrival. It takes no lock: `Budgets` does, around all of it.
+
+    Those that lack room in the same ledgers form a group. A group whose first has to wait waits as a whole, so that a
+    look takes time by the number of groups, not of those that wait.
+    """
+
+    def __init__(self) -> None:
+        self._groups: dict[Set[Ledger], list[Waiter]] = {}
+        """By the ledgers in which they lack room; those that were not looked at yet lack it nowhere."""
+        self._changed: set[Ledger] = set()
+        """In which there may be more room, or one less before others, than when they were last looked at."""
+        self._arrivals = count()
+
+    def join(self, waiter: Waiter) -> None:
+        """Stand at the end."""
+        waiter.number = next(self._arrivals)
+        self._insert(waiter)
+
+    def leave(self, waiter: Waiter) -> None:
+        """Stand there no longer, if that is not over already."""
+        if waiter in self._groups.get(waiter.short, ()):
+            self._remove(waiter)
+            self._changed |= waiter.short
+
+    def freed(self, *ledgers: Ledger) -> None:
+        """Look again at those that wait for room in these ledgers."""
+        if self._groups:
+            self._changed.update(ledgers)
+
+    def waiting_in(self, ledger: Ledger) -> int:
+        """How many wait for room in a ledger."""
+        return sum(len(group) for key, group in self._groups.items() if ledger in key)
+
+    def serve(self, now: int, admit: Admit) -> Sequence[Waiter]:
+        """Admit those that there is room for, and refuse those whose turn it is and that no release can help.
+
+        One that waits holds up those behind it where it lacks room, and nowhere else.
+
+        Returns:
+            Those that wait no longer.
+        """
+        if not self._changed and _NOWHERE not in self._groups:
+            return ()
+        changed, self._changed = self._changed, set()
+        taken: set[Ledger] = set()
+        done: list[Waiter] = []
+        firsts = [(group[0].number, key) for key, group in self._groups.items()]
+        heapify(firsts)
+        while firsts:
+            _, key = heappop(firsts)
+            if key and (key <= taken or key.isdisjoint(changed)):
+                taken |= key
+                continue
+            waiter = self._groups[key][0]
+            short = _try(waiter, now, taken, admit)
+            taken |= short
+            if short == key and key:
+                continue
+            self._remove(waiter)
+            changed |= key
+            waiter.short = short
+            if waiter.outcome is None:
+                self._insert(waiter)
+            else:
+                done.append(waiter)
+            if key in self._groups:
+                heappush(firsts, (self._groups[key][0].number, key))
+        return done
+
+    def _insert(self, waiter: Waiter) -> None:
+        insort(self._groups.setdefault(waiter.short, []), waiter, key=_number)
+
+    def _remove(self, waiter: Waiter) -> None:
+        group = self._groups[waiter.short]
+        group.remove(waiter)
+        if not group:
+            del self._groups[waiter.short]
+
+
+def _number(waiter: Waiter) -> int:
+    return waiter.number
+
+
+def _try(waiter: Waiter, now: int, taken: Set[Ledger], admit: Admit) -> Set[Ledger]:
+    """See whether it is a request's turn. Gives where it lacks room, if it has to wait."""
+    try:
+        admitted = admit(waiter, now, taken)
+    except Exception as error:  # a refusal, or whatever prices may raise: it is this request's, and no other's
+        waiter.outcome = error
+        return _NOWHERE
+    if isinstance(admitted, Set):
+        return frozenset(admitted)
+    waiter.outcome = admitted
+    return _NOWHERE

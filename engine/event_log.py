@@ -1,0 +1,117 @@
+"""Events as lines of JSON in a file: written by a subscriber, read one by one, damaged lines told and skipped."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from .calls import error_message
+from .codec import JSON
+from .events import Event
+
+logger = logging.getLogger("runmeter")
+
+NAME = "event log"
+"""What the subscriber is called in logs and statistics."""
+
+
+class EventLog:
+    """A subscriber that appends events to a file: `engine.subscribe(log, name=NAME, lane="lossless")`.
+
+    Use it as a context manager around the engine, so that it closes after the last event. Each batch has left the
+    process when the call returns: killing the process loses no batch, losing power may.
+
+    Args:
+        path: Where to write. A file that is there is continued, after a line break where its last line was cut.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.skipped = 0
+        """Events that have no form in JSON, such as one with half a surrogate pair in a tag: they are not written."""
+        self._file = FileIO(path, "ab")
+        self._unwritten = b"" if _ends_with_a_line(path) else b"\n"
+        self._retrying = False
+
+    def __call__(self, events: Sequence[Event]) -> None:
+        """Write a batch of events.
+
+        Raises:
+            OSError: it was not written whole. The bus hands over the same batch again, which then goes on where this
+                call stopped: no line is torn or doubled.
+        """
+        if not self._retrying:
+            self._unwritten += b"".join(map(self._line, events))
+        self._retrying = True
+        while self._unwritten:
+            written = self._file.write(self._unwritten) or 0
+            self._unwritten = self._unwritten[written:]
+        self._retrying = False
+
+    @property
+    def unwritten(self) -> int:
+        """Events of the last batch that are not in the file."""
+        return self._unwritten.count(b"\n")
+
+    def _line(self, event: Event) -> bytes:
+        try:
+            return JSON.encode(event) + b"\n"
+        except Exception as error:  # whatever a value in it may be: one event is no reason to lose those after it
+            if not self.skipped:
+                logger.error("%s: an event is skipped, and further ones are counted: %s", NAME, error_message(error))
+            self.skipped += 1
+            return b""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _ends_with_a_line(path: Path) -> bool:
+    """Whether what is appended begins a new line."""
+    if not path.is_file() or not path.stat().st_size:  # a pipe has no end to look at
+        return True
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read(1) == b"\n"
+
+
+def read_events(
+    path: Path,
+    damaged: Callable[[int, str], None],
+    progress: Callable[[int], None] = lambda _: None,
+) -> Iterator[Event]:
+    """The events in a file, in its order. Those of kinds that only a newer version knows come as `UnknownEvent`.
+
+    Args:
+        path: What to read.
+        damaged: Told the number of each line (the first is 1) that is no event, and why; the line is skipped.
+        progress: Told after each line how many bytes it had.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    event = JSON.decode(line)
+                except (msgspec.DecodeError, ValueError, RecursionError) as error:
+                    damaged(number, str(error))
+                else:
+                    yield event
+            progress(len(line))

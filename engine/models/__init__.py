@@ -1,0 +1,1 @@
+"""Models: what their names say, and when they are shut down."""

@@ -1,0 +1,1 @@
+"""Prices: what a request costs, exactly or between two bounds."""

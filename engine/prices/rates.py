@@ -1,0 +1,303 @@
+"""The arithmetic of one price list: from rates to the price of a request, and to what it costs at least and at most.
+
+All amounts are whole numbers of a tiny part of a dollar, see `money.py`: fast, and exact.
+"""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+
+import msgspec
+
+from ..events import Usage
+from .units import MONEY, to_units
+
+_multiply = MONEY.multiply
+
+INPUT_PRICES = {
+    "input_mtok",
+    "cache_read_mtok",
+    "cache_write_mtok",
+    "cache_write_1h_mtok",
+    "cache_write_12h_mtok",
+    "input_audio_mtok",
+    "cache_audio_read_mtok",
+    "input_image_mtok",
+    "cache_image_read_mtok",
+}
+_OUTPUT_PRICES = {"output_mtok", "output_reasoning_mtok", "output_audio_mtok", "output_image_mtok"}
+TOKEN_PRICES = INPUT_PRICES | _OUTPUT_PRICES
+EXPRESSIBLE_PRICES = TOKEN_PRICES | {"web_searches_kcount", "storage_searches_kcount", "requests_kcount"}
+"""Prices for what `Usage` can express, by genai-prices' names (which has none for `cache_write_12h_mtok`): in USD for a
+million tokens (`_mtok`) or a thousand of something else (`_kcount`). Others are by the hour, the page or the character.
+"""
+
+_REQUIRED_PRICES = {
+    "output_tokens": "output_mtok",
+    "cache_write_12h_tokens": "cache_write_12h_mtok",
+    "audio_input_tokens": "input_audio_mtok",
+    "audio_output_tokens": "output_audio_mtok",
+    "web_searches": "web_searches_kcount",
+    "file_searches": "storage_searches_kcount",
+}
+"""Kinds of usage that only a price of their own can price. Where cache reads, cache writes, reasoning or images have
+none, they cost what other tokens of their direction cost, as in genai-prices, unless a price list says that their
+price is not known."""
+
+_OPTIONAL_PRICES = {
+    "cache_read_tokens": "cache_read_mtok",
+    "cache_write_tokens": "cache_write_mtok",
+    "reasoning_tokens": "output_reasoning_mtok",
+    "audio_cache_read_tokens": "cache_audio_read_mtok",
+    "image_input_tokens": "input_image_mtok",
+    "image_output_tokens": "output_image_mtok",
+}
+
+
+class Price(msgspec.Struct, frozen=True, gc=False):
+    """USD for a million tokens, or a thousand of something else."""
+
+    base: Decimal
+    beyond: tuple[tuple[int, Decimal], ...] = ()
+    """In prompts of more than so many input tokens it is another, for all of the prompt. The shortest come first."""
+
+    def times(self, factor: Decimal) -> "Price":
+        """So many times the price."""
+        return Price(_multiply(self.base, factor), tuple((above, _multiply(p, factor)) for above, p in self.beyond))
+
+    def at(self, start: int) -> Decimal:
+        """The price in prompts of more than `start` tokens."""
+        return next((price for above, price in reversed(self.beyond) if above <= start), self.base)
+
+
+class Rates(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """The rates for prompts of more than `start` tokens, in units of money.
+
+    As `Usage` counts each special kind of token within the input or the output, so its rate here is the difference to
+    plain input or output: negative for cache reads.
+    """
+
+    start: int
+    input: int
+    output: int
+    cache_read: int
+    cache_write: int
+    cache_write_12h: int
+    """As these tokens are counted among the cache writes too: the difference to `cache_write`."""
+    reasoning: int
+    audio_input: int
+    audio_cache_read: int
+    audio_output: int
+    image_input: int
+    image_output: int
+    web_search: int
+    file_search: int
+    request: int
+    cheapest_input: int
+    """The whole rate of the cheapest kind of input, or 0 if some kind's is not known."""
+    cheapest_output: int
+    dearest_input: int | None
+    """The whole rate of the dearest kind of input, or None if some kind's is not known."""
+    dearest_output: int | None
+    unrated: tuple[str, ...]
+    """Fields of `Usage` that have no rate: a request that uses them is unpriced."""
+    always_special: bool
+    """Even a request for plain text has more to it: a fee, a rate of reasoning, a kind without a rate."""
+    image_cache_rate: bool
+    """Cached images have a rate of their own. `Usage` does not tell how many of the cached tokens are images."""
+
+    def price(self, usage: Usage) -> int | None:
+        """The price in units; None if some of the usage has no rate or the counts contradict each other.
+
+        `PriceBook.cost` does the same for text by itself, unless `always_special`.
+        """
+        if self._has_unrated(usage) or not _is_consistent(usage):
+            return None
+        if self.image_cache_rate and usage.image_input_tokens and usage.cache_read_tokens:
+            return None
+        return (
+            usage.input_tokens * self.input
+            + usage.output_tokens * self.output
+            + usage.cache_read_tokens * self.cache_read
+            + usage.cache_write_tokens * self.cache_write
+            + usage.cache_write_12h_tokens * self.cache_write_12h
+            + usage.reasoning_tokens * self.reasoning
+            + usage.audio_input_tokens * self.audio_input
+            + usage.audio_cache_read_tokens * self.audio_cache_read
+            + usage.audio_output_tokens * self.audio_output
+            + usage.image_input_tokens * self.image_input
+            + usage.image_output_tokens * self.image_output
+            + usage.web_searches * self.web_search
+            + usage.file_searches * self.file_search
+            + self.request
+        )
+
+    def floor(self, usage: Usage) -> int | None:
+        """The least that a request costs which used this much or more. None if some of it has no rate.
+
+        Each token counts at the cheapest rate of its direction: input not known to be cached may be so all the same.
+        """
+        if self._has_unrated(usage):
+            return None
+        units = (
+            usage.input_tokens * self.cheapest_input
+            + usage.output_tokens * self.cheapest_output
+            + usage.web_searches * self.web_search
+            + usage.file_searches * self.file_search
+            + self.request
+        )
+        return max(units, 0)
+
+    def ceiling(self, bound: Usage, searches: Usage) -> int | None:
+        """The most that a request costs which used no more tokens than `bound`. None if that has no rate.
+
+        Each token counts at the dearest rate of its direction. Searches count as `searches` says.
+        """
+        if self.dearest_input is None or self.dearest_output is None:
+            return None
+        if self._has_unrated(bound) or self._has_unrated(searches):
+            return None
+        return (
+            bound.input_tokens * self.dearest_input
+            + bound.output_tokens * self.dearest_output
+            + searches.web_searches * self.web_search
+            + searches.file_searches * self.file_search
+            + self.request
+        )
+
+    def _has_unrated(self, usage: Usage) -> bool:
+        return any(getattr(usage, kind) for kind in self.unrated)
+
+
+def _is_consistent(usage: Usage) -> bool:
+    """Whether all kinds of usage fit into what they are a part of."""
+    read, written = usage.cache_read_tokens, usage.cache_write_tokens
+    audio_read, audio, image = usage.audio_cache_read_tokens, usage.audio_input_tokens, usage.image_input_tokens
+    uncached = usage.input_tokens - read - written
+    uncached_media = audio - audio_read + max(image - (read - audio_read), 0)
+    return (
+        written >= 0 <= read <= usage.input_tokens - written
+        and 0 <= usage.reasoning_tokens <= usage.output_tokens
+        and 0 <= usage.cache_write_12h_tokens <= written
+        and 0 <= audio_read <= min(audio, read)
+        and image >= 0
+        and uncached_media <= uncached
+        and usage.audio_output_tokens >= 0
+        and usage.image_output_tokens >= 0
+        and usage.audio_output_tokens + usage.image_output_tokens <= usage.output_tokens
+        and usage.web_searches >= 0
+        and usage.file_searches >= 0
+    )
+
+
+def rates_at(price_list: Sequence[Rates], input_tokens: int) -> Rates | None:
+    """The rates of a prompt of so many tokens, from a price list as `rates_of` makes it."""
+    return next((rates for rates in price_list if input_tokens > rates.start), None)
+
+
+def least(price_list: Sequence[Rates], seen: Usage) -> int | None:
+    """The least that a request costs which used so much or more, however long it was, in units. None: some of it has no
+    rate.
+
+    Args:
+        price_list: As `rates_of` makes it.
+        seen: A lower bound of each kind.
+    """
+    low: int | None = None
+    for rates in price_list:
+        floor = rates.floor(seen)
+        if floor is None:
+            return None
+        low = floor if low is None else min(low, floor)
+        if seen.input_tokens > rates.start:
+            break
+    return low
+
+
+def most(price_list: Sequence[Rates], bound: Usage, seen: Usage) -> int | None:
+    """The most that a request costs which used no more tokens than `bound`, in units. None: there is no such bound.
+
+    Args:
+        price_list: As `rates_of` makes it.
+        bound: Tokens at the most, and searches, as far as somebody bounded them.
+        seen: A lower bound. If it is more than `bound`, then that is none.
+    """
+    if not (0 <= seen.input_tokens <= bound.input_tokens and 0 <= seen.output_tokens <= bound.output_tokens):
+        return None
+    searches = Usage(
+        web_searches=max(bound.web_searches, seen.web_searches, 0),
+        file_searches=max(bound.file_searches, seen.file_searches, 0),
+    )
+    high: int | None = None
+    for rates in price_list:
+        if bound.input_tokens > rates.start:
+            ceiling = rates.ceiling(bound, searches)
+            if ceiling is None:
+                return None
+            high = ceiling if high is None else max(high, ceiling)
+    return high
+
+
+def rates_of(prices: Mapping[str, Price], unpriced: frozenset[str] = frozenset()) -> Sequence[Rates]:
+    """The rates that prices make, those for the longest prompts first.
+
+    Args:
+        prices: Of `EXPRESSIBLE_PRICES` those that are listed.
+        unpriced: Those that exist and are not known.
+
+    Returns:
+        Nothing if there is no price of input, or one of something that `Usage` cannot express, or if one has more
+        decimals than money has, see `money.DECIMALS`.
+    """
+    if "input_mtok" not in prices or not prices.keys() <= EXPRESSIBLE_PRICES:
+        return ()
+    starts = {above for price in prices.values() for above, _ in price.beyond}
+    try:
+        return tuple(
+            _rates_beyond(start, {key: price.at(start) for key, price in prices.items()}, unpriced)
+            for start in (*sorted(starts, reverse=True), -1)
+        )
+    except ValueError:  # rounding would be a wrong price
+        return ()
+
+
+def _rates_beyond(start: int, prices: Mapping[str, Decimal], unpriced: frozenset[str]) -> Rates:
+    """The rates in prompts of more than `start` tokens. Raises ValueError if one has too many decimals."""
+    rates = {key: to_units(price.scaleb(-6 if key.endswith("_mtok") else -3, MONEY)) for key, price in prices.items()}
+    inputs = [rate for key, rate in rates.items() if key in INPUT_PRICES]
+    outputs = [rate for key, rate in rates.items() if key in _OUTPUT_PRICES] or [0]
+    plain_input, plain_output = rates["input_mtok"], rates.get("output_mtok", 0)
+    cache_read = rates.get("cache_read_mtok", plain_input)
+    audio_input = rates.get("input_audio_mtok", plain_input)
+    cache_write = rates.get("cache_write_mtok", plain_input)
+    unrated = {kind for kind, key in _REQUIRED_PRICES.items() if key not in rates}
+    unrated |= {kind for kind, key in _OPTIONAL_PRICES.items() if key in unpriced}
+    if "cache_write_1h_mtok" in rates:  # it costs more, and `Usage` does not say how much was written for an hour
+        unrated.add("cache_write_tokens")
+    return Rates(
+        start=start,
+        input=plain_input,
+        output=plain_output,
+        cache_read=cache_read - plain_input,
+        cache_write=cache_write - plain_input,
+        cache_write_12h=rates.get("cache_write_12h_mtok", cache_write) - cache_write,
+        reasoning=rates.get("output_reasoning_mtok", plain_output) - plain_output,
+        audio_input=audio_input - plain_input,
+        # A cached audio token is counted three times: as input, as cached and as audio.
+        audio_cache_read=rates.get("cache_audio_read_mtok", audio_input) - cache_read - audio_input + plain_input,
+        audio_output=rates.get("output_audio_mtok", plain_output) - plain_output,
+        image_input=rates.get("input_image_mtok", plain_input) - plain_input,
+        image_output=rates.get("output_image_mtok", plain_output) - plain_output,
+        web_search=rates.get("web_searches_kcount", 0),
+        file_search=rates.get("storage_searches_kcount", 0),
+        request=rates.get("requests_kcount", 0),
+        cheapest_input=0 if unpriced & INPUT_PRICES else min(inputs),
+        cheapest_output=0 if unpriced & _OUTPUT_PRICES else min(outputs),
+        dearest_input=None if unpriced & INPUT_PRICES else max(inputs),
+        dearest_output=None if unpriced & _OUTPUT_PRICES else max(outputs),
+        unrated=tuple(sorted(unrated)),
+        always_special=(
+            not {"output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens"}.isdisjoint(unrated)
+            or not {"output_reasoning_mtok", "requests_kcount"}.isdisjoint(rates)
+        ),
+        image_cache_rate="cache_image_read_mtok" in rates,
+    )

@@ -1,0 +1,1 @@
+"""Tokens: counted here where the API reports nothing, or has not yet."""

@@ -1,0 +1,1 @@
+"""Usage: events folded into statistics."""

@@ -1,0 +1,1 @@
+"""Metering of LangChain: a callback handler that makes calls of models and tools events."""

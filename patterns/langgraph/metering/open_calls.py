@@ -1,0 +1,107 @@
+"""What a metering handler keeps of what has begun under it, and has not ended."""
+
+import logging
+from collections.abc import Callable, Mapping
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+import msgspec
+from langchain_core.messages import AIMessage
+
+from runmeter.engine import ModelCall, ModelRequest, Provenance, ToolCall, Usage
+
+from ...requests.bounds import Sent
+from .requests import describe_sent
+
+logger = logging.getLogger("runmeter")
+
+
+@dataclass(slots=True, eq=False)
+class Root:
+    """The outermost graph, chain, tool or model: when it ends, so does all that is left of it."""
+
+    run_id: UUID
+    scopes: set[UUID] = field(default_factory=set)
+    calls: set[UUID] = field(default_factory=set)
+
+
+@dataclass(slots=True, eq=False)
+class Scope:
+    """A graph, chain or tool that has not ended: other things run within it."""
+
+    root: Root
+    context: Context
+    """Its context, for callbacks that come from threads without one."""
+
+
+@dataclass(slots=True, eq=False)
+class Question:
+    """What a model is asked, for when it must be known how much that can use."""
+
+    request: ModelRequest
+    serialized: Mapping[str, Any] | None
+    params: Mapping[str, Any]
+    """One object for all requests of a batch."""
+    messages: Any
+
+    @property
+    def sent(self) -> Sent:
+        """All of it that counts for how much it can use."""
+        try:
+            return describe_sent(self.request, self.serialized, self.params, self.messages)
+        except Exception:  # some model's parameters are like no other's: no reason to lose the request
+            logger.exception("cannot tell what is sent to %s", self.request.model)
+            return Sent(provider=self.request.provider, model=self.request.model, messages="", refers=True)
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class OpenCall:
+    """A call that has not ended."""
+
+    owner: object
+    """The handler that entered it, and counts its chunks."""
+    forget: Callable[[UUID], None]
+    """Has its owner forget it."""
+    call: ModelCall | ToolCall
+    context: Context | None
+    """The one it was entered in, if that was not the current one."""
+    question: Question | None = None
+    """None of a tool."""
+    awaited: bool = False
+    """Whether `finish` will be called."""
+    ended: bool = False
+    error: BaseException | None = None
+    """What it ended with."""
+    answer: AIMessage | None = None
+    """One that is complete, and whose usage was not reported."""
+    pieces: int = 0
+    """Chunks with text, or with a part of a tool call, that a model has streamed: a token each, or more."""
+
+    @property
+    def unreported(self) -> bool:
+        """Whether it is a request whose usage is not known, as far as it is."""
+        return isinstance(self.call, ModelCall) and self.call.provenance is not Provenance.REPORTED
+
+    def record_cut(self, usage: Usage | None = None) -> None:
+        """Say what is known to have been used at the least; if nothing came, it stays unknown."""
+        if isinstance(self.call, ModelCall) and (usage is not None or self.pieces):
+            usage = usage or Usage()
+            least = max(usage.output_tokens, self.pieces)
+            self.call.record(msgspec.structs.replace(usage, output_tokens=least), Provenance.PARTIAL)
+
+
+open_calls: WeakValueDictionary[UUID, OpenCall] = WeakValueDictionary()
+"""Those of all handlers, which keep them alive."""
+
+
+def says_something(token: Any, chunk: Any) -> bool:
+    """Whether a chunk carries a part of the answer, and not only news of it."""
+    if isinstance(token, str) and token:
+        return True
+    calls = getattr(getattr(chunk, "message", None), "tool_call_chunks", None) or ()
+    if any(call.get("args") for call in calls):
+        return True
+    return not isinstance(token, str) and any(isinstance(block, str) or block.get("text") for block in token or ())

@@ -1,0 +1,1 @@
+"""The Responses API: requests metered attempt by attempt, streams read, calls answered."""

@@ -1,0 +1,1 @@
+"""The OpenAI client, as the patterns of both frameworks use it."""

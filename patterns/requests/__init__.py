@@ -1,0 +1,1 @@
+"""Requests: what every request to a model goes through, whatever the framework."""

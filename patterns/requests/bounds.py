@@ -1,0 +1,143 @@
+"""The most that a request to a model can use: what budgets reserve, and the upper end of what it costs if nobody says.
+
+Sources: Responses API reference, `max_output_tokens`, `max_tool_calls` (openai 3.54.0,
+`types/responses/response_create_params.py`); pricing page, developers.openai.com/api/docs/pricing (2026-11).
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import anyio
+import anyio.to_thread
+
+from runmeter.engine import ModelCall, Provenance, Tokenizer, TokenizerError, Usage, context_size
+
+from ..tools.hosted import RUN_HERE
+
+Messages: TypeAlias = str | Sequence[Mapping[str, Any]]
+"""Responses input items, Chat Completions messages, or the text of one user message."""
+
+LATE_LIMIT = 1.0
+"""Seconds that working out the bound of a request that has ended may take, also if its run is being cancelled."""
+
+_SEARCHES = {
+    "web_search": "web_searches",
+    "web_search_preview": "web_searches",
+    "file_search": "file_searches",
+}
+_FREE_TURNS = frozenset(("mcp",))
+"""Run by OpenAI, and cost no more than the tokens of the turns they take."""
+_SPARE = 8
+"""Tokens added to each text to embed, for what may be said around it."""
+
+logger = logging.getLogger("runmeter")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """What is sent to a model that answers, as far as it says how much can be used.
+
+    A tool that OpenAI runs takes another turn of the model within the same request, in which it reads everything again.
+    So each of `max_tool_calls` makes room for the whole context once more. Without `max_tool_calls`, or with a tool
+    whose fee usage does not tell (a code interpreter, image generation), there is no bound.
+    """
+
+    model: str
+    messages: Messages
+    instructions: str | None = None
+    tools: Sequence[Mapping[str, Any]] = ()
+    text_format: Mapping[str, Any] | None = None
+    """`text.format` of Responses, or `response_format` of Chat Completions."""
+    max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
+    """How many calls of tools that OpenAI runs."""
+    answers: int = 1
+    """Chat Completions' `n`."""
+    refers: bool = False
+    """Whether the model reads more than is sent: an earlier response, a conversation, a stored prompt."""
+    provider: str = "openai"
+
+    async def bound(self) -> Usage | None:
+        """The most that it can use, worked out in a worker thread; None if there is no saying."""
+        # Nothing comes of a bound nobody waits for: a cancelled caller need not wait for it either.
+        return await anyio.to_thread.run_sync(self.bound_here, abandon_on_cancel=True)
+
+    def bound_here(self) -> Usage | None:
+        """The same in this thread: it takes a millisecond for a few thousand words, and a second the first time."""
+        most = context_size(self.provider, self.model)
+        hosted = [str(tool.get("type")) for tool in self.tools if tool.get("type", "function") not in RUN_HERE]
+        read = most if self.refers or hosted else self._count()
+        read = most if read is None else read
+        written = most if self.max_output_tokens is None else self.max_output_tokens
+        turns = 1
+        if hosted:
+            known = all(kind in _SEARCHES or kind in _FREE_TURNS for kind in map(_undated, hosted))
+            if self.max_tool_calls is None or not known:
+                return None
+            turns += self.max_tool_calls
+        if read is None or written is None:
+            return None
+        if self.max_output_tokens is None:
+            written *= turns  # else the limit is on all turns together
+        searches = {_SEARCHES[kind] for kind in map(_undated, hosted) if kind in _SEARCHES}
+        return Usage(
+            input_tokens=read * turns,
+            output_tokens=written * self.answers,
+            **dict.fromkeys(searches, self.max_tool_calls or 0),
+        )
+
+    def _count(self) -> int | None:
+        try:
+            return Tokenizer(self.model).bound_messages(
+                self.messages, instructions=self.instructions, tools=self.tools, text_format=self.text_format
+            )
+        except TokenizerError:
+            logger.warning("cannot count tokens: the context size stands in for what is sent", exc_info=True)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            pass  # what is no message here may be one to the server, which alone says what it takes
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentTexts:
+    """Texts that are sent to be embedded."""
+
+    model: str
+    texts: Sequence[str]
+
+    async def bound(self) -> Usage | None:
+        """The most that they can use, worked out in a worker thread."""
+        return await anyio.to_thread.run_sync(self.bound_here, abandon_on_cancel=True)
+
+    def bound_here(self) -> Usage | None:
+        """The same in this thread."""
+        tokenizer = Tokenizer(self.model)
+        if tokenizer.exact:
+            try:
+                return self._bound(sum(len(tokenizer.encode(text)) for text in self.texts))
+            except TokenizerError:
+                logger.warning("cannot count tokens: bytes stand in for them", exc_info=True)
+        return self._bound(sum(len(text.encode("utf-8", "surrogatepass")) for text in self.texts))  # a token is one
+
+    def _bound(self, tokens: int) -> Usage:
+        return Usage(input_tokens=tokens + _SPARE * len(self.texts))
+
+
+async def bound_late(call: ModelCall, sent: Sent | SentTexts) -> None:
+    """Say what a request can have used at the most, if it has ended without a report and nobody has said it yet.
+
+    This holds up the run's cancellation for `LATE_LIMIT` at the most, and usually for a millisecond. If that is not
+    enough there is no bound.
+    """
+    if call.provenance is Provenance.REPORTED or call.bound is not None or not call.is_metered:
+        return
+    with anyio.move_on_after(LATE_LIMIT, shield=True):
+        call.bound = await sent.bound()
+
+
+def _undated(kind: str) -> str:
+    """`web_search_preview_2025_03_11` is a version of `web_search_preview`."""
+    head, _, tail = kind.partition("_20")
+    return head if tail else kind

@@ -1,0 +1,1 @@
+"""Retrieval: passages to answer from, and citations that point into them."""

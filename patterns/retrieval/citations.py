@@ -1,0 +1,61 @@
+"""Numbered passages as a model reads them, and the marks with which its answer refers to them."""
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from .retriever import Passage
+
+_CODE = r"```.*?(?:```|\Z)|`[^`\n]+`"
+_MARK = r"\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]"
+_CODE_OR_MARK = re.compile(f"{_CODE}|{_MARK}", re.DOTALL)
+"""Its group is a mark's numbers; code has none."""
+_LINE_MARK = re.compile(r"(^|[\r\v\f\x1c-\x1e\x85\u2028\u2029])([ \t]*)\[(?=\d{1,3}\])", re.MULTILINE)
+"""Whatever a reader may take for the end of a line, not only what `^` does."""
+
+
+class Citation(msgspec.Struct, frozen=True, kw_only=True):
+    """A place in an answer that refers to a passage."""
+
+    number: int
+    """The passage's, from 1."""
+    start: int
+    """Where in the answer the mark begins, in characters."""
+    end: int
+    """The character after its last one. `[1, 2]` is one mark and two citations."""
+    passage: Passage
+    """What is cited. It is `passage.source`'s text from `passage.start` to `passage.end`, where these are known."""
+
+
+def number_passages(passages: Sequence[Passage]) -> str:
+    """Passages for a model to read: `[1] (source) text`, with empty lines between.
+
+    What looks like such a mark at the beginning of a passage's own lines is written with a backslash: a source cannot
+    pass for another.
+    """
+    return "\n\n".join(f"[{number}] {_written(passage)}" for number, passage in enumerate(passages, 1))
+
+
+def find_citations(answer: str, passages: Sequence[Passage]) -> tuple[tuple[Citation, ...], tuple[int, ...]]:
+    """What an answer cites: marks as in `number_passages`, or several numbers in one as `[1, 2]`. Code has none.
+
+    Returns:
+        The citations in order; and the numbers that no passage has, each once.
+    """
+    citations: list[Citation] = []
+    unsupported: dict[int, None] = {}
+    for mark in _CODE_OR_MARK.finditer(answer):
+        for number in map(int, re.findall(r"\d+", mark[1] or "")):
+            if 1 <= number <= len(passages):
+                passage = passages[number - 1]
+                citations.append(Citation(number=number, start=mark.start(), end=mark.end(), passage=passage))
+            else:
+                unsupported[number] = None
+    return tuple(citations), tuple(unsupported)
+
+
+def _written(passage: Passage) -> str:
+    text = _LINE_MARK.sub(r"\1\2\\[", passage.text)
+    source = " ".join(passage.source.split())
+    return f"({source}) {text}" if source else text

@@ -1,0 +1,315 @@
+"""JSON schemas of functions, and back: arguments read and checked as a function wants them.
+
+A function's parameters become the fields of a msgspec struct. msgspec writes that struct's schema and reads JSON into
+it, so what the model is told and what it is held to are one thing.
+"""
+
+import functools
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from runmeter.engine import ConfigurationError
+
+from ..nesting import MAX_NESTING, TOO_DEEP, check_nesting
+from ..errors import InvalidArguments
+
+Schema = dict[str, Any]
+
+
+class Arguments:
+    """What a tool takes: its JSON schema, and the reading of arguments.
+
+    Args:
+        fields: Name, type and whether it must be given, for each argument.
+        schema: The JSON schema that the model is shown; by default one made from the fields.
+        closed: Whether arguments of other names are refused.
+
+    Raises:
+        ConfigurationError: a type has no JSON form.
+    """
+
+    def __init__(
+        self, fields: Sequence[tuple[str, Any, bool]], *, schema: Schema | None = None, closed: bool = True
+    ) -> None:
+        # Names of arguments need not be Python names, so the struct's fields are numbered.
+        self._names = {f"_{number}": name for number, (name, _, _) in enumerate(fields)}
+        self._as_written = schema is not None
+        try:
+            struct = msgspec.defstruct(
+                "Arguments",
+                [
+                    (key, kind) if required else (key, Union[kind, UnsetType], UNSET)  # noqa: UP007 - Any has no |
+                    for key, (_, kind, required) in zip(self._names, fields, strict=True)
+                ],
+                rename=self._names,
+                kw_only=True,
+                forbid_unknown_fields=closed,
+            )
+            self._decoder = msgspec.json.Decoder(struct, dec_hook=_read_pydantic)
+            self.schema = _schema_of(struct) if schema is None else schema
+        except TypeError as error:
+            raise ConfigurationError(str(error).replace("\n", " ")) from error
+
+    def read(self, arguments: str, *, null_is_absent: bool = False) -> dict[str, Any]:
+        """Read JSON.
+
+        Args:
+            arguments: An object; nothing at all stands for an empty one.
+            null_is_absent: Whether null says "not given" for what may be left out and is not nullable: as in
+                strict mode.
+
+        Returns:
+            The arguments that were given, by name: as the function wants them, or, for a schema that was given, as
+            they were written.
+
+        Raises:
+            InvalidArguments: it is not JSON, not what the schema says, or nests deeper than `MAX_NESTING` levels.
+        """
+        written = arguments.encode(errors="replace") or b"{}"
+        try:
+            if written.count(b"{") + written.count(b"[") > MAX_NESTING:
+                check_nesting(msgspec.json.decode(written))
+            if null_is_absent:
+                written = msgspec.json.encode(without_nulls(msgspec.json.decode(written), self.schema, self.schema))
+            values = self._decoder.decode(written)
+            if self._as_written:
+                return cast("dict[str, Any]", msgspec.json.decode(written))
+        except RecursionError:
+            raise InvalidArguments(TOO_DEEP) from None
+        except ValueError as error:
+            raise InvalidArguments(str(error)) from error
+        given = ((name, getattr(values, key)) for key, name in self._names.items())
+        return {name: value for name, value in given if value is not UNSET}
+
+
+def arguments_of(function: Callable[..., Any], descriptions: Mapping[str, str]) -> Arguments:
+    """Read a function's signature.
+
+    Args:
+        function: Every parameter must be one that can be given by name.
+        descriptions: What its docstring says of each parameter.
+
+    Raises:
+        ConfigurationError: the signature cannot be read, has `*args`, `**kwargs` or position-only parameters, or a
+            type has no JSON form.
+    """
+    hints = _hints_of(function)
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"its signature cannot be read: {error}") from error
+    fields = []
+    defaults: Schema = {}
+    texts = dict(descriptions)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise ConfigurationError(f"parameter {parameter} cannot be given by name, as a model must")
+        kind = hints.get(name, Any)
+        required = parameter.default is parameter.empty
+        fields.append((name, kind, required))
+        if text := _annotated_text(kind):
+            texts[name] = text
+        if not required:
+            defaults[name] = parameter.default
+    arguments = Arguments(fields)
+    for name, property_schema in arguments.schema["properties"].items():
+        if name in texts:
+            property_schema.setdefault("description", texts[name])
+        if name in defaults:
+            _set_default(property_schema, defaults[name])
+    return arguments
+
+
+def arguments_from_schema(schema: Mapping[str, Any]) -> Arguments:
+    """Read a JSON schema of an object. Checked are names, required ones, and types as deep as arrays of plain values.
+
+    Raises:
+        ConfigurationError: the schema is not that of an object.
+    """
+    if not isinstance(schema, Mapping):
+        raise ConfigurationError(f"a tool's schema is a dict, not {schema!r}")
+    schema = {"type": "object", "properties": {}, **schema}
+    if schema["type"] != "object":
+        raise ConfigurationError(f"a tool's arguments are an object, not of type {schema['type']!r}")
+    properties, required = schema["properties"], schema.get("required", ())
+    if not isinstance(properties, Mapping) or not isinstance(required, list | tuple):
+        raise ConfigurationError("in a tool's schema, properties must be an object and required an array")
+    fields = [(name, _type_of(part), name in required) for name, part in properties.items()]
+    return Arguments(fields, schema=schema, closed=schema.get("additionalProperties") is False)
+
+
+_SECTION = re.compile(
+    r"^(?:Args|Arguments|Parameters|Keyword Args|Keyword Arguments|Other Parameters|Returns?|Yields?|Raises|Warns"
+    r"|Warnings?|Attributes|Examples?|Notes?|References|See Also|Todo):[ \t]*$",
+    re.MULTILINE,
+)
+"""Google-style sections. Source: Napoleon's list, sphinx-doc.org/en/master/usage/extensions/napoleon.html (2026-11)."""
+
+
+def parse_docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
+    """A docstring's text before its sections, and what its Google-style `Args:` section says of each parameter."""
+    text = inspect.getdoc(function) or ""
+    summary = _SECTION.split(text, maxsplit=1)[0].strip()
+    section = re.search(r"^Arg(?:ument)?s:\s*\n(.*?)(?=^\S|\Z)", text, flags=re.MULTILINE | re.DOTALL)
+    if section is None:
+        return summary, {}
+    entries = re.split(r"^(?: {2,8}|\t)\*{0,2}(\w+)(?: ?\([^)]*\))?:", section[1], flags=re.MULTILINE)[1:]
+    return summary, {name: " ".join(entry.split()) for name, entry in zip(entries[::2], entries[1::2], strict=True)}
+
+
+def strict(schema: Mapping[str, Any]) -> Schema:
+    """The schema in OpenAI's strict form: every property required, the optional ones nullable, no others allowed.
+
+    Source: Structured Outputs guide, developers.openai.com/api/docs/guides/structured-outputs (2026-11).
+
+    Raises:
+        ConfigurationError: the schema has an object of any keys, or a tuple: strict mode cannot express them.
+    """
+    out = {key: _strict_value(key, value) for key, value in schema.items() if key not in ("default", "uniqueItems")}
+    if "prefixItems" in out:
+        raise ConfigurationError("strict mode cannot express tuples; use a list, or strict=False")
+    if out.get("type") != "object":
+        return out
+    if "properties" not in out or out.get("additionalProperties"):
+        raise ConfigurationError("strict mode cannot express a dict of any keys; use a class, or strict=False")
+    properties = out["properties"]
+    required = set(schema.get("required", ()))
+    out["properties"] = {name: part if name in required else _nullable(part) for name, part in properties.items()}
+    out["required"] = list(properties)
+    out["additionalProperties"] = False
+    return out
+
+
+def _strict_value(key: str, value: Any) -> Any:
+    if key in ("properties", "$defs"):
+        if not all(isinstance(part, Mapping) for part in value.values()):
+            raise ConfigurationError("strict mode needs a schema for each property, not true or false")
+        return {name: strict(part) for name, part in value.items()}
+    if key in ("anyOf", "allOf", "oneOf"):
+        return [strict(part) for part in value]
+    return strict(value) if key == "items" and isinstance(value, Mapping) else value
+
+
+def _nullable(schema: Schema) -> Schema:
+    if _allows_null(schema):
+        return schema
+    description = {"description": schema.pop("description")} if "description" in schema else {}
+    return {"anyOf": [schema, {"type": "null"}], **description}
+
+
+def without_nulls(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
+    """Leave out each property that is null, need not be given, and may not be null: the reverse of `_nullable`."""
+    if "$ref" in schema:
+        schema = root.get("$defs", {}).get(schema["$ref"].rpartition("/")[2], {})
+    if isinstance(value, list):
+        return [without_nulls(item, schema.get("items") or {}, root) for item in value]
+    if not isinstance(value, dict):
+        return value
+    options = [option for option in schema.get("anyOf", ()) if not _allows_null(option)]
+    if len(options) == 1:
+        return without_nulls(value, options[0], root)
+    properties, required = schema.get("properties", {}), schema.get("required", ())
+    return {
+        name: without_nulls(item, properties.get(name, {}), root)
+        for name, item in value.items()
+        if item is not None or name in required or _allows_null(properties.get(name, {}))
+    }
+
+
+def _allows_null(schema: Schema) -> bool:
+    if "anyOf" in schema:
+        return any(_allows_null(option) for option in schema["anyOf"])
+    kind = schema.get("type")
+    return kind == "null" or (isinstance(kind, list) and "null" in kind) or not schema.keys() & _RESTRICTING
+
+
+_RESTRICTING = {"type", "enum", "const", "$ref", "oneOf", "allOf"}
+
+
+def _schema_of(struct: type[msgspec.Struct]) -> Schema:
+    """A struct's schema with the struct itself at the root, and what it refers to under `$defs`."""
+    nested: Schema = {}  # what pydantic models refer to
+
+    def pydantic_schema(kind: Any) -> Schema:
+        if not hasattr(kind, "model_json_schema"):
+            raise TypeError(f"type {getattr(kind, '__qualname__', kind)} has no JSON form")
+        schema: Schema = kind.model_json_schema()
+        nested.update(schema.pop("$defs", {}))
+        return schema
+
+    (root,), components = msgspec.json.schema_components(
+        (struct,), schema_hook=pydantic_schema, ref_template="#/$defs/{name}"
+    )
+    schema: Schema = components.pop(root["$ref"].rpartition("/")[2])
+    del schema["title"]
+    components.update(nested)
+    return {**schema, "$defs": components} if components else schema
+
+
+def _read_pydantic(kind: Any, value: Any) -> Any:
+    """What msgspec does not read itself. The schema has let only pydantic models through."""
+    return kind.model_validate(value)
+
+
+def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not inspect.isroutine(function):
+        function = type(function).__call__
+    try:
+        return get_type_hints(function, include_extras=True)
+    except Exception as error:  # whatever the evaluation of a string may raise
+        raise ConfigurationError(f"its annotations cannot be read: {error}") from error
+
+
+def _annotated_text(kind: Any) -> str | None:
+    """The description in `Annotated[int, "how many"]`, or in one with `Doc` or a pydantic `Field`."""
+    if get_origin(kind) is not Annotated:
+        return None
+    for extra in get_args(kind)[1:]:
+        for text in (extra, getattr(extra, "description", None), getattr(extra, "documentation", None)):
+            if isinstance(text, str):
+                return text
+    return None
+
+
+def _set_default(schema: Schema, value: Any) -> None:
+    try:
+        default = msgspec.to_builtins(value)
+        json.dumps(default, allow_nan=False)
+        schema["default"] = default
+    except (TypeError, ValueError):
+        return  # it has no JSON form: the model is not told, Python still uses it
+
+
+_TYPES: dict[str, Any] = {
+    "string": str,
+    "integer": int,
+    "number": float,
+    "boolean": bool,
+    "null": None,
+    "object": dict[str, Any],
+}
+
+
+def _type_of(schema: Any) -> Any:
+    """The Python type of what a JSON schema allows, or `Any` where that takes more than a type."""
+    if not isinstance(schema, Mapping):
+        return Any
+    choices = schema.get("enum")
+    if choices and isinstance(choices, list | tuple):
+        plain = all(isinstance(choice, str) for choice in choices) or all(type(choice) is int for choice in choices)
+        return Literal[tuple(choices)] if plain else Any
+    match schema.get("type"):
+        case "array":
+            return list.__class_getitem__(_type_of(schema.get("items")))
+        case str() as name:
+            return _TYPES.get(name, Any)
+        case _:
+            return Any

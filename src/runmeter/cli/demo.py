@@ -1,0 +1,211 @@
+"""`runmeter demo`: all patterns at work on real texts, and what the engine has to say about it."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+from rich.console import Console, Group
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from runmeter.engine import ConfigurationError, Engine, Event, ExecutionStarted, Usage
+from runmeter.engine.event_log import NAME
+from runmeter.patterns import BasePattern, PatternError, PatternRegistry, PatternType
+from runmeter.simulator import Simulator
+from runmeter.telemetry import OpenTelemetry
+
+from .command_log import CommandLog, log_to
+from .demo_documents import Documents, NoDocuments, load_documents
+from .demo_patterns import make_patterns
+from .ending import INTERRUPTED
+from .otlp import telemetry_to
+from .views import bus_table, error_summary, export_summary, trace_tree, usage_table, verdict
+
+KEPT_RUNS = 64
+"""Runs whose events are kept, to show one of them."""
+
+
+class DemoError(Exception):
+    """The demo cannot begin; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the command line asked for."""
+
+    folder: Path | None
+    runs: int
+    concurrency: int
+    model: str
+    live: bool
+    otlp: str | None
+    svg: Path | None = None
+    """Where to save a picture of what is shown."""
+    events: Path | None = None
+    """Where to append all events."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it went."""
+
+    errors: list[Exception]
+    """What failed runs raised."""
+    interrupted: bool
+
+
+class RunKeeper:
+    """A subscriber that keeps the events of the first runs, whole."""
+
+    def __init__(self) -> None:
+        self._events: dict[str, list[Event]] = {}
+
+    def __call__(self, events: Sequence[Event]) -> None:
+        """Take a batch of events."""
+        for event in events:
+            if isinstance(event, ExecutionStarted) and len(self._events) < KEPT_RUNS:
+                self._events[event.run_id] = []
+            if event.run_id in self._events:
+                self._events[event.run_id].append(event)
+
+    def busiest(self) -> Sequence[Event]:
+        """The events of the kept run to which most happened."""
+        return max(self._events.values(), key=len)
+
+
+def run_demo(options: DemoOptions, console: Console | None = None) -> int:
+    """Run the demo.
+
+    Returns:
+        The exit code: 0, 1 if the counts disagree or a run failed, 130 after Ctrl-C, and 74 if what came of it could
+        not be written.
+
+    Raises:
+        DemoError: something that it needs is missing or wrong, so that no run can succeed.
+    """
+    console = console or make_console(record=options.svg is not None)
+    if options.live and not os.environ.get("OPENAI_API_KEY"):
+        raise DemoError("--live needs an API key: set OPENAI_API_KEY")
+    try:
+        documents = load_documents(options.folder)
+        telemetry = telemetry_to(options.otlp, "runmeter-demo")
+        simulator = None if options.live else Simulator()
+        registry = PatternRegistry()
+        registry.preload(*PatternType)  # before there is a loop to hold up, and while Ctrl-C still ends all at once
+        log = log_to(options.events, console)
+    except (NoDocuments, ConfigurationError, ImportError, PatternError) as error:
+        raise DemoError(str(error)) from None
+    if options.svg is not None and not os.access(options.svg.absolute().parent, os.W_OK):
+        raise DemoError(f"--svg {options.svg}: cannot write to that folder, or there is none")
+    with log as events:
+        code = anyio.run(_demo, options, documents, registry, telemetry, simulator, console, events)
+    if events is not None:
+        code = events.code(code)
+    if options.svg is not None:
+        console.save_svg(str(options.svg), title="runmeter demo")
+    return code
+
+
+def make_console(*, record: bool) -> Console:
+    """The standard output; where that is no terminal, wide enough for a table."""
+    return Console(width=None if sys.stdout.isatty() else 112, record=record)
+
+
+async def _demo(
+    options: DemoOptions,
+    documents: Documents,
+    registry: PatternRegistry,
+    telemetry: OpenTelemetry | None,
+    simulator: Simulator | None,
+    console: Console,
+    events: CommandLog | None,
+) -> int:
+    keeper = RunKeeper()
+    where = "the OpenAI API" if options.live else "a simulated API"
+    texts = f"{len(documents.texts)} document{'s' if len(documents.texts) > 1 else ''}"
+    console.print(f"{options.runs:,} runs over {texts} on {where}, {options.concurrency} at a time")
+    async with simulator or nullcontext() as url:
+        patterns = make_patterns(registry, documents, options.model, url)
+        async with Engine(usage=registry.usage, telemetry=telemetry, max_concurrent_runs=options.concurrency) as engine:
+            engine.subscribe(keeper, name="trace view", lane="lossy", capacity=100_000)
+            if events is not None:
+                engine.subscribe(events, name=NAME, lane="lossless")
+            outcome = await _work(engine, patterns, documents.questions(options.runs), options.concurrency, console)
+        await registry.aclose()
+    if len(outcome.errors) == options.runs:
+        raise DemoError(f"every run failed: {outcome.errors[0]}")
+    _show(console, engine, keeper)
+    agreed = simulator is None or outcome.interrupted or _compare(console, engine.usage().total.usage, simulator)
+    if telemetry is not None:
+        console.print(export_summary(telemetry.statistics(), str(options.otlp)))
+    if outcome.errors:
+        console.print(error_summary(outcome.errors))
+    if outcome.interrupted:
+        console.print("[yellow]interrupted: this is what was counted until then[/]")
+        return INTERRUPTED
+    return 0 if agreed and not outcome.errors else 1
+
+
+async def _work(
+    engine: Engine, patterns: Sequence[BasePattern], questions: Sequence[str], concurrency: int, console: Console
+) -> Outcome:
+    """Have each pattern answer its share of the questions, all at the same time, until done or Ctrl-C."""
+    errors: list[Exception] = []
+    interrupted = False
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+
+    async def answer(pattern: BasePattern, share: Sequence[str]) -> None:
+        outcomes = await engine.map(
+            pattern,
+            share,
+            concurrency=concurrency,
+            on_error="collect",
+            progress=lambda *_: progress.advance(bar),
+        )
+        errors.extend(outcome for outcome in outcomes if isinstance(outcome, Exception))
+
+    async def stop_on_ctrl_c(work: anyio.CancelScope) -> None:
+        nonlocal interrupted
+        with anyio.open_signal_receiver(signal.SIGINT) as signals:
+            async for _ in signals:
+                interrupted = True
+                work.cancel()
+
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("running", total=len(questions))
+        async with anyio.create_task_group() as watching:
+            async with anyio.create_task_group() as working:
+                watching.start_soon(stop_on_ctrl_c, working.cancel_scope)
+                for number, pattern in enumerate(patterns):
+                    working.start_soon(answer, pattern, questions[number :: len(patterns)])
+            watching.cancel_scope.cancel()
+    return Outcome(errors, interrupted)
+
+
+def _show(console: Console, engine: Engine, keeper: RunKeeper) -> None:
+    usage = engine.usage()
+    console.print(usage_table(usage, console.width))
+    console.print(Group("", bus_table(engine.statistics().bus)))
+    if usage.total.executions:
+        events = keeper.busiest()
+        started = events[0]
+        assert isinstance(started, ExecutionStarted)  # noqa: S101 - a kept run's first
+        title = Text(f"A run's trace, {started.trace_id}", style="italic")
+        console.print(Group("", title, trace_tree(events, started.run_id, console.width), ""))
+
+
+def _compare(console: Console, usage: Usage, simulator: Simulator) -> bool:
+    """Hold what was metered against the simulator's own account."""
+    billed = simulator.statistics().total
+    for label, metered, expected in (
+        ("input tokens", usage.input_tokens, billed.input_tokens),
+        ("cached tokens", usage.cache_read_tokens, billed.cache_read_tokens),
+        ("output tokens", usage.output_tokens, billed.output_tokens),
+    ):
+        console.print(verdict(f"{label} as the simulator billed them", metered, expected))
+    return usage == billed

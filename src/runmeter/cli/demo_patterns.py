@@ -1,0 +1,66 @@
+"""The demo's patterns: all twelve, set up to answer questions about some documents."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from runmeter.patterns import BasePattern, PatternRegistry, PatternType
+
+from .demo_documents import Documents
+
+INSTRUCTIONS = "You help people read documents. Look things up with the tools you have. Answer in a sentence or two."
+CONTEXT_TOKENS = 8_000
+"""Of the conversation, which goes on through all its runs: enough for a few turns, then the oldest are dropped."""
+
+
+def make_patterns(registry: PatternRegistry, documents: Documents, model: str, url: str | None) -> list[BasePattern]:
+    """One pattern of each type.
+
+    Args:
+        registry: Makes them.
+        documents: What they are asked about. All can look into them with tools.
+        model: The OpenAI model to ask.
+        url: A simulated API's; None for the real one.
+    """
+    common = {
+        "openai_model": model,
+        "system_prompt": f"{INSTRUCTIONS}\n\nThis is how the documents begin:\n\n{documents.overview()}",
+        "base_url": url,
+        "api_key": "simulated" if url else None,
+    }
+    tools = [documents.find_passages, documents.count_words]
+    return [_make(registry, kind, {**common, **special}, tools) for kind, special in _settings(documents).items()]
+
+
+def _settings(documents: Documents) -> Mapping[PatternType, Mapping[str, Any]]:
+    """What each pattern is told beyond the rest."""
+    return {
+        PatternType.AUGMENTED_LLM: {},
+        PatternType.PROMPT_CHAINING: {
+            "steps": (
+                {"name": "facts", "prompt": "List the facts in this that matter:\n\n{input}"},
+                {"name": "answer", "prompt": "{input}\n\nAnswer from these facts:\n\n{facts}"},
+            ),
+        },
+        PatternType.ROUTING: {
+            "routes": (
+                {"name": "summary", "description": "What a text says, in short."},
+                {"name": "advice", "description": "What a reader should do."},
+            ),
+        },
+        PatternType.PARALLELIZATION: {"mode": "voting", "choices": ("remember", "look up", "skip")},
+        PatternType.ORCHESTRATOR_WORKERS: {"max_workers": 3},
+        PatternType.EVALUATOR_OPTIMIZER: {"max_attempts": 2},
+        PatternType.OPENAI_ASSISTANT: {"assistant_id": "librarian"},
+        PatternType.OPENAI_FUNCTION_CALLING: {},
+        PatternType.OPENAI_CONVERSATION: {"max_context_tokens": CONTEXT_TOKENS},
+        PatternType.OPENAI_STREAMING: {},
+        PatternType.OPENAI_MULTI_AGENT: {},
+        PatternType.OPENAI_RAG: {"sources": tuple(map(str, documents.paths))},
+    }
+
+
+def _make(
+    registry: PatternRegistry, kind: PatternType, settings: Mapping[str, Any], tools: Sequence[Any]
+) -> BasePattern:
+    config = registry.pattern_class(kind).config_type.from_data(settings)
+    return registry.create_pattern(kind, config, tools)

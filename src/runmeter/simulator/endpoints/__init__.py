@@ -1,0 +1,1 @@
+"""Endpoints of the simulated API: a request checked and answered."""

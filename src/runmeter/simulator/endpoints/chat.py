@@ -1,0 +1,367 @@
+"""The Chat Completions API: create, plain and streamed. One choice only (`n` = 1).
+
+Source of all shapes: openai 3.54.0, `types/chat/` and `types/completion_usage.py` (2026-11).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+
+from runmeter.engine import Usage
+
+from ..errors import ApiError, decode
+from ..faults import Fault
+from ..model.billing import Block, Generation
+from ..model.catalogue import Model, find_model
+from ..model.prompt import (
+    Choice,
+    Effort,
+    Item,
+    Part,
+    Prompt,
+    Temperature,
+    Tool,
+    TopP,
+    allowed_name,
+    check_sampling,
+    choose,
+    served_tier,
+)
+from ..model.schemas import check_schema
+from ..service import Answer, Call, Chunk, Service
+
+
+class Function(msgspec.Struct):
+    """The function of a tool call."""
+
+    name: str
+    arguments: str = ""
+
+
+class MessageCall(msgspec.Struct):
+    """A tool call in an assistant's message."""
+
+    id: str
+    function: Function
+
+
+class Message(msgspec.Struct, forbid_unknown_fields=True):
+    """A message of the conversation so far."""
+
+    role: Literal["developer", "system", "user", "assistant", "tool", "function"]
+    content: str | list[Part] | None = None
+    name: str | None = None
+    tool_calls: list[MessageCall] | None = None
+    tool_call_id: str | None = None
+    refusal: str | None = None
+    audio: Any = None
+    function_call: Any = None
+    annotations: Any = None
+    """In the API's own messages, which clients send back as they are."""
+
+
+class FunctionTool(msgspec.Struct):
+    """A tool offered. Only functions are called."""
+
+    type: str
+    function: Tool | None = None
+
+
+class StreamOptions(msgspec.Struct):
+    """What a stream is to have."""
+
+    include_usage: bool = False
+
+
+OutputLimit: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class CreateChatCompletion(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The body of POST /chat/completions. What has no meaning here is taken, as `Any`, and ignored."""
+
+    model: str
+    messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
+    tools: list[FunctionTool] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: OutputLimit | None = None
+    max_completion_tokens: OutputLimit | None = None
+    reasoning_effort: Effort | None = None
+    response_format: dict[str, Any] | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    n: int | None = None
+    audio: Any = None
+    frequency_penalty: Any = None
+    function_call: Any = None
+    functions: Any = None
+    logit_bias: Any = None
+    logprobs: Any = None
+    metadata: Any = None
+    modalities: Any = None
+    moderation: Any = None
+    prediction: Any = None
+    presence_penalty: Any = None
+    prompt_cache_key: Any = None
+    prompt_cache_options: Any = None
+    prompt_cache_retention: Any = None
+    safety_identifier: Any = None
+    seed: Any = None
+    stop: Any = None
+    store: Any = None
+    top_logprobs: Any = None
+    user: Any = None
+    verbosity: Any = None
+    web_search_options: Any = None
+
+
+def create(service: Service, call: Call) -> Answer:
+    """POST /chat/completions."""
+    request = decode(call.body, CreateChatCompletion)
+    model = find_model(request.model)
+    _check(request, model)
+    prompt = _prompt(request, model)
+    pending = PendingCompletion(service, request, prompt, call.fault)
+    if request.stream:
+        return pending
+    pending.completed()
+    return pending.plain()
+
+
+class PendingCompletion:
+    """A completion from its generation to its end, which decides what is billed."""
+
+    def __init__(self, service: Service, request: CreateChatCompletion, prompt: Prompt, fault: Fault | None) -> None:
+        self._service = service
+        self._model = prompt.model.id
+        self._generation: Generation = service.generate(prompt, fault)
+        self._include_usage = request.stream_options is not None and request.stream_options.include_usage
+        self._head = {
+            "id": service.new_id("chatcmpl-"),
+            "created": int(service.clock()),
+            "model": self._model,
+            "service_tier": served_tier(request.service_tier),
+            "system_fingerprint": None,
+        }
+        self._call_ids = [service.new_id("call_") for block in self._generation.blocks if block.tool]
+
+    def plain(self) -> bytes:
+        """The whole completion as JSON."""
+        texts = [block.text for block in self._generation.blocks if not block.tool]
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": "".join(texts) if texts else None,
+            "refusal": None,
+            "annotations": [],
+        }
+        if self._call_ids:
+            message["tool_calls"] = [
+                {"id": call_id, "type": "function", "function": {"name": block.tool, "arguments": block.text}}
+                for call_id, block in zip(self._call_ids, self._calls(), strict=True)
+            ]
+        finish = self._generation.finish
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
+        usage = wire_usage(self._generation.usage)
+        return msgspec.json.encode({**self._head, "object": "chat.completion", "choices": [choice], "usage": usage})
+
+    @property
+    def chunks(self) -> Sequence[Chunk]:
+        """All events of the stream."""
+        return list(self._events())
+
+    def error(self, fault: Fault, position: int) -> bytes:  # one form for all of them
+        """The event that reports a fault."""
+        message = "The server had an error while processing your request. Sorry about that!"
+        return _encode({"error": ApiError(500, message, kind="server_error").details()})
+
+    def completed(self) -> None:
+        """Bill all of it."""
+        self._service.account.bill(self._model, self._generation.usage, tool_calls=self._generation.tool_calls)
+
+    def abandoned(self, tokens: int) -> None:
+        """Bill what was generated."""
+        self._service.account.bill(self._model, self._generation.usage_after(tokens))
+
+    def failed(self) -> None:
+        """Bill nothing."""
+
+    def _calls(self) -> list[Block]:
+        return [block for block in self._generation.blocks if block.tool]
+
+    def _events(self) -> Iterator[Chunk]:
+        # Reasoning is not shown, but it is generated before anything that is.
+        reasoning = self._generation.usage.reasoning_tokens
+        yield self._chunk({"role": "assistant", "content": "", "refusal": None}, tokens=reasoning)
+        index = 0
+        for block in self._generation.blocks:
+            if block.tool is None:
+                yield from (self._chunk({"content": piece.text}, tokens=piece.tokens) for piece in block.pieces)
+            else:
+                yield from self._call_chunks(block, index)
+                index += 1
+        yield self._chunk({}, finish=self._generation.finish)
+        if self._include_usage:
+            yield self._chunk(None, usage=wire_usage(self._generation.usage))
+        yield Chunk(b"data: [DONE]\n\n")
+
+    def _call_chunks(self, block: Block, index: int) -> Iterator[Chunk]:
+        """The first carries the name, and its tokens; the others pieces of the arguments."""
+        name, *pieces = block.pieces
+        function = {"name": block.tool, "arguments": ""}
+        first = {"index": index, "id": self._call_ids[index], "type": "function", "function": function}
+        yield self._chunk({"tool_calls": [first]}, tokens=name.tokens)
+        for piece in pieces:
+            delta = {"index": index, "function": {"arguments": piece.text}}
+            yield self._chunk({"tool_calls": [delta]}, tokens=piece.tokens)
+
+    def _chunk(
+        self,
+        delta: dict[str, Any] | None,
+        *,
+        finish: str | None = None,
+        usage: dict[str, Any] | None = None,
+        tokens: int = 0,
+    ) -> Chunk:
+        """One chunk: of the one choice, or, without a delta, of none."""
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        body = {**self._head, "object": "chat.completion.chunk", "choices": [] if delta is None else [choice]}
+        if self._include_usage:
+            body["usage"] = usage
+        return Chunk(_encode(body), tokens)
+
+
+def wire_usage(usage: Usage) -> dict[str, Any]:
+    """Usage as Chat Completions reports it."""
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cache_read_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+            "audio_tokens": 0,
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning_tokens,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+def _encode(body: dict[str, Any]) -> bytes:
+    return b"data: %s\n\n" % msgspec.json.encode(body)
+
+
+def _prompt(request: CreateChatCompletion, model: Model) -> Prompt:
+    _check_tool_messages(request.messages)
+    tools = [tool.function for tool in request.tools or () if tool.function is not None]
+    for index, tool in enumerate(tools):
+        param = f"tools[{index}].function.parameters"
+        check_schema(tool.parameters, f"function '{tool.name}'", param, "invalid_function_parameters")
+    choice, allowed = _choice(tools, request.tool_choice)
+    return Prompt(
+        model=model,
+        items=[item for message in request.messages for item in _items(message)],
+        tools=tools,
+        choice=choice,
+        allowed=allowed,
+        parallel=request.parallel_tool_calls is not False,
+        effort=request.reasoning_effort,
+        json_schema=_json_schema(request.response_format),
+        max_output_tokens=request.max_completion_tokens or request.max_tokens,
+    )
+
+
+def _items(message: Message) -> Iterator[Item]:
+    """A message in the words of the Responses API."""
+    if message.role == "tool":
+        yield Item("function_call_output", call_id=message.tool_call_id, output=message.content or "")
+        return
+    if message.content or not message.tool_calls:
+        yield Item(role=message.role, content=message.content, name=message.name)
+    for call in message.tool_calls or ():
+        function = call.function
+        yield Item("function_call", call_id=call.id, name=function.name, arguments=function.arguments)
+
+
+def _choice(tools: Sequence[Tool], choice: str | dict[str, Any] | None) -> tuple[Choice, Sequence[Tool]]:
+    match choice:
+        case {"type": "function", "function": {"name": str(name)}}:
+            return choose(tools, "required", [name])
+        case {"type": "allowed_tools", "allowed_tools": {"mode": str(mode), "tools": list(allowed)}}:
+            functions = [tool.get("function") if isinstance(tool, dict) else tool for tool in allowed]
+            return choose(tools, mode, [allowed_name(function) for function in functions])
+        case str() | None:
+            return choose(tools, choice)
+        case _:
+            raise ApiError(400, "Invalid value for 'tool_choice'.", param="tool_choice", code="invalid_value")
+
+
+def _json_schema(response_format: dict[str, Any] | None) -> dict[str, Any] | None:
+    match response_format:
+        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
+            check_schema(schema, "response_format", "response_format", "invalid_value")
+            return schema
+        case {"type": "json_object"}:
+            return {"type": "object", "properties": {"answer": {"type": "string"}}}
+        case _:
+            return None
+
+
+def _check(request: CreateChatCompletion, model: Model) -> None:
+    """Refuse what the real service refuses, and what this one cannot do."""
+    if request.n not in {None, 1}:
+        raise ApiError(400, "This simulator gives one choice: 'n' must be 1.", param="n")
+    if model.effort and request.max_tokens is not None:
+        message = (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        )
+        raise ApiError(400, message, param="max_tokens", code="unsupported_parameter")
+    sampling = {"temperature": request.temperature, "top_p": request.top_p}
+    check_sampling(model, request.reasoning_effort, sampling, chat=True)
+    effort = request.reasoning_effort or model.effort
+    if request.tools and model.separates_tools_from_reasoning and effort != "none":
+        # Source: the API's answer as quoted in GoogleChromeLabs/webmcp-tools#417 and laurent22/joplin#16451,
+        # 2026-09.
+        message = (
+            f"Function tools with reasoning_effort are not supported for {model.id} in /v1/chat/completions. "
+            "To use function tools, use /v1/responses or set reasoning_effort to 'none'."
+        )
+        raise ApiError(400, message, param="reasoning_effort")
+
+
+def _check_tool_messages(messages: Sequence[Message]) -> None:
+    """Tool messages answer the calls of the assistant's message before them, each of them.
+
+    Raises:
+        ApiError: 400, in the API's words (FoundationAgents/OpenManus#744, QwenLM/Qwen3-Coder#455).
+    """
+    waiting: dict[str, None] = {}
+    for position, message in enumerate(messages):
+        if message.role == "tool":
+            if message.tool_call_id not in waiting:
+                text = (
+                    "Invalid parameter: messages with role 'tool' must be a response to a preceeding message "
+                    "with 'tool_calls'."
+                )
+                raise ApiError(400, text, param=f"messages.[{position}].role")
+            del waiting[message.tool_call_id]
+            continue
+        _check_answered(waiting, position)
+        waiting = dict.fromkeys(call.id for call in message.tool_calls or ())
+    _check_answered(waiting, len(messages))
+
+
+def _check_answered(waiting: dict[str, None], position: int) -> None:
+    if waiting:
+        text = (
+            "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
+            f"'tool_call_id'. The following tool_call_ids did not have response messages: {', '.join(waiting)}"
+        )
+        raise ApiError(400, text, param=f"messages.[{position}].role")

@@ -1,0 +1,139 @@
+"""The Conversations API: conversations and their items.
+
+Source of the parameters and limits: openai 3.54.0, `resources/conversations/` (2026-11). Conversations do not expire;
+deleting one leaves its responses as they are.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from ..errors import ApiError, convert, decode
+from ..model.prompt import Metadata
+from ..objects.conversation import Conversation, StoredItem
+from ..objects.input_items import store_items
+from ..service import Answer, Call, Service
+
+ITEMS_PER_CALL = 20
+"""As many may be added at a time."""
+
+
+class CreateConversation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The body of POST /conversations."""
+
+    items: list[dict[str, Any]] | None = None
+    metadata: Metadata | None = None
+
+
+class UpdateConversation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The body of POST /conversations/{id}."""
+
+    metadata: Metadata | None
+
+
+class CreateItems(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The body of POST /conversations/{id}/items."""
+
+    items: list[dict[str, Any]]
+
+
+class ListItems(msgspec.Struct, kw_only=True):
+    """The URL's parameters of GET /conversations/{id}/items. `include` is ignored, as there is nothing to include."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
+    order: Literal["asc", "desc"] = "desc"
+    after: str | None = None
+
+
+def create(service: Service, call: Call) -> Answer:
+    """POST /conversations."""
+    request = decode(call.body or b"{}", CreateConversation)
+    conversation = Conversation(service.new_id("conv_"), int(service.clock()), request.metadata or {})
+    _add(service, conversation, request.items or [])
+    service.conversations.put(conversation.id, conversation)
+    return msgspec.json.encode(conversation.wire())
+
+
+def retrieve(service: Service, call: Call) -> Answer:
+    """GET /conversations/{id}."""
+    return msgspec.json.encode(find_conversation(service, call.id).wire())
+
+
+def update(service: Service, call: Call) -> Answer:
+    """POST /conversations/{id}: the new metadata take the old ones' place."""
+    conversation = find_conversation(service, call.id)
+    conversation.metadata = decode(call.body, UpdateConversation).metadata or {}
+    return msgspec.json.encode(conversation.wire())
+
+
+def delete(service: Service, call: Call) -> Answer:
+    """DELETE /conversations/{id}."""
+    conversation = find_conversation(service, call.id)
+    service.conversations.delete(conversation.id)
+    return msgspec.json.encode({"id": conversation.id, "object": "conversation.deleted", "deleted": True})
+
+
+def create_items(service: Service, call: Call) -> Answer:
+    """POST /conversations/{id}/items."""
+    conversation = find_conversation(service, call.id)
+    added = _add(service, conversation, decode(call.body, CreateItems).items)
+    return _page(added, has_more=False)
+
+
+def list_items(service: Service, call: Call) -> Answer:
+    """GET /conversations/{id}/items."""
+    conversation = find_conversation(service, call.id)
+    request = convert(dict(call.query), ListItems, "", strict=False)
+    items = conversation.items if request.order == "asc" else conversation.items[::-1]
+    if request.after is not None:
+        items = items[items.index(conversation.item(request.after)) + 1 :]
+    return _page(items[: request.limit], has_more=len(items) > request.limit)
+
+
+def retrieve_item(service: Service, call: Call) -> Answer:
+    """GET /conversations/{id}/items/{item_id}."""
+    return msgspec.json.encode(find_conversation(service, call.id).item(call.part_id).wire)
+
+
+def delete_item(service: Service, call: Call) -> Answer:
+    """DELETE /conversations/{id}/items/{item_id}. The answer is the conversation."""
+    conversation = find_conversation(service, call.id)
+    conversation.remove(call.part_id)
+    return msgspec.json.encode(conversation.wire())
+
+
+def find_conversation(service: Service, conversation_id: str) -> Conversation:
+    """A conversation by its id.
+
+    Raises:
+        ApiError: 404: never made, deleted, or forgotten.
+    """
+    conversation = service.conversations.get(conversation_id)
+    if conversation is None:
+        raise ApiError(404, f"Conversation with id '{conversation_id}' not found.")
+    return conversation
+
+
+def _add(service: Service, conversation: Conversation, given: Sequence[dict[str, Any]]) -> Sequence[StoredItem]:
+    if len(given) > ITEMS_PER_CALL:
+        message = (
+            f"Invalid 'items': array too long. Expected an array with maximum length {ITEMS_PER_CALL}, "
+            f"but got an array with length {len(given)} instead."
+        )
+        raise ApiError(400, message, param="items", code="array_above_max_length")
+    items = store_items(given, "items", service.new_id)
+    conversation.check_new(items, "items")
+    conversation.add(items)
+    return items
+
+
+def _page(items: Sequence[StoredItem], *, has_more: bool) -> bytes:
+    page = {
+        "object": "list",
+        "data": [stored.wire for stored in items],
+        "first_id": items[0].id if items else "",
+        "last_id": items[-1].id if items else "",
+        "has_more": has_more,
+    }
+    return msgspec.json.encode(page)

@@ -1,0 +1,1 @@
+"""The simulated API's HTTP: one request and its answer, and the thread that serves."""

@@ -1,0 +1,203 @@
+"""The HTTP side: which path leads to which endpoint, and what happens between a request and its answer."""
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, TypeAlias
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from ..endpoints import chat, conversations, embeddings, files, responses, vector_stores
+from ..endpoints import models as catalogue
+from ..errors import ApiError
+from ..faults import HEADER, EndpointPath, Fault
+from ..service import Answer, Call, Plain, Service, Stream
+from .exchange import Exchange
+
+logger = logging.getLogger("runmeter")
+
+Handler: TypeAlias = Callable[[Service, Call], Answer]
+
+ENDPOINTS: list[tuple[str, EndpointPath, Handler]] = [
+    ("POST", "/responses", responses.create),
+    ("POST", "/responses/input_tokens", responses.count_input_tokens),
+    ("GET", "/responses/{id}", responses.retrieve),
+    ("DELETE", "/responses/{id}", responses.delete),
+    ("POST", "/conversations", conversations.create),
+    ("GET", "/conversations/{id}", conversations.retrieve),
+    ("POST", "/conversations/{id}", conversations.update),
+    ("DELETE", "/conversations/{id}", conversations.delete),
+    ("POST", "/conversations/{id}/items", conversations.create_items),
+    ("GET", "/conversations/{id}/items", conversations.list_items),
+    ("GET", "/conversations/{id}/items/{item_id}", conversations.retrieve_item),
+    ("DELETE", "/conversations/{id}/items/{item_id}", conversations.delete_item),
+    ("POST", "/chat/completions", chat.create),
+    ("POST", "/embeddings", embeddings.create),
+    ("POST", "/files", files.create),
+    ("GET", "/files/{id}", files.retrieve),
+    ("DELETE", "/files/{id}", files.delete),
+    ("GET", "/files/{id}/content", files.content),
+    ("POST", "/vector_stores", vector_stores.create),
+    ("GET", "/vector_stores/{id}", vector_stores.retrieve),
+    ("DELETE", "/vector_stores/{id}", vector_stores.delete),
+    ("POST", "/vector_stores/{id}/search", vector_stores.search),
+    ("POST", "/vector_stores/{id}/files", vector_stores.add_file),
+    ("GET", "/vector_stores/{id}/files", vector_stores.list_files),
+    ("GET", "/vector_stores/{id}/files/{file_id}", vector_stores.retrieve_file),
+    ("DELETE", "/vector_stores/{id}/files/{file_id}", vector_stores.delete_file),
+    ("GET", "/models", catalogue.list_models),
+    ("GET", "/models/{id}", catalogue.retrieve),
+]
+
+_BREAKS_STREAM = frozenset(
+    {"stream_end", "stream_cut", "orphaned_calls", "stream_error", "stream_error_nested", "failed"}
+)
+
+
+def make_app(service: Service) -> Starlette:
+    """The whole service as an ASGI app."""
+    routes = [
+        Route(f"/v1{path}", Endpoint(service, method, path, handler), methods=[method])
+        for method, path, handler in ENDPOINTS
+    ]
+    return Starlette(routes=routes, exception_handlers={HTTPException: _no_such_url})
+
+
+async def _no_such_url(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    refusal = ApiError(status, f"Invalid URL ({request.method} {request.url.path})")
+    return Response(refusal.body(), status, media_type="application/json")
+
+
+class Endpoint:
+    """One method of one path, as an ASGI app."""
+
+    def __init__(self, service: Service, method: str, path: EndpointPath, handler: Handler) -> None:
+        self._service = service
+        self._path = path
+        self._name = f"{method} {path}"
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        self._service.account.request(self._name)
+        exchange = Exchange(scope, receive, send, self._service.new_id("req_"))
+        try:
+            await self._serve(exchange)
+        except ApiError as error:
+            await exchange.send(error.body(), error.status, error.headers)
+        except ClientDisconnect:
+            pass  # it left before its request was complete
+        except Exception as error:  # a script that raised, or a mistake of ours: a 500, as from any server
+            logger.exception("the simulator failed on %s", self._name)
+            failure = ApiError(500, f"The simulator failed: {error!r}", kind="server_error")
+            await exchange.send(failure.body(), failure.status)
+        finally:
+            exchange.close()
+
+    async def _serve(self, exchange: Exchange) -> None:
+        body = await exchange.body()
+        _authorise(exchange)
+        latency, fault = self._take_faults(exchange, body)
+        if fault is not None and (error := fault.error()):
+            raise error
+        if fault is not None and fault.kind == "drop":
+            await exchange.cut()
+            return
+        with ExitStack() as ending:
+            answer = self._handler(self._service, _call(exchange, body, fault, ending))
+            # The answer is made by now, and billed: it is billed all the same if the client does not wait for it.
+            await exchange.pause(latency.seconds if latency else 0)
+            if isinstance(answer, files.Content):
+                await exchange.send(answer, headers={"content-type": "application/octet-stream"})
+            elif isinstance(answer, bytes):
+                await exchange.send(answer)
+            elif isinstance(answer, Plain):
+                if not exchange.gone:
+                    answer.delivered()
+                await exchange.send(answer.body)
+            else:
+                await _send_stream(exchange, answer, fault, latency.between_chunks if latency else 0)
+
+    def _take_faults(self, exchange: Exchange, body: bytes) -> tuple[Fault | None, Fault | None]:
+        header = exchange.header(HEADER)
+        traits = _traits(body)
+        latency, fault = self._service.faults.take(
+            self._path, stream=bool(traits.stream), conversation=traits.conversation is not None, header=header
+        )
+        if latency or fault:
+            self._service.account.fault()
+        return latency, fault
+
+
+def _call(exchange: Exchange, body: bytes, fault: Fault | None, ending: ExitStack) -> Call:
+    first, second = exchange.path_ids
+    return Call(body, first, fault, second, exchange.query, exchange.header("content-type") or "", ending)
+
+
+async def _send_stream(exchange: Exchange, stream: Stream, fault: Fault | None, between_chunks: float) -> None:
+    """Send a stream's events, as far as a fault lets them through. The bill is settled before the client can know."""
+    chunks = stream.chunks
+    breaks = fault if fault is not None and fault.kind in _BREAKS_STREAM else None
+    passing = chunks if breaks is None else chunks[: min(breaks.after_events, len(chunks) - 1)]
+    sent = 0
+    await exchange.start_events()
+    for position, chunk in enumerate(passing):
+        await exchange.pause(between_chunks)
+        if exchange.gone:
+            stream.abandoned(sent)
+            return
+        if position == len(chunks) - 1:
+            stream.completed()
+        await exchange.send_event(chunk.data)
+        sent += chunk.tokens
+    if breaks is not None:
+        await _break_off(exchange, stream, breaks, len(passing), sent)
+    else:
+        await exchange.end_events()
+
+
+async def _break_off(exchange: Exchange, stream: Stream, fault: Fault, position: int, sent: int) -> None:
+    match fault.kind:
+        case "stream_cut" | "orphaned_calls":
+            stream.abandoned(sent)
+            await exchange.cut()
+        case "stream_end":
+            stream.abandoned(sent)
+            await exchange.end_events()
+        case _:
+            stream.failed()
+            await exchange.send_event(stream.error(fault, position))
+            await exchange.end_events()
+
+
+def _authorise(exchange: Exchange) -> None:
+    """Any key will do, but there must be one."""
+    scheme, _, key = (exchange.header("authorization") or "").partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        message = (
+            "You didn't provide an API key. You need to provide your API key in an Authorization header using "
+            "Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
+        )
+        raise ApiError(401, message, code="invalid_api_key")
+
+
+class _Traits(msgspec.Struct):
+    """What decides which faults make sense for a request."""
+
+    stream: bool | None = None
+    conversation: Any = None
+
+
+def _traits(body: bytes) -> _Traits:
+    """Whether it asks for a stream, and names a conversation. Whether it is well-formed is seen later."""
+    try:
+        return msgspec.json.decode(body, type=_Traits)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _Traits()

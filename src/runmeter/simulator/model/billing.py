@@ -1,0 +1,177 @@
+"""What an answer costs in tokens, counted with the real vocabularies and with the API's rules for prompt caching."""
+
+import codecs
+import sys
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Literal
+from zlib import crc32
+
+import msgspec
+
+from runmeter.engine import Tokenizer, Usage
+
+from .prompt import Prompt
+from .replies import Reply
+
+TOKENS_PER_DELTA = 4
+"""A stream's deltas are this long, where the real API's are one token: a fourth of the events, and the same to read."""
+
+CACHE_MINIMUM = 1024
+CACHE_STEP = 128
+"""Prefixes are cached from 1,024 tokens on, in steps of 128 (developers.openai.com/api/docs/guides/prompt-caching)."""
+CACHE_CAPACITY = 200_000
+"""Steps remembered in all; the oldest are forgotten."""
+
+
+class Piece(msgspec.Struct, frozen=True, gc=False):
+    """A few tokens of output, as text: an empty one for a tool's name, or where a character is not complete yet."""
+
+    text: str
+    tokens: int
+
+
+class Block(msgspec.Struct, frozen=True):
+    """A text, or a tool call's arguments, as far as it was generated."""
+
+    tool: str | None
+    """The tool's name; None for text."""
+    pieces: tuple[Piece, ...]
+    complete: bool
+
+    @property
+    def text(self) -> str:
+        """The text or the arguments."""
+        return "".join(piece.text for piece in self.pieces)
+
+    @property
+    def tokens(self) -> int:
+        """What they cost, a tool's name included."""
+        return sum(piece.tokens for piece in self.pieces)
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """An answer, token by token: first the reasoning, then the blocks."""
+
+    blocks: tuple[Block, ...]
+    finish: Literal["stop", "tool_calls", "length"]
+    usage: Usage
+
+    @property
+    def tool_calls(self) -> int:
+        """How many it asks for."""
+        return sum(block.tool is not None for block in self.blocks)
+
+    def usage_after(self, tokens: int) -> Usage:
+        """The usage if only so many tokens of output were generated."""
+        reasoning = min(tokens, self.usage.reasoning_tokens)
+        return msgspec.structs.replace(self.usage, output_tokens=tokens, reasoning_tokens=reasoning)
+
+
+class Meter:
+    """Counts, and remembers the prompts it has seen."""
+
+    def __init__(self) -> None:
+        self._cache = PromptCache()
+
+    def generate(self, prompt: Prompt, reply: Reply, *, half: bool = False) -> Generation:
+        """Cut a reply to the output limit, and count what it and its prompt cost.
+
+        Args:
+            prompt: What the model was given. From now on it is in the prompt cache.
+            reply: What the model wants to say.
+            half: Stop in the middle, as if that were the limit.
+        """
+        generation = _compose(prompt, reply, prompt.max_output_tokens)
+        if half:
+            generation = _compose(prompt, reply, generation.usage.output_tokens // 2)
+        return msgspec.structs.replace(generation, usage=generation.usage + self._input(prompt))
+
+    def _input(self, prompt: Prompt) -> Usage:
+        tokens = prompt_tokens(prompt)
+        cached, written = self._cache.look_up(prompt.model.id, tokens)
+        written = written if prompt.model.reports_cache_writes else 0
+        return Usage(
+            input_tokens=len(tokens),
+            cache_read_tokens=cached,
+            cache_write_tokens=written,
+            cache_write_12h_tokens=written if prompt.cache_12h else 0,
+        )
+
+
+def prompt_tokens(prompt: Prompt) -> list[int]:
+    """The prompt's tokens: tools, instructions and items, with framing as `engine/tokens.py` lays it out."""
+    tools = [{"type": "function", **msgspec.to_builtins(tool)} for tool in prompt.tools]
+    items = msgspec.to_builtins(prompt.items)
+    return Tokenizer(prompt.model.id).encode_messages(items, instructions=prompt.instructions, tools=tools)
+
+
+class PromptCache:
+    """Which prefixes of prompts each model has seen. They never expire here; only the oldest are forgotten."""
+
+    def __init__(self, capacity: int = CACHE_CAPACITY) -> None:
+        self._seen: OrderedDict[int, None] = OrderedDict()
+        self._capacity = capacity
+
+    def look_up(self, model: str, tokens: Sequence[int]) -> tuple[int, int]:
+        """How many of a prompt's first tokens were cached, and how many more are from now on."""
+        cached = total = 0
+        digest = crc32(model.encode())
+        for end in range(CACHE_STEP, len(tokens) + 1, CACHE_STEP):
+            # Numbers hash alike in every process, unlike text. Each digest stands for the whole prefix.
+            digest = hash((digest, *tokens[end - CACHE_STEP : end]))
+            if end < CACHE_MINIMUM:
+                continue
+            total = end
+            if digest in self._seen:
+                cached = end
+            self._remember(digest)
+        return cached, total - cached
+
+    def _remember(self, digest: int) -> None:
+        self._seen[digest] = None
+        self._seen.move_to_end(digest)
+        if len(self._seen) > self._capacity:
+            self._seen.popitem(last=False)
+
+
+def _compose(prompt: Prompt, reply: Reply, limit: int | None) -> Generation:
+    """The reply as far as it fits into a limit of tokens; the usage is that of the output only."""
+    budget = limit if limit is not None else sys.maxsize
+    reasoning = min(reply.reasoning_tokens, budget)
+    spent = reasoning
+    complete = reasoning == reply.reasoning_tokens
+    blocks: list[Block] = []
+    for tool, text in _parts(reply):
+        block = _block(Tokenizer(prompt.model.id), tool, text, budget - spent) if complete else None
+        if block is None:
+            complete = False
+            break
+        blocks.append(block)
+        spent += block.tokens
+        complete = block.complete
+    finish: Literal["stop", "tool_calls"] = "tool_calls" if reply.tool_calls else "stop"
+    usage = Usage(output_tokens=spent, reasoning_tokens=reasoning)
+    return Generation(tuple(blocks), finish if complete else "length", usage)
+
+
+def _parts(reply: Reply) -> list[tuple[str | None, str]]:
+    """A reply's text and calls, as (tool, text). A reply with neither is an empty text."""
+    calls: list[tuple[str | None, str]] = [(call.name, call.arguments) for call in reply.tool_calls]
+    return [(None, reply.text), *calls] if reply.text or not calls else calls
+
+
+def _block(tokenizer: Tokenizer, tool: str | None, text: str, budget: int) -> Block | None:
+    """As much of a text or call as fits, or None if nothing does. A call costs its name and its arguments."""
+    name = tokenizer.encode(tool) if tool else []
+    tokens = tokenizer.encode(text)
+    room = budget - len(name)
+    if room < 0 or (room == 0 and tokens):
+        return None
+    # A token may end inside a character: then that character comes with the next piece.
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    pieces = [Piece("", len(name))] if tool else []
+    for start in range(0, min(room, len(tokens)), TOKENS_PER_DELTA):
+        some = tokens[start : min(start + TOKENS_PER_DELTA, room)]
+        pieces.append(Piece(decoder.decode(tokenizer.decode(some)), len(some)))
+    return Block(tool, tuple(pieces), complete=len(tokens) <= room)

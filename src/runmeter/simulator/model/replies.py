@@ -1,0 +1,146 @@
+"""What the model says: what the user scripted, or else something sensible made from the request alone."""
+
+import json
+import re
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+from zlib import crc32
+
+import msgspec
+
+from .arguments import synthesise
+from .prompt import Output, Prompt, Tool
+from .quotations import answer_from_passages
+from .words import keywords, summary, words
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """The model asks for a function to be called."""
+
+    name: str
+    arguments: str = "{}"
+    """JSON, or whatever the model is to send in its place: it is passed on as it is."""
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What the model says to one request."""
+
+    text: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning_tokens: int = 0
+    """Spent before the answer, and billed as output."""
+
+
+Script: TypeAlias = Callable[[Prompt], Reply | None]
+"""Decides on the reply to a prompt; None leaves it to the simulator. Runs in the simulator's thread."""
+
+
+class Replies:
+    """Where replies come from, in this order: the queue, the script, the simulator itself."""
+
+    def __init__(self, script: Script | Iterable[Reply] | None) -> None:
+        self._script: Script | None = script if callable(script) else None
+        self._queue = deque[Reply](() if script is None or callable(script) else script)
+
+    def add(self, replies: Iterable[Reply]) -> None:
+        """Append to the queue. Safe from any thread: a deque's `extend` is not atomic, its `append` is."""
+        for reply in replies:
+            self._queue.append(reply)
+
+    def reply(self, prompt: Prompt) -> Reply:
+        """The reply to a prompt. A queued one is used up by that."""
+        if self._queue:
+            return self._queue.popleft()
+        scripted = self._script(prompt) if self._script else None
+        return scripted or improvise(prompt)
+
+
+def improvise(prompt: Prompt) -> Reply:
+    """Reply without a script.
+
+    Tools offered are called on the first turn of each user message, then their outputs are used for an
+    answer; a tool that must be called is called on every turn.
+    """
+    calls = prompt.choice == "required" or (bool(prompt.allowed) and not prompt.outputs)
+    if calls:
+        return Reply(tool_calls=_calls(prompt), reasoning_tokens=_reasoning_tokens(prompt))
+    if prompt.json_schema is not None:
+        made = synthesise(prompt.json_schema, prompt.user_text, _chance_of_all(prompt))
+        text = json.dumps(made, ensure_ascii=False)
+    else:
+        text = answer_from_passages(prompt) or _answer(prompt.user_text, prompt.outputs)
+    return Reply(text, reasoning_tokens=_reasoning_tokens(prompt))
+
+
+def _calls(prompt: Prompt) -> tuple[ToolCall, ...]:
+    """The tool that fits the user's words best; for about every third text, the second best as well."""
+    asked = keywords(prompt.user_text)
+
+    def fit(tool: Tool) -> int:
+        properties = " ".join(tool.parameters.get("properties") or ())
+        return len(asked & keywords(f"{tool.name} {properties}")) * 3 + len(asked & keywords(tool.description))
+
+    best = sorted(prompt.allowed, key=fit, reverse=True)
+    two = prompt.parallel and _chance(prompt) % 3 == 0
+    return tuple(
+        ToolCall(tool.name, json.dumps(synthesise(tool.parameters, prompt.user_text), ensure_ascii=False))
+        for tool in best[: 2 if two else 1]
+    )
+
+
+_EFFORT = {"minimal": 16, "low": 64, "medium": 192, "high": 512, "xhigh": 1024, "max": 2048}
+"""Reasoning tokens by effort, before chance adds up to a half. Made up: real ones vary far more."""
+
+
+def _reasoning_tokens(prompt: Prompt) -> int:
+    """Only a request that asks for an effort gets reasoning: the rest stays short and cheap."""
+    tokens = _EFFORT.get(prompt.effort or "none", 0)
+    return tokens + _chance(prompt) % (tokens // 2) if tokens else 0
+
+
+def _chance(prompt: Prompt) -> int:
+    """As good as random, but always the same for the same text."""
+    return crc32(prompt.user_text.encode(errors="replace"))
+
+
+def _chance_of_all(prompt: Prompt) -> int:
+    """The same for all the prompt says: a new attempt at the same task is judged anew."""
+    chance = crc32((prompt.instructions or "").encode(errors="replace"))
+    for item in prompt.items:
+        chance = crc32((item.text or item.arguments or "").encode(errors="replace"), chance)
+    return chance
+
+
+def _answer(question: str, outputs: list[Output]) -> str:
+    if outputs:
+        return " ".join(f"{output.tool or 'The tool'} says: {_digest(output.text)}" for output in outputs)
+    if said := summary(question):
+        return said
+    topic = " ".join(words(question)[:12])
+    return f"You asked about {topic}." if topic else "There was nothing to answer."
+
+
+def _digest(output: str) -> str:
+    """A tool's output in a sentence or two."""
+    try:
+        value = json.loads(output)
+    except ValueError:
+        return summary(output, most=2) or _shorten(output)
+    return _shorten(_spell_out(value)) if isinstance(value, dict | list) else _shorten(str(value))
+
+
+def _spell_out(value: Any) -> str:
+    match value:
+        case dict():
+            return ", ".join(f"{key} {_spell_out(each)}" for key, each in list(value.items())[:8])
+        case list():
+            return "; ".join(_spell_out(each) for each in value[:4])
+        case _:
+            return str(value)
+
+
+def _shorten(text: str) -> str:
+    line = " ".join(text.split())
+    short = line if len(line) <= 240 else re.sub(r"\s+\S*$", "", line[:240]) + " …"
+    return short if short.endswith((".", "!", "?", "…")) else f"{short}."

@@ -1,0 +1,186 @@
+"""The Response object and its output items, as they go over the wire.
+
+Source: openai 3.54.0, `types/responses/response.py` and its neighbours (2026-11).
+"""
+
+import hashlib
+from base64 import b64encode
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from runmeter.engine import Usage
+
+from ..model.billing import Block, Generation
+from ..model.catalogue import Model
+from ..model.prompt import Item, Part
+from .conversation import StoredItem
+
+ItemStatus: TypeAlias = Literal["in_progress", "completed", "incomplete"]
+ResponseStatus: TypeAlias = Literal["completed", "failed", "in_progress", "cancelled", "incomplete"]
+
+
+class OutputText(msgspec.Struct, tag_field="type", tag="output_text"):
+    """A message's only kind of content here."""
+
+    text: str
+    annotations: list[Any] = []
+    logprobs: list[Any] = []
+
+
+class SummaryText(msgspec.Struct, tag_field="type", tag="summary_text"):
+    """What may be read of the reasoning."""
+
+    text: str
+
+
+class OutputMessage(msgspec.Struct, tag_field="type", tag="message"):
+    """The model speaks."""
+
+    id: str
+    status: ItemStatus
+    content: list[OutputText]
+    phase: Literal["commentary", "final_answer"] | None = None
+    role: Literal["assistant"] = "assistant"
+
+
+class FunctionCall(msgspec.Struct, tag_field="type", tag="function_call"):
+    """The model asks for a tool."""
+
+    id: str
+    call_id: str
+    name: str
+    arguments: str
+    status: ItemStatus
+
+
+class ReasoningItem(msgspec.Struct, tag_field="type", tag="reasoning"):
+    """The model has thought."""
+
+    id: str
+    summary: list[SummaryText]
+    encrypted_content: str | None = None
+
+
+OutputItem: TypeAlias = ReasoningItem | OutputMessage | FunctionCall
+
+
+class ResponseObject(msgspec.Struct, kw_only=True):
+    """A response. Settings are echoed as they were sent."""
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    status: ResponseStatus
+    completed_at: int | None = None
+    background: bool = False
+    conversation: dict[str, str] | None = None
+    error: dict[str, Any] | None = None
+    incomplete_details: dict[str, str] | None = None
+    instructions: str | None = None
+    max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
+    metadata: dict[str, str]
+    model: str
+    output: list[OutputItem]
+    parallel_tool_calls: bool
+    previous_response_id: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    reasoning: dict[str, Any]
+    safety_identifier: str | None = None
+    service_tier: str
+    store: bool
+    temperature: float
+    text: dict[str, Any]
+    tool_choice: str | dict[str, Any]
+    tools: list[dict[str, Any]]
+    top_logprobs: int = 0
+    top_p: float
+    truncation: str
+    usage: dict[str, Any] | None = None
+    user: str | None = None
+
+
+def output_items(
+    generation: Generation, model: Model, new_id: Callable[[str], str], *, summarise: bool
+) -> list[OutputItem]:
+    """The output: reasoning first, if there was any, then text, then tool calls."""
+    items: list[OutputItem] = []
+    if generation.usage.reasoning_tokens:
+        items.append(_reasoning(new_id("rs_"), summarise=summarise))
+    phase: Literal["commentary", "final_answer"] | None = None
+    if model.labels_phases:
+        phase = "commentary" if generation.tool_calls else "final_answer"
+    items += [_item(block, phase, new_id) for block in generation.blocks]
+    return items
+
+
+def _reasoning(item_id: str, *, summarise: bool) -> ReasoningItem:
+    summary = [SummaryText("Read the request and settled on an answer.")] if summarise else []
+    # Opaque to everybody but the real service: any bytes will do.
+    return ReasoningItem(item_id, summary, b64encode(hashlib.sha256(item_id.encode()).digest()).decode())
+
+
+def _item(
+    block: Block, phase: Literal["commentary", "final_answer"] | None, new_id: Callable[[str], str]
+) -> OutputItem:
+    status: ItemStatus = "completed" if block.complete else "incomplete"
+    if block.tool is None:
+        return OutputMessage(new_id("msg_"), status, [OutputText(block.text)], phase)
+    return FunctionCall(new_id("fc_"), new_id("call_"), block.tool, block.text, status)
+
+
+def finished(draft: ResponseObject, output: list[OutputItem], generation: Generation) -> ResponseObject:
+    """The draft with its output and usage, completed or, if the output was cut, incomplete."""
+    cut = generation.finish == "length"
+    return msgspec.structs.replace(
+        draft,
+        status="incomplete" if cut else "completed",
+        completed_at=None if cut else draft.created_at,
+        incomplete_details={"reason": "max_output_tokens"} if cut else None,
+        output=output,
+        usage=wire_usage(generation.usage),
+    )
+
+
+def failed(draft: ResponseObject) -> ResponseObject:
+    """The draft as a failure of the service: no output, no usage."""
+    error = {"code": "server_error", "message": "The server had an error while processing your request."}
+    return msgspec.structs.replace(draft, status="failed", error=error)
+
+
+def cancelled(draft: ResponseObject, usage: Usage) -> ResponseObject:
+    """The draft after its client left. What was generated is billed, but not kept."""
+    return msgspec.structs.replace(draft, status="cancelled", usage=wire_usage(usage))
+
+
+def wire_usage(usage: Usage) -> dict[str, Any]:
+    """Usage as the Responses API reports it."""
+    written, written_12h = usage.cache_write_tokens, usage.cache_write_12h_tokens
+    details = {"cached_tokens": usage.cache_read_tokens, "cache_write_tokens": written}
+    by_lifetime = {"ttl_30m_tokens": written - written_12h, "ttl_12h_tokens": written_12h}
+    return {
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {**details, "cache_write_tokens_details": by_lifetime},
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": usage.total_tokens,
+    }
+
+
+def as_input(item: OutputItem) -> Item:
+    """An output item as part of the next request's input."""
+    match item:
+        case OutputMessage():
+            return Item(role="assistant", content=[Part("output_text", part.text) for part in item.content])
+        case FunctionCall():
+            return Item("function_call", name=item.name, call_id=item.call_id, arguments=item.arguments)
+        case ReasoningItem():
+            return Item("reasoning", summary=[Part("summary_text", part.text) for part in item.summary])
+
+
+def store_output(output: list[OutputItem]) -> list[StoredItem]:
+    """Output items, as a conversation keeps them."""
+    return [StoredItem(item.id, as_input(item), msgspec.Raw(msgspec.json.encode(item))) for item in output]

@@ -1,0 +1,56 @@
+"""What the command line shows of events."""
+
+import io
+from contextlib import suppress
+
+from rich.console import Console
+
+from runmeter.cli.views import trace_tree
+from runmeter.engine import Event, Execution, RunInfo, Runtime
+from runmeter.engine.testing import CountingIds, ManualClock
+
+
+def test_a_trace_shows_its_retrievals_where_they_happened() -> None:
+    events: list[Event] = []
+    clock = ManualClock()
+    with Execution(Runtime(None, events.append, clock, CountingIds()), RunInfo("rag")) as run:
+        with run.retrieval("[vs_1]", requested=5) as search:
+            clock.advance(0.5)
+            search.record(1_200, 0.756)
+        with run.child(RunInfo("worker")) as child, child.retrieval("local"):
+            clock.advance(2)
+        with suppress(OSError), run.retrieval("local"):
+            raise OSError("gone")
+    console = Console(file=io.StringIO(), width=120)
+    console.print(trace_tree(events, run.run_id, console.width))
+    assert isinstance(console.file, io.StringIO)
+    root, found, worker, nothing, failed = console.file.getvalue().splitlines()
+    assert root.split()[0] == "rag"
+    assert "retrieval [vs_1]" in found
+    assert "500.0 ms" in found
+    assert found.rstrip().endswith("1,200 found, top score 0.76")
+    assert "worker" in worker
+    assert nothing.index("retrieval local") > failed.index("retrieval local"), "within the child run"
+    assert nothing.rstrip().endswith("0 found")
+    assert failed.rstrip().endswith("OSError")
+
+
+def test_a_trace_shows_its_notices_where_they_were_given() -> None:
+    events: list[Event] = []
+    clock = ManualClock()
+    with Execution(Runtime(None, events.append, clock, CountingIds()), RunInfo("rag")) as run:
+        with run.child(RunInfo("worker")) as child:
+            clock.advance(1)
+            child.notice("budget", "daily", "$8 of $10 [acme] spent")
+        clock.advance(1)
+        run.notice("model_retirement", "gpt-5-mini", "it retires soon")
+    console = Console(file=io.StringIO(), width=120)
+    console.print(trace_tree(events, run.run_id, console.width))
+    assert isinstance(console.file, io.StringIO)
+    _, worker, budget, retirement = console.file.getvalue().splitlines()
+    assert "worker" in worker
+    assert "notice daily" in budget
+    assert budget.rstrip().endswith("$8 of $10 [acme] spent")
+    assert "+1000.0 ms" in budget or "+1.00 s" in budget
+    assert budget.index("notice") > retirement.index("notice"), "within the child run"
+    assert retirement.rstrip().endswith("it retires soon")
