@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # the SDK is slow to import
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.trace import TracerProvider
 
-    from .runs import Price
+    from .open_runs import Price
 
 
 def configure(
@@ -55,7 +55,7 @@ def configure(
     if is_disabled():
         return OpenTelemetry(NoTracing())
     check_variables()
-    from .assembly import assemble
+    from .sdk_setup import assemble
 
     return assemble(
         tracer_provider or destinations("traces", traces_exporter, protocol, endpoint, headers),

@@ -17,7 +17,7 @@ from runmeter.engine import (
 
 from . import semconv
 from .instruments import Attributes, Instruments, Series
-from .runs import OpenRun
+from .open_runs import OpenRun
 from .spans import encodable, failure
 
 Names: TypeAlias = tuple[str, ...]

@@ -11,14 +11,14 @@ import anyio
 
 from runmeter.engine import Event, TraceContext, Tracing
 
-from .drain import SILENT_PATIENCE, Drain
+from .export.drain import SILENT_PATIENCE, Drain
 from .statistics import TelemetryStatistics
 
 if TYPE_CHECKING:  # the SDK is slow to import
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.trace import TracerProvider
 
-    from .outlet import Outlet
+    from .export.exporter import Exporter
     from .projection import Projection
 
 SHUTDOWN_TIMEOUT = 10.0
@@ -46,7 +46,7 @@ class OpenTelemetry:
         projection: Makes spans and metrics of events; None makes none.
         tracer_provider: Where spans go.
         meter_provider: Where measurements go.
-        outlets: The exporters of the providers that are ours.
+        exporters: The exporters of the providers that are ours.
         owned: The providers that are ours, shut down with us.
         clock: Tells seconds that only go forward.
         sleep: Sleeps so many seconds, in a thread.
@@ -58,7 +58,7 @@ class OpenTelemetry:
         projection: "Projection | None" = None,
         tracer_provider: "TracerProvider | None" = None,
         meter_provider: "MeterProvider | None" = None,
-        outlets: "Sequence[Outlet[Any]]" = (),
+        exporters: "Sequence[Exporter[Any]]" = (),
         owned: "Sequence[TracerProvider | MeterProvider]" = (),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -72,9 +72,9 @@ class OpenTelemetry:
         self.meter_provider = meter_provider
         """The SDK's provider, None if telemetry is disabled."""
         self._projection = projection
-        self._outlets = outlets
+        self._exporters = exporters
         self._owned = owned
-        self._drain = Drain(outlets, clock)
+        self._drain = Drain(exporters, clock)
         self._sleep = sleep
         if owned:
             atexit.register(self._at_exit)
@@ -90,7 +90,7 @@ class OpenTelemetry:
 
     def statistics(self) -> TelemetryStatistics:
         """What became of the events so far."""
-        exporters = tuple(outlet.statistics() for outlet in self._outlets)
+        exporters = tuple(exporter.statistics() for exporter in self._exporters)
         made = self._projection
         if made is None:
             return TelemetryStatistics(0, 0, 0, 0, exporters)
@@ -143,5 +143,5 @@ class OpenTelemetry:
             for pause in self._drain.pauses(timeout):
                 self._sleep(pause)
         finally:
-            for outlet in self._outlets:
-                outlet.stop()
+            for exporter in self._exporters:
+                exporter.stop()

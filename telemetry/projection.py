@@ -8,10 +8,10 @@ from opentelemetry.sdk.trace import Tracer
 
 from runmeter.engine import Event
 
-from .backpressure import Backpressure
+from .export.backpressure import Backpressure
 from .forking import call_in_forked_child
 from .metrics import Metrics
-from .runs import OpenRuns
+from .open_runs import OpenRuns
 from .spans import SpanBuilder
 
 logger = logging.getLogger("runmeter")

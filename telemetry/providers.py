@@ -18,15 +18,15 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from runmeter.engine import ConfigurationError
 
 from .accumulators import Accumulators
-from .console import ConsoleTransport
 from .context import RandomIds
 from .environment import Destination, Signal, batching, variable
-from .export_queue import Bounds, Item
-from .exporters import QueuingMetricExporter, QueuingSpanProcessor
+from .export.console_transport import ConsoleTransport
+from .export.exporter import Exporter
+from .export.queue import Bounds, Item
+from .export.queuing import QueuingMetricExporter, QueuingSpanProcessor
+from .export.verdict import Transport
 from .instruments import Instruments, SdkInstruments
-from .metering import AccumulatingMeterProvider
-from .outlet import Outlet
-from .verdict import Transport
+from .meter_provider import AccumulatingMeterProvider
 
 MAX_WAITING = 32 << 20
 """Bytes of spans that may wait: some 50,000 of them, which take 120 MB of memory."""
@@ -40,7 +40,7 @@ MAX_REQUEST = 7 << 19
 HTTP the Collector takes 20 MiB (`confighttp`, `max_request_body_size`)."""
 
 
-def make_span_outlets(destinations: Sequence[Destination]) -> list[Outlet[ReadableSpan]]:
+def make_span_exporters(destinations: Sequence[Destination]) -> list[Exporter[ReadableSpan]]:
     """An exporter of spans for each destination, not yet started.
 
     Raises:
@@ -48,57 +48,59 @@ def make_span_outlets(destinations: Sequence[Destination]) -> list[Outlet[Readab
     """
     queue, batch, delay = batching()
     bounds = Bounds(MAX_WAITING, MAX_AGE, batch, MAX_REQUEST, delay, queue)
-    return [_outlet("traces", to, bounds, _print_spans if to.is_console else _encode_spans) for to in destinations]
+    return [_exporter("traces", to, bounds, _print_spans if to.is_console else _encode_spans) for to in destinations]
 
 
-def make_metric_outlets(destinations: Sequence[Destination]) -> list[Outlet[bytes]]:
+def make_metric_exporters(destinations: Sequence[Destination]) -> list[Exporter[bytes]]:
     """An exporter of collections of metrics, each encoded already, for each destination, not yet started.
 
     Raises:
         ConfigurationError: one of them cannot be set up.
     """
     bounds = Bounds(MAX_METRICS_WAITING, MAX_AGE, batch_count=1, batch_size=MAX_METRICS_WAITING, delay=0)
-    return [_outlet("metrics", to, bounds, b"".join) for to in destinations]
+    return [_exporter("metrics", to, bounds, b"".join) for to in destinations]
 
 
-def make_tracer_provider(resource: Resource, outlets: Sequence[Outlet[ReadableSpan]]) -> TracerProvider:
+def make_tracer_provider(resource: Resource, exporters: Sequence[Exporter[ReadableSpan]]) -> TracerProvider:
     """A provider that exports in the background, with the sampler that the variables say."""
     # Shut down by us, not by the SDK, which would not wait for what is sent in the background.
     provider = TracerProvider(resource=resource, id_generator=RandomIds(), shutdown_on_exit=False)
-    for outlet in outlets:
-        provider.add_span_processor(QueuingSpanProcessor(outlet))
+    for exporter in exporters:
+        provider.add_span_processor(QueuingSpanProcessor(exporter))
     return provider
 
 
 def make_meter_provider(
     resource: Resource,
     destinations: Sequence[Destination],
-    outlets: Sequence[Outlet[bytes]],
+    exporters: Sequence[Exporter[bytes]],
     scope: InstrumentationScope,
 ) -> tuple[MeterProvider, Instruments]:
     """A provider that exports in the background, as often as the variables say, and what to record for it with."""
-    exporters = [
+    queuing = [
         QueuingMetricExporter(
-            outlet, _print_metrics if to.is_console else _encode_metrics, by_the_variables=not to.is_console
+            exporter, _print_metrics if to.is_console else _encode_metrics, by_the_variables=not to.is_console
         )
-        for to, outlet in zip(destinations, outlets, strict=True)
+        for to, exporter in zip(destinations, exporters, strict=True)
     ]
     wants_exemplars = (variable("OTEL_METRICS_EXEMPLAR_FILTER") or "").lower() == "always_on"
-    if wants_exemplars or not all(exporter.takes_sums_and_buckets() for exporter in exporters):
-        provider = MeterProvider(_readers(exporters), resource, shutdown_on_exit=False)
+    if wants_exemplars or not all(each.takes_sums_and_buckets() for each in queuing):
+        provider = MeterProvider(_readers(queuing), resource, shutdown_on_exit=False)
         return provider, SdkInstruments(provider.get_meter(scope.name, scope.version, scope.schema_url))
     accumulators = Accumulators(scope)  # before the readers: in a forked process theirs is the later turn, too
-    return AccumulatingMeterProvider(_readers(exporters), resource, accumulators), accumulators
+    return AccumulatingMeterProvider(_readers(queuing), resource, accumulators), accumulators
 
 
 def _readers(exporters: Sequence[QueuingMetricExporter]) -> list[MetricReader]:
     return [PeriodicExportingMetricReader(exporter) for exporter in exporters]
 
 
-def _outlet(signal: Signal, to: Destination, bounds: Bounds, encode: Callable[[Sequence[Item]], bytes]) -> Outlet[Item]:
+def _exporter(
+    signal: Signal, to: Destination, bounds: Bounds, encode: Callable[[Sequence[Item]], bytes]
+) -> Exporter[Item]:
     name = f"{signal} to {_shown(to)}"
     try:
-        return Outlet(name, bounds, encode, partial(_connect, signal, to), to.timeout)
+        return Exporter(name, bounds, encode, partial(_connect, signal, to), to.timeout)
     except Exception as error:
         raise ConfigurationError(f"cannot set up the exporter of {name}: {error}") from error
 
@@ -116,10 +118,10 @@ def _connect(signal: Signal, to: Destination) -> Transport:
         return ConsoleTransport(sys.stdout)
     provided = _provided(to.credential_provider) if to.credential_provider is not None else None
     if to.protocol == "grpc":
-        from .grpc_transport import GrpcTransport
+        from .export.grpc_transport import GrpcTransport
 
         return GrpcTransport(signal, to, provided)
-    from .http_transport import HttpTransport
+    from .export.http_transport import HttpTransport
 
     return HttpTransport(signal, to, provided)
 

@@ -29,7 +29,7 @@ from runmeter.engine import (
 from runmeter.engine import Status as RunStatus
 
 from . import semconv
-from .runs import OpenRun
+from .open_runs import OpenRun
 
 Attributes: TypeAlias = dict[str, str | int | float | tuple[str, ...]]
 

@@ -277,7 +277,7 @@ def _telemetry() -> dict[str, Work]:  # noqa: C901 - a function for each case
         from opentelemetry.sdk.trace import SpanLimits
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-        from runmeter.telemetry.runs import OpenRuns
+        from runmeter.telemetry.open_runs import OpenRuns
         from runmeter.telemetry.spans import SpanBuilder
 
         spans, runs = SpanBuilder(InstrumentationScope("runmeter", "1"), SpanLimits()), OpenRuns(_price_book().cost, 1)

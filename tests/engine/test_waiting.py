@@ -36,8 +36,8 @@ from runmeter.engine import (
     UnboundedRequest,
     Usage,
     current_execution,
-    reserving,
 )
+from runmeter.engine.budgets import reserving
 from runmeter.engine.budgets.reservations import Reservation, Scope
 from runmeter.engine.budgets.waiting_line import Waiter
 from runmeter.engine.loop import LoopThread

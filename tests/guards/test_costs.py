@@ -41,12 +41,12 @@ from runmeter.engine import (
     UsageAggregator,
     current_execution,
 )
-from runmeter.telemetry.export_queue import Bounds
-from runmeter.telemetry.exporters import QueuingSpanProcessor
-from runmeter.telemetry.outlet import Outlet
-from runmeter.telemetry.runs import OpenRuns
+from runmeter.telemetry.export.exporter import Exporter
+from runmeter.telemetry.export.queue import Bounds
+from runmeter.telemetry.export.queuing import QueuingSpanProcessor
+from runmeter.telemetry.export.verdict import Taken
+from runmeter.telemetry.open_runs import OpenRuns
 from runmeter.telemetry.spans import SpanBuilder
-from runmeter.telemetry.verdict import Taken
 
 Work: TypeAlias = Callable[[], object]
 
@@ -301,10 +301,10 @@ class Nowhere:
 
 def queuing_a_span(setting: Setting) -> Work:
     bounds = Bounds(size=1_000_000, age=300, batch_count=1_000, batch_size=1_000_000, delay=5, count=10)
-    outlet = Outlet[ReadableSpan]("spans", bounds, lambda _: b"", Nowhere, 10)
+    exporter = Exporter[ReadableSpan]("spans", bounds, lambda _: b"", Nowhere, 10)
     span = building_a_span(setting)()
     assert isinstance(span, ReadableSpan)
-    queue = QueuingSpanProcessor(outlet)
+    queue = QueuingSpanProcessor(exporter)
     return lambda: queue.on_end(span)
 
 

@@ -42,9 +42,9 @@ from runmeter.telemetry import metrics as metrics_module
 from runmeter.telemetry import semconv
 from runmeter.telemetry.accumulators import CARDINALITY_LIMIT, Accumulators
 from runmeter.telemetry.instruments import Instruments, SdkInstruments
-from runmeter.telemetry.metering import AccumulatingMeterProvider
+from runmeter.telemetry.meter_provider import AccumulatingMeterProvider
 from runmeter.telemetry.metrics import Metrics
-from runmeter.telemetry.runs import OpenRuns
+from runmeter.telemetry.open_runs import OpenRuns
 
 SCOPE = InstrumentationScope("runmeter", "1", semconv.SCHEMA_URL)
 RESOURCE = Resource({"service.name": "shop"}, "https://example.com/schema")

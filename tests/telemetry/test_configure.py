@@ -12,7 +12,7 @@ from telemetry_support import no_variables
 
 from runmeter.engine import ConfigurationError, Event, Execution, ModelRequest, RunInfo, Runtime, Telemetry
 from runmeter.telemetry import OpenTelemetry, configure
-from runmeter.telemetry.metering import AccumulatingMeterProvider
+from runmeter.telemetry.meter_provider import AccumulatingMeterProvider
 
 __all__ = ["no_variables"]
 pytestmark = pytest.mark.usefixtures("no_variables")

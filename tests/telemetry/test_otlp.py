@@ -283,7 +283,7 @@ if child:
 
 def test_a_process_that_is_forked_while_its_parent_exports_ends_by_itself(protocol: str, receiver: Receiver) -> None:
     body = """
-from runmeter.telemetry import drain
+from runmeter.telemetry.export import drain
 drain.SILENT_PATIENCE = 0.1
 anyio.run(main, telemetry, 3)  # both requests hang
 child = os.fork()

@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import otlp_receiver
 import pytest
 from export_support import (
     LUNA,
@@ -28,7 +29,8 @@ from process_support import started
 from telemetry_support import no_variables
 
 from runmeter.engine import Engine, Usage, current_execution
-from runmeter.telemetry import OpenTelemetry, backpressure, configure, drain, outlet
+from runmeter.telemetry import OpenTelemetry, configure
+from runmeter.telemetry.export import backpressure, drain, exporter
 
 __all__ = ["dead_endpoint", "no_thread_is_left", "no_variables", "protocol", "receiver"]
 pytestmark = pytest.mark.usefixtures("no_variables", "no_thread_is_left")
@@ -199,7 +201,7 @@ async def test_a_collector_that_hangs_holds_up_nobody(
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "30")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3600")
     monkeypatch.setattr(drain, "SILENT_PATIENCE", 0.05)
-    monkeypatch.setattr(outlet, "KEEPS_UP", 0.2)
+    monkeypatch.setattr(exporter, "KEEPS_UP", 0.2)
     receiver.going.clear()
     telemetry = configure(endpoint=receiver.endpoint, protocol=protocol, metrics_exporter="none")
     async with Engine(telemetry=telemetry, drain_timeout=3_600) as engine:
@@ -263,7 +265,7 @@ async def test_a_collector_that_keeps_up_loses_nothing_however_little_may_wait(
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "64")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "16")
     # On a machine that has other work a receiver may be slow; here it is worth waiting for.
-    monkeypatch.setattr(outlet, "KEEPS_UP", 3_600)
+    monkeypatch.setattr(exporter, "KEEPS_UP", 3_600)
     monkeypatch.setattr(backpressure, "MAX_WAIT", 3_600)
     telemetry = configure(endpoint=receiver.endpoint, protocol=protocol)
     with Balance(telemetry) as balance:
@@ -282,7 +284,7 @@ async def test_one_that_does_not_is_not_waited_for_in_the_long_run(
     protocol: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "64")
-    monkeypatch.setattr(outlet, "KEEPS_UP", 3_600)
+    monkeypatch.setattr(exporter, "KEEPS_UP", 3_600)
     monkeypatch.setattr(backpressure, "MAX_WAIT", 0.1)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3600")
     monkeypatch.setattr(drain, "SILENT_PATIENCE", 0.05)
@@ -310,7 +312,7 @@ async def test_what_receives_nothing_waits_for_nothing(receiver: Receiver, proto
 @pytest.mark.parametrize("runs", [2_000, pytest.param(60_000, marks=pytest.mark.campaign)])
 async def test_bursts_arrive_whole(protocol: str, runs: int) -> None:
     """Spans of runs a hundred at a time, to a collector in a process of its own, with the bounds as they are."""
-    script = Path(__file__).parent / "otlp_receiver.py"
+    script = Path(otlp_receiver.__file__)
     with started([sys.executable, script, protocol], stdin=subprocess.PIPE) as process:
         assert process.stdout is not None
         telemetry = configure(endpoint=process.stdout.readline().strip(), protocol=protocol)

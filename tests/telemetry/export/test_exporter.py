@@ -12,9 +12,9 @@ import pytest
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_value
 
 from runmeter.telemetry import ExporterStatistics
-from runmeter.telemetry.export_queue import Bounds
-from runmeter.telemetry.outlet import KEEPS_UP, Outlet
-from runmeter.telemetry.verdict import Refused, Taken, Unavailable, Verdict
+from runmeter.telemetry.export.exporter import KEEPS_UP, Exporter
+from runmeter.telemetry.export.queue import Bounds
+from runmeter.telemetry.export.verdict import Refused, Taken, Unavailable, Verdict
 
 BOUNDS = Bounds(size=1_000, age=300.0, batch_count=4, batch_size=100, delay=1e6, count=20)
 AWAY = Unavailable("nobody listens")
@@ -57,20 +57,20 @@ def encode(items: Sequence[str]) -> bytes:
 @contextmanager
 def exporting(
     transport: Transport, bounds: Bounds = BOUNDS, clock: Callable[[], float] | None = None
-) -> Iterator[Outlet[str]]:
-    outlet = Outlet[str]("traces to nowhere", bounds, encode, lambda: transport, 10.0, clock or Clock())
-    outlet.start()
+) -> Iterator[Exporter[str]]:
+    exporter = Exporter[str]("traces to nowhere", bounds, encode, lambda: transport, 10.0, clock or Clock())
+    exporter.start()
     try:
-        yield outlet
+        yield exporter
     finally:
-        outlet.stop()
-        assert outlet._thread is not None
-        outlet._thread.join()
+        exporter.stop()
+        assert exporter._thread is not None
+        exporter._thread.join()
 
 
-def put(outlet: Outlet[str], items: str) -> None:
+def put(exporter: Exporter[str], items: str) -> None:
     for item in items:
-        outlet.put(item, 1)
+        exporter.put(item, 1)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -78,28 +78,28 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-def settled(outlet: Outlet[str]) -> ExporterStatistics:
+def settled(exporter: Exporter[str]) -> ExporterStatistics:
     """The account once nothing is pending."""
-    until = outlet.hurry()
-    wait_until(lambda: outlet.is_settled(until))
-    account = outlet.statistics()
+    until = exporter.hurry()
+    wait_until(lambda: exporter.is_settled(until))
+    account = exporter.statistics()
     assert account.taken == account.sent + account.failed + account.dropped + account.pending
     return account
 
 
 def test_requests_leave_back_to_back_and_what_is_left_when_there_is_hurry() -> None:
     transport = Transport()
-    with exporting(transport) as outlet:
-        put(outlet, "abcdefghij")
+    with exporting(transport) as exporter:
+        put(exporter, "abcdefghij")
         for body in (b"abcd", b"efgh"):
             assert transport.requests.get() == body
             transport.verdicts.put(Taken())
         assert transport.suppressed is True
-        outlet.hurry()
+        exporter.hurry()
         assert transport.requests.get() == b"ij"
         transport.verdicts.put(Taken())
-        assert settled(outlet).sent == 10
-        assert outlet.answers == 3
+        assert settled(exporter).sent == 10
+        assert exporter.answers == 3
 
 
 @pytest.mark.parametrize(
@@ -115,12 +115,12 @@ def test_what_the_collector_says_is_counted_and_told(
     verdict: Verdict | Exception, sent: int, failed: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     transport = Transport()
-    with exporting(transport) as outlet:
-        put(outlet, "abcd")
+    with exporting(transport) as exporter:
+        put(exporter, "abcd")
         transport.verdicts.put(verdict)
-        account = settled(outlet)
+        account = settled(exporter)
         assert (account.sent, account.failed) == (sent, failed)
-        assert outlet.in_trouble == (sent == 0)
+        assert exporter.in_trouble == (sent == 0)
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == bool(failed)
     assert all(message.startswith("telemetry does not arrive: traces to nowhere: ") for message in messages)
@@ -131,17 +131,17 @@ def test_a_collector_that_is_away_gets_the_same_request_again_and_one_line_in_th
 ) -> None:
     caplog.set_level(logging.INFO)
     transport = Transport()
-    with exporting(transport) as outlet:
-        put(outlet, "abcd")
+    with exporting(transport) as exporter:
+        put(exporter, "abcd")
         for failures in (1, 2, 3):
             assert transport.requests.get() == b"abcd"
             transport.verdicts.put(AWAY)
-            wait_until(lambda: outlet._queue._failures == failures)  # noqa: B023 - it is called at once
-            outlet.hurry()
-        assert outlet.in_trouble
+            wait_until(lambda: exporter._queue._failures == failures)  # noqa: B023 - it is called at once
+            exporter.hurry()
+        assert exporter.in_trouble
         assert transport.requests.get() == b"abcd"
         transport.verdicts.put(Taken())
-        assert settled(outlet).sent == 4
+        assert settled(exporter).sent == 4
     assert [record.getMessage() for record in caplog.records] == [
         f"telemetry does not arrive: traces to nowhere: nobody listens {GOES_ON}",
         "telemetry arrives again: traces to nowhere",
@@ -150,43 +150,43 @@ def test_a_collector_that_is_away_gets_the_same_request_again_and_one_line_in_th
 
 def test_one_item_that_cannot_be_encoded_is_no_reason_to_lose_the_others(caplog: pytest.LogCaptureFixture) -> None:
     transport = Transport()
-    with exporting(transport) as outlet:
-        put(outlet, "ab\ud800d")
+    with exporting(transport) as exporter:
+        put(exporter, "ab\ud800d")
         assert transport.requests.get() == b"abd"
         transport.verdicts.put(Taken())
-        account = settled(outlet)
+        account = settled(exporter)
         assert (account.sent, account.failed) == (3, 1)
-        put(outlet, "\ud800\ud801\ud802\ud803")
-        assert settled(outlet).failed == 5
-        outlet.refuse(ValueError("no number"))
-        assert settled(outlet).failed == 6
+        put(exporter, "\ud800\ud801\ud802\ud803")
+        assert settled(exporter).failed == 5
+        exporter.refuse(ValueError("no number"))
+        assert settled(exporter).failed == 6
     assert len(caplog.records) == 1
 
 
 def test_a_request_that_came_out_larger_than_it_may_be_is_sent_in_parts() -> None:
     transport = Transport()
-    with exporting(transport) as outlet:
+    with exporting(transport) as exporter:
         for item in ("a" * 60, "b" * 60, "c" * 30, "d" * 120):
-            outlet.put(item, 1)  # far too little
+            exporter.put(item, 1)  # far too little
         for length in (60, 60, 30, 120):
             assert len(transport.requests.get()) == length
             transport.verdicts.put(Taken())
-            outlet.hurry()
-        assert settled(outlet).sent == 4
+            exporter.hurry()
+        assert settled(exporter).sent == 4
 
 
 def test_when_it_stops_what_is_pending_is_dropped_and_told(caplog: pytest.LogCaptureFixture) -> None:
     transport = Transport()
-    with exporting(transport) as outlet:
-        put(outlet, "abcdef")
+    with exporting(transport) as exporter:
+        put(exporter, "abcdef")
         transport.requests.get()
-        outlet.stop()
-        outlet.stop()
+        exporter.stop()
+        exporter.stop()
         assert transport.is_closed
-        put(outlet, "gh")
-        account = outlet.statistics()
+        put(exporter, "gh")
+        account = exporter.statistics()
         assert (account.taken, account.dropped, account.pending) == (8, 8, 0)
-        assert outlet.is_settled(outlet.hurry())
+        assert exporter.is_settled(exporter.hurry())
     assert [record.getMessage() for record in caplog.records] == [
         "telemetry is dropped: traces to nowhere: 6 not sent in time"
     ]
@@ -194,39 +194,39 @@ def test_when_it_stops_what_is_pending_is_dropped_and_told(caplog: pytest.LogCap
 
 def test_drops_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
     transport = Transport()
-    with exporting(transport) as outlet:
-        put(outlet, "x" * 30)
-        assert outlet.statistics().dropped == 10
-        put(outlet, "x" * 30)
-        assert outlet.statistics().dropped == 40
+    with exporting(transport) as exporter:
+        put(exporter, "x" * 30)
+        assert exporter.statistics().dropped == 10
+        put(exporter, "x" * 30)
+        assert exporter.statistics().dropped == 40
         [record] = caplog.records
     assert record.getMessage().startswith("telemetry is dropped: traces to nowhere: more than may wait")
 
 
 def test_only_a_collector_that_keeps_up_is_worth_waiting_for() -> None:
     transport, clock = Transport(), Clock()
-    with exporting(transport, clock=clock) as outlet:
-        seen = [outlet.is_crowded]
-        put(outlet, "x" * 16)
-        seen.append(outlet.is_crowded)
+    with exporting(transport, clock=clock) as exporter:
+        seen = [exporter.is_crowded]
+        put(exporter, "x" * 16)
+        seen.append(exporter.is_crowded)
         transport.requests.get()
         clock.now += KEEPS_UP  # and no answer
-        seen.append(outlet.is_crowded)
+        seen.append(exporter.is_crowded)
         transport.verdicts.put(Taken())
         transport.requests.get()
-        put(outlet, "x" * 4)
-        seen.append(outlet.is_crowded)
+        put(exporter, "x" * 4)
+        seen.append(exporter.is_crowded)
         transport.verdicts.put(AWAY)
-        wait_until(lambda: outlet.in_trouble)
-        seen.append(outlet.is_crowded)
+        wait_until(lambda: exporter.in_trouble)
+        seen.append(exporter.is_crowded)
         assert seen == [False, True, False, True, False]
 
 
 def test_a_delay_that_is_over_is_noticed() -> None:
     transport = Transport()
     hasty = Bounds(size=1_000, age=300.0, batch_count=4, batch_size=100, delay=1e-3)
-    with exporting(transport, hasty, time.monotonic) as outlet:
-        put(outlet, "a")
+    with exporting(transport, hasty, time.monotonic) as exporter:
+        put(exporter, "a")
         assert transport.requests.get() == b"a"
         transport.verdicts.put(Taken())
 
@@ -237,5 +237,5 @@ def test_nothing_is_connected_before_it_is_known_that_it_can_be() -> None:
 
     before = threading.active_count()
     with pytest.raises(OSError, match="no such file"):
-        Outlet[str]("traces to nowhere", BOUNDS, encode, refuse, 10.0)
+        Exporter[str]("traces to nowhere", BOUNDS, encode, refuse, 10.0)
     assert threading.active_count() == before

@@ -12,7 +12,7 @@ from opentelemetry.trace import Link, SpanContext, TraceFlags
 from telemetry_support import Captured, captured, no_variables
 
 from runmeter.engine import ModelRequest, Usage
-from runmeter.telemetry.span_size import span_size
+from runmeter.telemetry.export.span_size import span_size
 
 __all__ = ["captured", "no_variables"]
 

@@ -13,9 +13,9 @@ from typing import Generic
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
 
-from .export_queue import Bounds, ExportQueue, Item
-from .forking import call_in_forked_child
-from .statistics import ExporterStatistics
+from ..forking import call_in_forked_child
+from ..statistics import ExporterStatistics
+from .queue import Bounds, ExportQueue, Item
 from .verdict import Refused, Taken, Transport, Verdict
 
 logger = logging.getLogger("runmeter")
@@ -26,7 +26,7 @@ LEAVE = 0.2
 """Seconds that a thread has to end. One that still hangs in a request is left behind; it keeps nothing from ending."""
 
 
-class Outlet(Generic[Item]):
+class Exporter(Generic[Item]):
     """Exports what it is given, in a thread of its own, request after request while there is enough for one.
 
     Args:

@@ -1,4 +1,4 @@
-"""Where the SDK's providers hand over spans and collections of metrics: into the queues of outlets."""
+"""Where the SDK's providers hand over spans and collections of metrics: into the queues of exporters."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,9 +24,9 @@ from opentelemetry.sdk.metrics.view import (
 )
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
+from ..environment import variable
 from .drain import Drain
-from .environment import variable
-from .outlet import Outlet
+from .exporter import Exporter
 from .span_size import span_size
 
 _CUMULATIVE, _DELTA = AggregationTemporality.CUMULATIVE, AggregationTemporality.DELTA
@@ -36,40 +36,40 @@ class QueuingSpanProcessor(SpanProcessor):
     """Queues spans that have ended.
 
     Args:
-        outlet: Exports them.
+        exporter: Exports them.
     """
 
-    def __init__(self, outlet: Outlet[ReadableSpan]) -> None:
-        self._outlet = outlet
+    def __init__(self, exporter: Exporter[ReadableSpan]) -> None:
+        self._exporter = exporter
 
     def on_end(self, span: ReadableSpan) -> None:
         """Queue a span for export, if it is sampled."""
         context = span.context
         if context is not None and context.trace_flags.sampled:
-            self._outlet.put(span, span_size(span))
+            self._exporter.put(span, span_size(span))
 
     def shutdown(self) -> None:
-        """Nothing is kept here: the outlet ends with all of telemetry."""
+        """Nothing is kept here: the exporter ends with all of telemetry."""
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Send what is pending, in at most so many milliseconds. It blocks."""
-        return Drain([self._outlet]).wait(timeout_millis / 1e3)
+        return Drain([self._exporter]).wait(timeout_millis / 1e3)
 
 
 class QueuingMetricExporter(MetricExporter):
     """Queues collections of metrics.
 
     Args:
-        outlet: Exports them.
+        exporter: Exports them.
         encode: Makes a request of a collection.
         by_the_variables: Prefers the temporality and the histograms that the standard variables name.
     """
 
     def __init__(
-        self, outlet: Outlet[bytes], encode: Callable[[MetricsData], bytes], *, by_the_variables: bool
+        self, exporter: Exporter[bytes], encode: Callable[[MetricsData], bytes], *, by_the_variables: bool
     ) -> None:
         super().__init__(*((_temporality(), _aggregation()) if by_the_variables else (None, None)))
-        self._outlet = outlet
+        self._exporter = exporter
         self._encode = encode
 
     def takes_sums_and_buckets(self) -> bool:
@@ -81,17 +81,17 @@ class QueuingMetricExporter(MetricExporter):
         try:
             request = self._encode(metrics_data)
         except Exception as error:
-            self._outlet.refuse(error)
+            self._exporter.refuse(error)
             return MetricExportResult.FAILURE
-        self._outlet.put(request, len(request))
+        self._exporter.put(request, len(request))
         return MetricExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """Nothing is kept here: the outlet sends it in the background."""
+        """Nothing is kept here: the exporter sends it in the background."""
         return True
 
     def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:
-        """Nothing is kept here: the outlet ends with all of telemetry."""
+        """Nothing is kept here: the exporter ends with all of telemetry."""
 
 
 def _temporality() -> dict[type, AggregationTemporality]:

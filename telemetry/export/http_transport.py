@@ -9,7 +9,7 @@ from functools import partial
 
 import requests
 
-from .environment import Destination
+from ..environment import Destination
 from .user_agent import USER_AGENT
 from .verdict import Refused, Signal, Taken, Unavailable, Verdict, taken
 

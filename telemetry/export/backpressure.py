@@ -32,23 +32,23 @@ class Backpressure:
     collector that does not keep up in the long run, or is away, is not waited for.
 
     Args:
-        outlets: Whose queues fill up.
+        exporters: Whose queues fill up.
     """
 
-    def __init__(self, outlets: Sequence[Filling]) -> None:
-        self._outlets = outlets
+    def __init__(self, exporters: Sequence[Filling]) -> None:
+        self._exporters = exporters
         self._left = MAX_WAIT
 
     def is_due(self) -> bool:
         """Whether it is worth waiting before more is put into the queues."""
-        for outlet in self._outlets:  # asked for each span: a loop takes half as long as any()
-            if outlet.is_crowded:
+        for exporter in self._exporters:  # asked for each span: a loop takes half as long as any()
+            if exporter.is_crowded:
                 return self._left > 0
         return False
 
     def relax(self) -> None:
         """Gain patience, if the queues have come to be half empty."""
-        if self._left < MAX_WAIT and all(outlet.is_half_empty for outlet in self._outlets):
+        if self._left < MAX_WAIT and all(exporter.is_half_empty for exporter in self._exporters):
             self._left = MAX_WAIT
 
     async def wait(self) -> None:

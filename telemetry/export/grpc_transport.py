@@ -8,7 +8,7 @@ import grpc  # type: ignore[import-untyped] # it ships no types
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped] # likewise
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped] # likewise
 
-from .environment import Destination
+from ..environment import Destination
 from .user_agent import USER_AGENT
 from .verdict import Refused, Signal, Unavailable, Verdict, taken
 

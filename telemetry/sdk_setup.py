@@ -12,16 +12,16 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from runmeter.engine import ConfigurationError
 
 from . import semconv
-from .backpressure import Backpressure
 from .context import RandomIds, SpanTracing
 from .environment import Destination
+from .export.backpressure import Backpressure
+from .export.exporter import Exporter
 from .instruments import Instruments, SdkInstruments
 from .metrics import Metrics
+from .open_runs import OpenRuns, Price
 from .open_telemetry import OpenTelemetry
-from .outlet import Outlet
 from .projection import Projection
-from .providers import make_meter_provider, make_metric_outlets, make_span_outlets, make_tracer_provider
-from .runs import OpenRuns, Price
+from .providers import make_meter_provider, make_metric_exporters, make_span_exporters, make_tracer_provider
 from .spans import SpanBuilder
 
 
@@ -42,11 +42,11 @@ def assemble(
     for provider, kind in ((traces, TracerProvider), (metrics, MeterProvider)):
         if not isinstance(provider, tuple | kind):
             raise ConfigurationError(f"not a {kind.__name__} of opentelemetry.sdk: {provider!r}")
-    span_outlets = [] if isinstance(traces, TracerProvider) else make_span_outlets(traces)
-    metric_outlets = [] if isinstance(metrics, MeterProvider) else make_metric_outlets(metrics)
-    outlets: list[Outlet[Any]] = [*span_outlets, *metric_outlets]
+    span_exporters = [] if isinstance(traces, TracerProvider) else make_span_exporters(traces)
+    metric_exporters = [] if isinstance(metrics, MeterProvider) else make_metric_exporters(metrics)
+    exporters: list[Exporter[Any]] = [*span_exporters, *metric_exporters]
     resource = Resource.create({SERVICE_NAME: service_name} if service_name else None)
-    tracer_provider = traces if isinstance(traces, TracerProvider) else make_tracer_provider(resource, span_outlets)
+    tracer_provider = traces if isinstance(traces, TracerProvider) else make_tracer_provider(resource, span_exporters)
     scope = InstrumentationScope(semconv.SCOPE, version("runmeter"), semconv.SCHEMA_URL)
     meter_provider: MeterProvider
     instruments: Instruments
@@ -54,9 +54,9 @@ def assemble(
         meter_provider = metrics
         instruments = SdkInstruments(metrics.get_meter(scope.name, scope.version, scope.schema_url))
     else:
-        meter_provider, instruments = make_meter_provider(resource, metrics, metric_outlets, scope)
-    for outlet in outlets:
-        outlet.start()
+        meter_provider, instruments = make_meter_provider(resource, metrics, metric_exporters, scope)
+    for exporter in exporters:
+        exporter.start()
     owned = [
         provider for provider in (tracer_provider, meter_provider) if provider is not traces and provider is not metrics
     ]
@@ -68,8 +68,8 @@ def assemble(
         SpanBuilder(scope, SpanLimits()),
         Metrics(instruments, count_unreported=count_unreported),
         tracer if traces else None,
-        Backpressure(span_outlets),
+        Backpressure(span_exporters),
     )
     ids = tracer_provider.id_generator
     tracing = SpanTracing(tracer_provider.sampler, RandomIds() if type(ids) is RandomIdGenerator else ids)
-    return OpenTelemetry(tracing, projection, tracer_provider, meter_provider, outlets, owned)
+    return OpenTelemetry(tracing, projection, tracer_provider, meter_provider, exporters, owned)

@@ -6,7 +6,7 @@ import anyio
 import pytest
 from virtual_time import VirtualTime
 
-from runmeter.telemetry.backpressure import MAX_WAIT, POLL, Backpressure
+from runmeter.telemetry.export.backpressure import MAX_WAIT, POLL, Backpressure
 
 
 class Queue:

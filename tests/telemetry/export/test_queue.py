@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from runmeter.telemetry.export_queue import FIRST_RETRY, MAX_RETRY_DELAY, Bounds, ExportQueue
-from runmeter.telemetry.verdict import Refused, Taken, Unavailable, Verdict
+from runmeter.telemetry.export.queue import FIRST_RETRY, MAX_RETRY_DELAY, Bounds, ExportQueue
+from runmeter.telemetry.export.verdict import Refused, Taken, Unavailable, Verdict
 
 AWAY = Unavailable("nobody listens")
 

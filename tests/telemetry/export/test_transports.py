@@ -20,9 +20,9 @@ from telemetry_support import no_variables
 from runmeter.engine import ConfigurationError
 from runmeter.telemetry import configure
 from runmeter.telemetry.environment import destinations
-from runmeter.telemetry.http_transport import HttpTransport, seconds
+from runmeter.telemetry.export.http_transport import HttpTransport, seconds
+from runmeter.telemetry.export.verdict import Refused, Taken, Transport, Unavailable, taken
 from runmeter.telemetry.providers import _connect
-from runmeter.telemetry.verdict import Refused, Taken, Transport, Unavailable, taken
 
 __all__ = ["no_variables"]
 pytestmark = pytest.mark.usefixtures("no_variables")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from runmeter.telemetry.drain import PATIENCE, POLL, SILENT_PATIENCE, Drain
+from runmeter.telemetry.export.drain import PATIENCE, POLL, SILENT_PATIENCE, Drain
 from runmeter.telemetry.open_telemetry import SHUTDOWN_TIMEOUT, NoTracing, OpenTelemetry
 
 
@@ -203,7 +203,7 @@ def test_what_a_flush_has_waited_is_not_waited_again_when_telemetry_is_shut_down
 
     for flushed, shutting_down in ((0, SHUTDOWN_TIMEOUT), (4, SHUTDOWN_TIMEOUT - 4), (30, 0)):
         slow = Slow(watch)
-        telemetry = OpenTelemetry(NoTracing(), outlets=[slow], clock=lambda: watch.now, sleep=sleep)  # type: ignore[list-item] # as far as it goes
+        telemetry = OpenTelemetry(NoTracing(), exporters=[slow], clock=lambda: watch.now, sleep=sleep)  # type: ignore[list-item] # as far as it goes
         for pause in telemetry._drain.pauses(flushed):
             sleep(pause)
         started = watch.now
