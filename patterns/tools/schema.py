@@ -16,8 +16,8 @@ from msgspec import UNSET, UnsetType
 
 from runmeter.engine import ConfigurationError
 
-from ..nesting import MAX_NESTING, TOO_DEEP, check_nesting
 from ..errors import InvalidArguments
+from ..nesting import MAX_NESTING, TOO_DEEP, check_nesting
 
 Schema = dict[str, Any]
 
