@@ -84,6 +84,24 @@ def test_python_runs(
     assert capfd.readouterr().out.strip(), "an example shows something"
 
 
+def test_the_first_block_prints_what_is_shown_below_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """But for the times that it took, and the room that they take."""
+    (_, code), (_, shown), *_ = BLOCK.findall((ROOT / "README.md").read_text())
+    module = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    with anyio.from_thread.start_blocking_portal() as portal, portal.wrap_async_context_manager(Simulator()) as url:
+        for name, value in environment(url).items():
+            monkeypatch.setenv(name, value)
+        exec(compile(code, "<document>", "exec"), vars(module))  # noqa: S102 - our own document
+    assert _without_times(capfd.readouterr().out) == _without_times(shown)
+
+
+def _without_times(text: str) -> list[list[str]]:
+    return [re.sub(r"[\d.]+ m?s\b", "time", line).split() for line in text.splitlines()]
+
+
 def environment(url: str) -> dict[str, str]:
     return {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "simulated", "OTEL_SDK_DISABLED": "true"}
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runmeter.simulator import Item, Prompt, Reply, Tool
-from runmeter.simulator.model.arguments import synthesise
+from runmeter.simulator.model.arguments import REMARK, synthesise
 from runmeter.simulator.model.catalogue import find_model
+from runmeter.simulator.model.questions import asking, question
 from runmeter.simulator.model.replies import improvise
 from runmeter.simulator.model.words import keywords, stems, summary, words
 
@@ -91,15 +92,17 @@ def test_different_words_have_different_stems(different: str) -> None:
 
 
 def test_questions_get_an_answer_too() -> None:
-    assert improvise(prompt("Where is my parcel AB-123?")).text == "You asked about parcel AB-123."
+    assert improvise(prompt("Where is my parcel AB-123?")).text == 'You asked: "Where is my parcel AB-123?"'
     assert improvise(prompt("")).text == "There was nothing to answer."
 
 
 @pytest.mark.parametrize(
     ("output", "said"),
     [
-        ('{"city": "Berlin", "stops": [{"at": 9}, {"at": 12}]}', "look says: city Berlin, stops at 9; at 12."),
+        ('{"city": "Berlin", "stops": [{"at": 9}, {"at": 12}]}', "look says: city: Berlin, stops: at: 9; at: 12."),
+        ('{"words": 1200, "different": 31, "long": true}', "look says: 1,200 words, different: 31, long: True."),
         ("12", "look says: 12."),
+        ('["bees.md: Bees visit flowers. It rained.", "and so on"]', "look says: Bees visit flowers."),
         ("gone", "look says: gone."),
         ("It is cold in here today. It is. ", "look says: It is cold in here today."),
         ("x " * 400, f"look says: {'x ' * 120}…"),
@@ -110,6 +113,42 @@ def test_outputs_are_used_in_the_answer(output: str, said: str) -> None:
     result = Item("function_call_output", call_id="call_1", output=output)
     tool = Tool("look")
     assert improvise(prompt("Where?", call, result, tools=[tool], allowed=[tool])) == Reply(said)
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("Do bees make honey?", "Do bees make honey?"),
+        ("Answer the following request. Keep to the outline.\n\nList bees.\n\nOutline:\n\n- wasps", "List bees."),
+        ("Some words. And more.\n\nDo bees make honey?\n\nOr wasps?", "Do bees make honey?"),
+        ("What?\n\nQuestion: Do bees make honey?", "Do bees make honey?"),
+        ('## Answers\n\nYou asked: "Do bees make honey?"', "Do bees make honey?"),
+        ("Your task: bees\n\nDo bees make honey?", "Do bees make honey?"),
+        ("Bees make honey", "Bees make honey"),
+        ("# Bees", "# Bees"),
+        ("Where " + "is it " * 100, "Where " + "is it " * 32 + "…"),
+        ("", ""),
+    ],
+)
+def test_a_question_is_found_among_what_is_around_it(text: str, asked: str) -> None:
+    assert question(text) == asked
+
+
+def test_a_message_that_only_says_how_to_answer_asks_nothing() -> None:
+    frame = "Judge the following answer to the request above.\n\nThe answer:\n\nHoney is sweet."
+    assert asking(["Do bees make honey?", frame]) == "Do bees make honey?"
+    assert asking(["Honey is sweet.", "So it is."]) == "So it is."
+    assert asking([]) == ""
+
+
+def test_an_agent_that_was_handed_a_question_answers_it_and_does_not_hand_it_on() -> None:
+    call = Item("function_call", name="transfer_to_expert", call_id="call_1", arguments="{}")
+    result = Item("function_call_output", call_id="call_1", output="Handed over.")
+    back, find = Tool("transfer_to_assistant"), Tool("find")
+    asked = prompt("Do bees make honey?", call, result, tools=[back], allowed=[back])
+    assert improvise(asked) == Reply('You asked: "Do bees make honey?"')
+    with_tools = prompt("Do bees make honey?", call, result, tools=[back, find], allowed=[back, find])
+    assert [call.name for call in improvise(with_tools).tool_calls] == ["find"]
 
 
 def test_outputs_before_the_last_user_message_are_history() -> None:
@@ -142,7 +181,7 @@ HONEY = "They make honey [2]!"
         (f"{PASSAGES}\nTell me about honey.", HONEY),
         (f"<context>{PASSAGES}</context><question>Do bees make honey?</question>", HONEY),
         (f"{PASSAGES}\nHow deep is the sea, and do bees make honey?", f"{DEEP} {HONEY}"),
-        (f"{PASSAGES}\nWho wrote Hamlet?", "The passages say nothing about wrote Hamlet."),
+        (f"{PASSAGES}\nWho wrote Hamlet?", 'The passages do not answer this: "Who wrote Hamlet?"'),
         (f"{PASSAGES}\nWho is?", "The passages do not answer this."),
         ("[1] Bees\nBees make honey.\n[2]: Bees make honey.\n\nWhat do bees make?", "Bees make honey [1]."),
         ("[7] - *Bees* make [honey](x)\n\nWhat do bees make?", "Bees make honey [7]."),
@@ -170,7 +209,7 @@ def test_passages_of_an_earlier_question_are_history() -> None:
     answer = Item(role="assistant", content="Deep.")
     later = Item(role="user", content="Where is my parcel?")
     asked = f"{PASSAGES}\nHow deep is the sea?"
-    assert improvise(prompt(asked, answer, later)).text == "You asked about parcel."
+    assert improvise(prompt(asked, answer, later)).text == 'You asked: "Where is my parcel?"'
 
 
 def test_at_most_three_sentences_are_quoted_the_best_first() -> None:
@@ -241,8 +280,45 @@ def test_arguments_come_from_the_text() -> None:
         "quantity": 4,
         "colour": "blue",
         "when": "2026-11-22",
-        "question": "change order X-77 4 blue lamps",
+        "question": "Please change order X-77 to 4 blue lamps by Friday.",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ("Where is my parcel 7?", "7"),
+        ("Where is my parcel 00123, and where is 5?", "00123"),
+        ("Where is RX-7, the one of 2026?", "RX-7"),
+        ("Where is it?", "example"),
+    ],
+)
+def test_a_number_has_the_digits_of_the_question(text: str, made: str) -> None:
+    assert synthesise({"type": "object", "properties": {"number": {"type": "string"}}}, text) == {"number": made}
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("question", "Do bees or wasps make honey?"),
+        ("text", "Do bees or wasps make honey?"),
+        ("keywords", "bees wasps honey"),
+        ("reason", "It is about bees, wasps and honey."),
+        ("feedback", REMARK),
+        ("title", "bees"),
+        ("city", "bees"),
+    ],
+)
+def test_texts_are_made_for_what_they_are_called(name: str, made: str) -> None:
+    schema = {"type": "object", "properties": {name: {"type": "string"}}}
+    assert synthesise(schema, "Do bees or wasps make honey?") == {name: made}
+
+
+def test_tasks_are_the_question_with_something_to_look_at() -> None:
+    task = {"type": "object", "properties": {"title": {"type": "string"}, "instructions": {"type": "string"}}}
+    first, second, *_ = synthesise({"type": "array", "items": task}, "Compare bees and wasps.")
+    assert first == {"title": "bees", "instructions": "Compare bees and wasps."}
+    assert second == {"title": "wasps", "instructions": "Compare bees and wasps. Look at wasps."}
 
 
 def test_references_and_alternatives_are_followed_and_recursion_ends() -> None:
@@ -277,7 +353,7 @@ def test_lists_have_two_or_three_items_that_differ() -> None:
 @pytest.mark.parametrize(
     ("settings", "made"),
     [
-        ({"items": QUERY, "maxItems": 2}, [{"query": "red green lamps"}, {"query": "green lamps red"}]),
+        ({"items": QUERY, "maxItems": 2}, [{"query": "red green lamps"}, {"query": "red green lamps. Look at red."}]),
         ({"maxItems": 0}, []),
         ({"maxItems": 1}, ["red"]),
         ({"minItems": 1}, ["red"]),

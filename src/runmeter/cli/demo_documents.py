@@ -7,12 +7,18 @@ from importlib.metadata import metadata
 from itertools import cycle, islice
 from pathlib import Path
 
+from runmeter.simulator.model.questions import topics
+
 SUFFIXES = (".md", ".txt", ".rst")
 MAX_CHARACTERS = 5_000_000
 PASSAGE = 900
 """Characters of a passage, about."""
 OVERVIEW = 9_000
 """Characters of the overview that every question comes with: long enough to be worth caching."""
+
+_WORD = re.compile(r"\w+")
+_NO_PROSE = re.compile(r"^(```|~~~).*?^\1[ \t]*$|^[ \t]*<[^\n]*$", re.MULTILINE | re.DOTALL)
+"""Code, and lines of HTML."""
 
 
 class NoDocuments(Exception):
@@ -32,10 +38,10 @@ class Documents:
         return "\n\n".join(f"# {name}\n{text}" for name, text in self.texts.items())[:OVERVIEW]
 
     def passages(self) -> Iterator[tuple[str, str]]:
-        """The documents cut at empty lines into passages, each with its document's name."""
+        """The documents' prose cut at empty lines into passages, each with its document's name."""
         for name, text in self.texts.items():
             passage = ""
-            for paragraph in re.split(r"\n\s*\n", text):
+            for paragraph in re.split(r"\n\s*\n", _NO_PROSE.sub("", text)):
                 passage = f"{passage}\n\n{paragraph.strip()}".strip()
                 if len(passage) >= PASSAGE:
                     yield name, passage[: 2 * PASSAGE]
@@ -45,10 +51,7 @@ class Documents:
 
     def questions(self, count: int) -> list[str]:
         """As many questions about passages as asked for, beginning again where the documents end."""
-        return [
-            f"What should a reader of {name} remember from this passage?\n\n{passage}"
-            for name, passage in islice(cycle(self.passages()), count)
-        ]
+        return [_question(name, passage) for name, passage in islice(cycle(self.passages()), count)]
 
     # What follows is given to the patterns as tools: their names, types and docstrings are what a model sees.
 
@@ -69,7 +72,7 @@ class Documents:
         Args:
             text: Any text.
         """
-        return {"words": len(text.split()), "different": len(_words(text))}
+        return {"words": len(_WORD.findall(text)), "different": len(_words(text))}
 
 
 def load_documents(folder: Path | None) -> Documents:
@@ -109,5 +112,11 @@ def _own_documents() -> Documents:
     return Documents({"README.md": str(metadata("runmeter").json["description"])})
 
 
+def _question(name: str, passage: str) -> str:
+    *first, last = topics(passage, 3) or ["it"]
+    subjects = f"{', '.join(first)} and {last}" if first else last
+    return f"What matters about {subjects} in this passage of {name}?\n\n{passage}"
+
+
 def _words(text: str) -> set[str]:
-    return set(re.findall(r"\w+", text.lower()))
+    return set(_WORD.findall(text.lower()))

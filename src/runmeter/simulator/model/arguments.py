@@ -6,11 +6,12 @@ The same schema and text always give the same instance. It has the required prop
 import itertools
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
-from .words import words
+from .questions import question, topics
+from .words import REQUEST, words
 
 _NUMBER = re.compile(r"(?<![\w.-])-?\d+(?:\.\d+)?(?![\w-])")
 _CODE = re.compile(r"\b(?=[\w-]*\d)[A-Za-z][\w-]*\b")
@@ -26,8 +27,20 @@ _FORMATS = {
     "ipv6": "2001:db8::1",
     "hostname": "example.com",
 }
-_FREE_TEXT = re.compile("query|question|text|prompt|topic|message|content|reason|task|summary|answer")
-"""In a property's name: its value is a phrase, not a word."""
+_QUESTION = re.compile("query|question|text|prompt|message|content|task|instruction|description|request")
+"""In a property's name: its value is what the text asks."""
+_REASON = re.compile("reason|rationale|explanation|summary|answer|note")
+"""In a property's name: its value is a sentence of the simulator's own."""
+_FEEDBACK = re.compile("feedback|comment|critique|verdict|suggestion")
+"""In a property's name: its value is a remark."""
+_WORDS = re.compile("words|terms|keyword|topic|phrase|search")
+"""In a property's name: its value is what the text is about."""
+_TITLE = re.compile("title|heading|subject|label")
+"""In a property's name: its value is one of the things that the text is about."""
+_NUMBERED = ("id", "number", "code", "key", "reference")
+"""Ends of a property's name: its value has digits, if the text has any."""
+REMARK = "You could say it in fewer words."
+"""What is said of any answer that is to be judged."""
 _DEEPEST = 6
 """Schemas may contain themselves."""
 _MOST_VALUES = 1_000
@@ -50,8 +63,14 @@ class _Synthesis:
         self._text = text
         self._chance = crc32(text.encode(errors="replace"), chance)
         self._left = _MOST_VALUES
-        self._words = words(text)[:200] or ["example"]
+        self._question = question(text)
+        self._topics = topics(text, 5)
+        plain = [word for word in words(text)[:200] if not REQUEST.fullmatch(word)]
+        self._words = plain or words(text)[:200] or ["example"]
         self._next_word = itertools.cycle(self._words)
+        self._next_topic = itertools.cycle(self._topics or self._words)
+        self._title = ""
+        self._asked = False
         self._numbers = iter(_NUMBER.findall(text[:2_000]))
         self._codes = iter(_CODE.findall(text[:2_000]))
 
@@ -171,14 +190,39 @@ class _Synthesis:
     def _string(self, schema: Mapping[str, Any], name: str) -> str:
         if schema.get("format") in _FORMATS:
             return _FORMATS[schema["format"]]
-        lower = name.lower()
-        if _FREE_TEXT.search(lower):
-            chosen = " ".join(itertools.islice(self._next_word, min(6, len(self._words))))
-        elif lower.endswith(("id", "number", "code", "key", "reference")):
-            chosen = next(self._codes, None) or next(self._next_word)
-        else:
-            chosen = next(self._next_word)
+        chosen = self._text_for(name.lower())
         return chosen.ljust(min(schema.get("minLength", 0), _LONGEST), ".")[: schema.get("maxLength")]
+
+    def _text_for(self, name: str) -> str:
+        for pattern, make in ((_WORDS, self._searched), (_REASON, self._reason), (_FEEDBACK, lambda: REMARK)):
+            if pattern.search(name):
+                return make()
+        if _QUESTION.search(name) and self._question:
+            asked, self._asked = self._asked, True
+            if not asked:
+                return self._question
+            end = "" if self._question.endswith((".", "?", "!", "…")) else "."
+            # Of several alike, each looks at something else.
+            return f"{self._question}{end} Look at {self._title or next(self._next_word)}."
+        if _TITLE.search(name):
+            self._title = next(self._next_topic)
+            return self._title
+        code: str | None = None
+        if name.endswith(_NUMBERED):
+            code = next(self._codes, None) or next(self._numbers, None)
+        return code or next(self._next_word)
+
+    def _searched(self) -> str:
+        return " ".join(self._topics) or next(self._next_word)
+
+    def _reason(self) -> str:
+        return f"It is about {_listed(self._topics[:3])}." if self._topics else "There is nothing to go by."
+
+
+def _listed(names: Sequence[str]) -> str:
+    """`bees, wasps and hornets`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _is_null(schema: Any) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from .prompt import Item, Prompt
 from .ranking import Document, Ranking
-from .words import REQUEST, plain_sentences, words
+from .words import REQUEST, plain_sentences, shorten, words
 
 _READ = 200_000
 """Characters of a text that are looked at."""
@@ -20,6 +20,7 @@ _LONGEST = 400
 """Characters of a sentence that is quoted."""
 _MOST = 3
 """Sentences in an answer."""
+NO_ANSWER = "The passages do not answer this."
 _NEARLY_BEST = 0.75
 """What fits at least so well, compared with what fits best, is quoted too."""
 # As in `words`: no pattern may look far ahead in vain at each of many places.
@@ -95,8 +96,7 @@ def _answer(question: str, passages: Iterable[tuple[str, str]]) -> str:
     scores = Ranking(documents).scores(question)
     best = max(scores, default=0)
     if not best:
-        topic = " ".join(words(question)[:12])
-        return f"The passages say nothing about {topic}." if topic else "The passages do not answer this."
+        return f'The passages do not answer this: "{shorten(question, 200)}"' if words(question) else NO_ANSWER
     order = sorted(range(len(scores)), key=lambda index: -scores[index])
     chosen = [documents[index].text for index in order[:_MOST] if scores[index] >= best * _NEARLY_BEST]
     return " ".join(_cite(sentence, marks[sentence]) for sentence in chosen)

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 from zlib import crc32
 
@@ -11,8 +11,10 @@ import msgspec
 
 from .arguments import synthesise
 from .prompt import Output, Prompt, Tool
+from .questions import QUOTING, asking, question
 from .quotations import answer_from_passages
-from .words import keywords, summary, words
+from .ranking import Document, Ranking
+from .words import keywords, plain_sentences, shorten, summary
 
 
 class ToolCall(msgspec.Struct, frozen=True):
@@ -59,21 +61,23 @@ class Replies:
 def improvise(prompt: Prompt) -> Reply:
     """Reply without a script.
 
-    Tools offered are called on the first turn of each user message, then their outputs are used for an
-    answer; a tool that must be called is called on every turn.
+    Tools offered are called on the first turn of each user message, then their outputs are used for an answer; a tool
+    that must be called is called on every turn. What was handed over by one agent is not handed on by the next.
     """
-    calls = prompt.choice == "required" or (bool(prompt.allowed) and not prompt.outputs)
-    if calls:
-        return Reply(tool_calls=_calls(prompt), reasoning_tokens=_reasoning_tokens(prompt))
+    outputs = [output for output in prompt.outputs if not output.tool.startswith(_HANDOFF)]
+    handed_over = len(outputs) < len(prompt.outputs)
+    tools = [tool for tool in prompt.allowed if not (handed_over and tool.name.startswith(_HANDOFF))]
+    if prompt.choice == "required" or (tools and not outputs):
+        return Reply(tool_calls=_calls(prompt, tools or prompt.allowed), reasoning_tokens=_reasoning_tokens(prompt))
     if prompt.json_schema is not None:
-        made = synthesise(prompt.json_schema, prompt.user_text, _chance_of_all(prompt))
+        made = synthesise(prompt.json_schema, _subject(prompt), _chance_of_all(prompt))
         text = json.dumps(made, ensure_ascii=False)
     else:
-        text = answer_from_passages(prompt) or _answer(prompt.user_text, prompt.outputs)
+        text = answer_from_passages(prompt) or _answer(prompt, outputs)
     return Reply(text, reasoning_tokens=_reasoning_tokens(prompt))
 
 
-def _calls(prompt: Prompt) -> tuple[ToolCall, ...]:
+def _calls(prompt: Prompt, tools: Sequence[Tool]) -> tuple[ToolCall, ...]:
     """The tool that fits the user's words best; for about every third text, the second best as well."""
     asked = keywords(prompt.user_text)
 
@@ -81,14 +85,20 @@ def _calls(prompt: Prompt) -> tuple[ToolCall, ...]:
         properties = " ".join(tool.parameters.get("properties") or ())
         return len(asked & keywords(f"{tool.name} {properties}")) * 3 + len(asked & keywords(tool.description))
 
-    best = sorted(prompt.allowed, key=fit, reverse=True)
+    best = sorted(tools, key=fit, reverse=True)
     two = prompt.parallel and _chance(prompt) % 3 == 0
     return tuple(
-        ToolCall(tool.name, json.dumps(synthesise(tool.parameters, prompt.user_text), ensure_ascii=False))
+        ToolCall(tool.name, json.dumps(synthesise(tool.parameters, _subject(prompt)), ensure_ascii=False))
         for tool in best[: 2 if two else 1]
     )
 
 
+_HANDOFF = "transfer_to_"
+"""How the names of tools begin that hand over to another agent. Source: openai-agents 0.24.0, `default_tool_name`."""
+_LONGEST = 240
+"""Characters of what is said of one tool's output."""
+_SOURCE = re.compile(r"^[\w./-]{1,80}\.\w{1,5}: ")
+"""The name of a file before what it says."""
 _EFFORT = {"minimal": 16, "low": 64, "medium": 192, "high": 512, "xhigh": 1024, "max": 2048}
 """Reasoning tokens by effort, before chance adds up to a half. Made up: real ones vary far more."""
 
@@ -112,35 +122,60 @@ def _chance_of_all(prompt: Prompt) -> int:
     return chance
 
 
-def _answer(question: str, outputs: list[Output]) -> str:
+def _subject(prompt: Prompt) -> str:
+    """The user's last message that asks something: a later one may only say how to answer it."""
+    return asking(item.text for item in prompt.items if item.type == "message" and item.role == "user")
+
+
+def _answer(prompt: Prompt, outputs: Sequence[Output]) -> str:
+    asked = question(_subject(prompt))
     if outputs:
-        return " ".join(f"{output.tool or 'The tool'} says: {_digest(output.text)}" for output in outputs)
-    if said := summary(question):
+        return " ".join(f"{output.tool or 'The tool'} says: {_digest(output.text, asked)}" for output in outputs)
+    if said := summary(prompt.user_text):
         return said
-    topic = " ".join(words(question)[:12])
-    return f"You asked about {topic}." if topic else "There was nothing to answer."
+    return f'{QUOTING}{asked}"' if asked else "There was nothing to answer."
 
 
-def _digest(output: str) -> str:
+def _digest(output: str, asked: str) -> str:
     """A tool's output in a sentence or two."""
     try:
         value = json.loads(output)
     except ValueError:
-        return summary(output, most=2) or _shorten(output)
-    return _shorten(_spell_out(value)) if isinstance(value, dict | list) else _shorten(str(value))
+        return _gist(output, asked)
+    match value:
+        case [str(), *_] if all(isinstance(each, str) for each in value):
+            return _gist("\n\n".join(_SOURCE.sub("", each) for each in value), asked)
+        case dict() | list():
+            return _ended(shorten(_spell_out(value), _LONGEST))
+        case _:
+            return _ended(shorten(str(value), _LONGEST))
+
+
+def _gist(text: str, asked: str) -> str:
+    """What of a text fits the question best, or says most, or is its beginning."""
+    lines = plain_sentences(text)
+    sentences = [line for line in lines if len(line) <= _LONGEST and line[:1].isupper() and line.endswith((".", "!"))]
+    scores = Ranking([Document.of(line) for line in sentences]).scores(asked)
+    if any(scores):
+        return sentences[max(range(len(scores)), key=lambda index: scores[index])]
+    return summary(text, most=2) or _ended(shorten(text, _LONGEST))
 
 
 def _spell_out(value: Any) -> str:
     match value:
         case dict():
-            return ", ".join(f"{key} {_spell_out(each)}" for key, each in list(value.items())[:8])
+            return ", ".join(_entry(key, each) for key, each in list(value.items())[:8])
         case list():
             return "; ".join(_spell_out(each) for each in value[:4])
         case _:
             return str(value)
 
 
-def _shorten(text: str) -> str:
-    line = " ".join(text.split())
-    short = line if len(line) <= 240 else re.sub(r"\s+\S*$", "", line[:240]) + " …"
-    return short if short.endswith((".", "!", "?", "…")) else f"{short}."
+def _entry(key: str, value: Any) -> str:
+    """`4 words`, or `city: Berlin`."""
+    is_count = key.endswith("s") and isinstance(value, int) and not isinstance(value, bool)
+    return f"{value:,} {key}" if is_count else f"{key}: {_spell_out(value)}"
+
+
+def _ended(line: str) -> str:
+    return line if line.endswith((".", "!", "?", "…")) else f"{line}."

@@ -15,11 +15,15 @@ _NOT_PROSE = re.compile(r"^[ \t]*(?:#|\||<|=+\s*$|-+\s*$).*$", re.MULTILINE)
 _LINK = re.compile(r"!?\[([^\[\]]*)\]\([^()]*\)")
 _BULLET = re.compile(r"^[ \t]*(?:[-*+>]|\d+[.)])\s+", re.MULTILINE)
 _EMPHASIS = re.compile(r"[*`]{1,3}([^*`]+)[*`]{1,3}")
-REQUEST = re.compile(
-    r"(please|tell|explain|summari[sz]e|describe|list|give|write|answer|find|show|use|call|compare|translate)\b",
-    re.IGNORECASE,
-)
+_ASKING = """
+    answer be call check cite compare consider count decide describe divide do don't explain find give judge keep leave
+    let list look make name never note please remember say settle show summarise summarize take tell translate treat use
+    work write
+"""
+REQUEST = re.compile(rf"(?:(?:question|query|request)\s*:\s*)?(?:{'|'.join(_ASKING.split())})\b", re.IGNORECASE)
 """How a sentence begins that asks for something."""
+_INSTRUCTION = re.compile(r"\b(?:above|below|following|you)\b|^your\b", re.IGNORECASE)
+"""In a sentence that tells the reader what to do, or repeats what the reader said."""
 _STOP_WORDS = """
     a about above after again all also am an and any are as at be because been before being below between both but by
     can could did do does doing down during each every few for from further get give had has have having he her here
@@ -37,6 +41,12 @@ _SHORTEST_STEM = 3
 def words(text: str) -> list[str]:
     """The words that carry meaning, in order, as they are written."""
     return [word for word in _WORD.findall(text[:READ]) if word.lower() not in _NO_MEANING]
+
+
+def shorten(text: str, most: int) -> str:
+    """The text in one line, cut between words where it is too long."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else re.sub(r"\s+\S*$", "", line[:most]) + " …"
 
 
 def stems(text: str) -> list[str]:
@@ -89,7 +99,7 @@ def plain_sentences(text: str) -> list[str]:
 
 
 def _sentences(text: str) -> Iterator[str]:
-    """Those that say something, rather than ask for it."""
+    """Those that say something, rather than ask for it or speak of the text itself."""
     for line in plain_sentences(text):
-        if 15 <= len(line) <= 240 and line[-1] in ".!" and not REQUEST.match(line):
+        if 15 <= len(line) <= 240 and line[-1] in ".!" and not REQUEST.match(line) and not _INSTRUCTION.search(line):
             yield line
