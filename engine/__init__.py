@@ -8,7 +8,7 @@ from typing import Any
 
 from .budgets.budget import Budget, BudgetStatus
 from .bus import Bus, BusStatistics
-from .calls import AssistantCall, ModelCall, ModelRequest, RetrievalCall, ToolCall, error_message
+from .calls import AssistantCall, ModelCall, RetrievalCall, ToolCall, error_message
 from .clock import Clock, IdSource, SystemClock
 from .codec import JSON, MSGPACK, Codec
 from .engine import Engine, EngineStatistics
@@ -43,7 +43,7 @@ from .events import (
     UnknownEvent,
     Usage,
 )
-from .execution import Execution, RunInfo, Runtime, current_execution
+from .execution import Execution, current_execution
 from .loop import is_own_failure
 from .models import retirements
 from .pattern import Pattern, run_child
@@ -51,7 +51,9 @@ from .prices.context_sizes import context_size
 from .prices.cost_estimate import CostEstimate
 from .prices.price_book import PriceBook, Unpriced
 from .prices.sources import ModelPrices
+from .request import ModelRequest
 from .result import RunResult
+from .runtime import RunInfo, Runtime
 from .stream import Delta, RunStream
 from .subscription import SubscriberStatistics, Subscription
 from .tokens.tokenizer import TokenCount, TokenCounter, Tokenizer

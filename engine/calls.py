@@ -6,13 +6,13 @@ Each is a context manager made by `Execution`; each emits its events, whatever w
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Protocol, Self, TypeVar
 
-import msgspec
-
+from .budgets.reservation import Scope
 from .errors import BudgetExceeded, StreamClosed
 from .events import (
     AssistantRun,
+    Event,
     FunctionCall,
     ModelCallStarted,
     Provenance,
@@ -22,34 +22,40 @@ from .events import (
     TraceContext,
     Usage,
 )
-
-if TYPE_CHECKING:
-    from .budgets.reservations import Reservation
-    from .execution import Execution
+from .request import ModelRequest
+from .runtime import Runtime
 
 MAX_ERROR_MESSAGE = 500
 """Characters of an error's message that an event keeps."""
 
 
-class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of a model. Names and values are those of the OpenTelemetry GenAI conventions (2026-10-09)."""
+E = TypeVar("E", bound=Event)
 
-    provider: str
-    """Such as `openai`."""
-    model: str
-    operation: str = "chat"
-    """`chat` or `embeddings`."""
-    api: str | None = None
-    """`responses` or `chat_completions`, for OpenAI."""
-    stream: bool = False
-    service_tier: str | None = None
-    max_output_tokens: int | None = None
-    temperature: float | None = None
-    previous_response_id: str | None = None
-    server_address: str | None = None
-    server_port: int | None = None
-    bound: Usage | None = None
-    """It can use so much at the most, input and output tokens, where that was worked out."""
+
+class Run(Protocol):
+    """The run that calls belong to, as far as they use it."""
+
+    run_id: str
+    root_run_id: str
+    trace: TraceContext | None
+    requests: list[TokenUsage]
+
+    @property
+    def runtime(self) -> Runtime:
+        """The parts of the engine that it uses."""
+
+    @property
+    def scope(self) -> Scope | None:
+        """The budgets that apply to it."""
+
+    def next_seq(self) -> int:
+        """Draw the next event's number."""
+
+    def emit(self, event_type: Callable[..., E], trace: TraceContext | None, /, **fields: Any) -> E:
+        """Publish an event of the run."""
+
+    def claim(self, request: ModelRequest) -> tuple[Usage | None, Callable[[TokenUsage], None]]:
+        """Take the reservation of a request that is about to leave."""
 
 
 class Operation(ABC):
@@ -68,7 +74,7 @@ class Operation(ABC):
         "trace",
     )
 
-    def __init__(self, execution: "Execution") -> None:
+    def __init__(self, execution: Run) -> None:
         self._execution = execution
         self._span: Any = None
         self.trace: TraceContext | None = None
@@ -93,15 +99,15 @@ class Operation(ABC):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         runtime = self._execution.runtime
         duration_ns = runtime.clock.monotonic_ns() - self._start_monotonic
         if runtime.tracing is not None:
             runtime.tracing.end_span(self._span)
-        if error is not None:
-            self.error_type, self.error_message = error_type(error), error_message(error)
-        self._ended(error, duration_ns)
+        if exc is not None:
+            self.error_type, self.error_message = error_type(exc), error_message(exc)
+        self._ended(exc, duration_ns)
 
     def _started(self) -> None:  # noqa: B027 - most operations have nothing to say at their start
         """Emit what is to be said before it begins."""
@@ -117,9 +123,8 @@ class ModelCall(Operation):
     __slots__ = (
         "_attempt",
         "_first_chunk_ns",
-        "_let_go",
         "_request",
-        "_reservation",
+        "_settle",
         "bound",
         "call_id",
         "finish_reasons",
@@ -130,12 +135,11 @@ class ModelCall(Operation):
         "usage",
     )
 
-    def __init__(self, execution: "Execution", request: ModelRequest, attempt: int) -> None:
+    def __init__(self, execution: Run, request: ModelRequest, attempt: int) -> None:
         super().__init__(execution)
         self._request = request
         self._attempt = attempt
-        self._reservation: Reservation | None = None
-        self._let_go: Callable[[], None]
+        self._settle: Callable[[TokenUsage], None] | None = None
         self._first_chunk_ns: int | None = None
         self.call_id = -1
         self.usage: Usage | None = None
@@ -181,9 +185,9 @@ class ModelCall(Operation):
     def __enter__(self) -> Self:
         scope = self._execution.scope
         if scope is not None and scope.limits:
-            self._reservation, self._let_go = self._execution.claim(self._request)
+            bound, self._settle = self._execution.claim(self._request)
             if self.bound is None:
-                self.bound = self._reservation.request.bound
+                self.bound = bound
         return super().__enter__()
 
     def _started(self) -> None:
@@ -236,9 +240,8 @@ class ModelCall(Operation):
             bound=None if self.provenance is Provenance.REPORTED else self.bound,
         )
         execution.requests.append(event)
-        if self._reservation is not None:
-            self._reservation.settle(event)
-            self._let_go()
+        if self._settle is not None:
+            self._settle(event)
 
 
 def _served(answered: str | None, requested: str | None) -> str | None:
@@ -253,7 +256,7 @@ class ToolCall(Operation):
 
     __slots__ = ("_call_id", "_name")
 
-    def __init__(self, execution: "Execution", name: str, call_id: str | None) -> None:
+    def __init__(self, execution: Run, name: str, call_id: str | None) -> None:
         super().__init__(execution)
         self._name = name
         self._call_id = call_id
@@ -278,7 +281,7 @@ class AssistantCall(Operation):
 
     def __init__(
         self,
-        execution: "Execution",
+        execution: Run,
         assistant: str,
         thread_id: str | None,
         thread: Literal["created", "resumed"] | None,
@@ -311,7 +314,7 @@ class RetrievalCall(Operation):
 
     __slots__ = ("_requested", "_source", "documents", "top_score")
 
-    def __init__(self, execution: "Execution", source: str, requested: int | None) -> None:
+    def __init__(self, execution: Run, source: str, requested: int | None) -> None:
         super().__init__(execution)
         self._source = source
         self._requested = requested

@@ -13,17 +13,18 @@ import msgspec
 
 from .background import Background
 from .budgets.budget import Budget, BudgetStatus
-from .budgets.reservations import Budgets
+from .budgets.budgets import Budgets
 from .bus import Bus, BusStatistics
 from .clock import Clock, IdSource, SystemClock, random_run_id
 from .errors import ConfigurationError, EngineNotRunning, RunAborted, RunTimeout
 from .events import Event
-from .execution import Execution, RunInfo, Runtime, current_execution
+from .execution import Execution, current_execution
 from .loop import LoopThread, without_cancellations
 from .mapping import Progress, run_many
 from .pattern import Context, Messages, Pattern, PatternFunction, Work, describe, do_work
 from .prices.price_book import PriceBook
 from .result import RunResult
+from .runtime import RunInfo, Runtime
 from .stream import Channel, RunStream
 from .subscription import Lane, Receiver, Subscription
 from .tracing import Telemetry
@@ -313,16 +314,16 @@ class Engine:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self._closing = True
         in_order = False
         try:
-            if error is None and self._running:
+            if exc is None and self._running:
                 logger.debug("closing waits for %d runs, %g s at the most", len(self._running), self._drain_timeout)
                 with anyio.move_on_after(self._drain_timeout):
                     await self._quiet.wait()
-            in_order = error is None
+            in_order = exc is None
         finally:
             try:
                 await self._stop(self._drain_timeout if in_order else INTERRUPTED_GRACE / 3)

@@ -11,7 +11,7 @@ the same; it does nothing.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from contextvars import ContextVar
 from itertools import count
@@ -20,12 +20,11 @@ from typing import Any, Literal, Self, TypeVar
 
 import msgspec
 
-from .budgets.reservations import Budgets, Reservation, Scope
+from .budgets.reservation import Scope
 from .budgets.reserving import BudgetedRequest, Reserving, claim
 from .calls import (
     AssistantCall,
     ModelCall,
-    ModelRequest,
     Operation,
     RetrievalCall,
     ToolCall,
@@ -33,7 +32,6 @@ from .calls import (
     error_type,
     status_of,
 )
-from .clock import Clock, IdSource, SystemClock, random_run_id
 from .errors import RunAborted, RunTimeout
 from .events import (
     Event,
@@ -44,37 +42,14 @@ from .events import (
     Status,
     TokenUsage,
     TraceContext,
+    Usage,
 )
-from .tracing import Tracing
+from .request import ModelRequest
+from .runtime import RunInfo, Runtime
 
 logger = logging.getLogger("runmeter")
 
 E = TypeVar("E", bound=Event)
-
-
-class Runtime(msgspec.Struct, frozen=True):
-    """What runs need of their engine."""
-
-    owner: object
-    """Whoever made it: a run within a run of the same owner is its child."""
-    publish: Callable[[Event], None]
-    clock: Clock = SystemClock()
-    new_run_id: IdSource = random_run_id
-    tracing: Tracing | None = None
-    delta: Callable[[str, str], Awaitable[None]] | None = None
-    """Takes a run id and a piece of its answer, where somebody streams the run."""
-    budgets: Budgets | None = None
-
-
-class RunInfo(msgspec.Struct, frozen=True):
-    """What a run is called and belongs to."""
-
-    pattern: str
-    framework: str = "python"
-    operation: Literal["invoke_agent", "invoke_workflow"] = "invoke_agent"
-    """Whether the run is one agent's, or a workflow over several agents or model calls."""
-    conversation_id: str | None = None
-    tags: Mapping[str, str] = {}
 
 
 class Execution:
@@ -182,22 +157,25 @@ class Execution:
             BudgetExceeded: on entering, a budget has no room for it.
             UnboundedRequest: on entering, the most that it can use is not known, and a budget must know.
         """
-        if self.scope is None or not self.scope.limits:
+        budgets = self.runtime.budgets
+        if budgets is None or self.scope is None or not self.scope.limits:
             return nullcontext(request)
-        return BudgetedRequest(self.scope, request, self._notify_of_budget, may_lower=may_lower)
+        return BudgetedRequest(budgets, self.scope, request, self._notify_of_budget, may_lower=may_lower)
 
-    def claim(self, request: ModelRequest) -> tuple[Reservation, Callable[[], None]]:
+    def claim(self, request: ModelRequest) -> tuple[Usage | None, Callable[[TokenUsage], None]]:
         """Take the reservation of a request that is about to leave: the one made for it, or a new one.
 
         Returns:
-            The reservation, and what to call when the request has ended.
+            The request's upper bound, and a function to call with its end.
 
         Raises:
             BudgetExceeded: a budget has no room for it.
             UnboundedRequest: the most that it can use is not known, and a budget must know.
         """
-        assert self.scope is not None  # noqa: S101 - asked before
-        return claim(self.scope, request, self._notify_of_budget)
+        budgets = self.runtime.budgets
+        assert budgets is not None  # noqa: S101 - asked before
+        assert self.scope is not None  # noqa: S101 - likewise
+        return claim(budgets, self.scope, request, self._notify_of_budget)
 
     def notice(self, kind: str, subject: str, message: str) -> None:
         """Say something that somebody should know of before it becomes an error.
@@ -282,13 +260,13 @@ class Execution:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         runtime = self.runtime
         self.duration_ns = runtime.clock.monotonic_ns() - self._start_monotonic
         self.finished = True
-        if self.scope is not None:
-            self.scope.finish()
+        if runtime.budgets is not None and self.scope is not None:
+            runtime.budgets.finish(self.scope)
         if self.parent is not None:  # which keeps the numbers, and not the child
             self.parent.child_requests += self.requests + self.child_requests
         if runtime.tracing is not None:
@@ -300,18 +278,18 @@ class Execution:
         self.emit(
             ExecutionFinished,
             self.trace,
-            status=Status.OK if error is None else self._status(error),
+            status=Status.OK if exc is None else self._status(exc),
             duration_ns=self.duration_ns,
-            error_type=None if error is None else error_type(error),
-            error_message=None if error is None else error_message(error),
+            error_type=None if exc is None else error_type(exc),
+            error_message=None if exc is None else error_message(exc),
         )
-        if error is not None:
+        if exc is not None:
             logger.debug(
                 "run %s of %s ended: %s, by %s, after %.3f s",
                 self.run_id,
                 self.info.pattern,
-                self._status(error),
-                type(error).__qualname__,
+                self._status(exc),
+                type(exc).__qualname__,
                 self.duration_ns / 1e9,
             )
 

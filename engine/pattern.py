@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from .errors import ConfigurationError, StrayCancellation
-from .execution import RunInfo, Runtime, current_execution
+from .execution import current_execution
 from .loop import is_own_failure
+from .runtime import RunInfo, Runtime
 
 Messages: TypeAlias = Any
 """A string, OpenAI dicts, LangChain messages: whatever the pattern takes."""

@@ -1,4 +1,4 @@
-"""The sums that a budget is checked against: for each cap a ledger, or one for each value of a tag or each run.
+"""The sums that a budget is checked against: for each cap a account, or one for each value of a tag or each run.
 
 Nothing here takes a lock: `reservations` does, around all of it.
 """
@@ -17,14 +17,14 @@ from .request_limits import tokens_of
 
 logger = logging.getLogger("runmeter")
 
-MAX_LEDGERS = 10_000
-"""Values of a tag that a cap tells apart at once; further ones share one ledger, and so one cap, until it is idle."""
+MAX_ACCOUNTS = 10_000
+"""Values of a tag that a cap tells apart at once; further ones share one account, and so one cap, until it is idle."""
 OTHER = "(other)"
 """What they share it as."""
 _SHARED = ()
-"""The shared ledger's key: no tag's value can be it."""
+"""The shared account's key: no tag's value can be it."""
 SWEEP_AT = 64
-"""Ledgers from which on idle ones are looked for."""
+"""Accounts from which on idle ones are looked for."""
 
 _ZERO, _ONE = Decimal(0), Decimal(1)
 _add, _subtract = MONEY.add, MONEY.subtract
@@ -57,7 +57,7 @@ class Slot(Sums):
         """Whether it still counts."""
 
 
-class Ledger(Sums):
+class Account(Sums):
     """How one cap stands: the sums over the slots that still count."""
 
     __slots__ = ("_slots", "limit", "overdrawn_until", "refused", "scope", "warned_until")
@@ -133,12 +133,12 @@ class Ledger(Sums):
 
 
 class Hold:
-    """A reservation's part of one ledger."""
+    """A reservation's part of one account."""
 
-    __slots__ = ("_reserved", "_slot", "_spent", "asked", "ledger")
+    __slots__ = ("_reserved", "_slot", "_spent", "account", "asked")
 
-    def __init__(self, ledger: Ledger, slot: Slot, asked: Decimal) -> None:
-        self.ledger = ledger
+    def __init__(self, account: Account, slot: Slot, asked: Decimal) -> None:
+        self.account = account
         self.asked = asked
         self._slot = slot
         self._reserved, self._spent = asked, _ZERO
@@ -155,9 +155,9 @@ class Hold:
 
         Args:
             event: Its end.
-            cost: What it cost, where the ledger counts USD.
+            cost: What it cost, where the account counts USD.
         """
-        kind = self.ledger.limit.kind
+        kind = self.account.limit.kind
         if kind == "calls":
             return _ONE
         if kind == "usd":
@@ -172,11 +172,11 @@ class Hold:
     def _move(self, reserved: Decimal, spent: Decimal) -> None:
         if self._slot.live:
             self._slot.move(reserved, spent)
-            self.ledger.move(reserved, spent)
+            self.account.move(reserved, spent)
 
 
 class Limit:
-    """One cap of a budget, with its ledgers: all but those of runs, which are the runs' own."""
+    """One cap of a budget, with its accounts: all but those of runs, which are the runs' own."""
 
     def __init__(self, budget: Budget, kind: Kind, cap: Decimal) -> None:
         self.budget = budget
@@ -185,26 +185,26 @@ class Limit:
         self.slots = budget.slots()
         self.is_awaited = budget.when_reserved == "wait"
         self.warn_from = None if budget.warn_at is None else MONEY.multiply(cap, Decimal(str(budget.warn_at)))
-        self.ledgers: dict[str | tuple[()] | None, Ledger] = {}
+        self.accounts: dict[str | tuple[()] | None, Account] = {}
         if budget.per is None:
-            self.ledgers[None] = Ledger(self, None)
+            self.accounts[None] = Account(self, None)
         self._sweep_at = SWEEP_AT
 
-    def ledger(self, value: str | None, now: int) -> Ledger:
-        """The ledger of a tag's value."""
-        ledger = self.ledgers.get(value)
-        if ledger is not None:
-            return ledger
-        # Values that came while there was no room are in the shared ledger: until it is idle, it may be any of them.
-        shared = self.ledgers.get(_SHARED)
+    def account(self, value: str | None, now: int) -> Account:
+        """The account of a tag's value."""
+        account = self.accounts.get(value)
+        if account is not None:
+            return account
+        # Values that came while there was no room are in the shared account: until it is idle, it may be any of them.
+        shared = self.accounts.get(_SHARED)
         if shared is not None and shared.roll(now):
             return shared
-        if len(self.ledgers) >= self._sweep_at:
-            self.ledgers = {value: ledger for value, ledger in self.ledgers.items() if ledger.roll(now)}
-            self._sweep_at = min(max(SWEEP_AT, 2 * len(self.ledgers)), MAX_LEDGERS)
-        if len(self.ledgers) >= MAX_LEDGERS:
-            logger.warning("budget %r: more than %d values share one cap", self.budget.label, MAX_LEDGERS)
-            ledger = self.ledgers[_SHARED] = Ledger(self, OTHER)
+        if len(self.accounts) >= self._sweep_at:
+            self.accounts = {value: account for value, account in self.accounts.items() if account.roll(now)}
+            self._sweep_at = min(max(SWEEP_AT, 2 * len(self.accounts)), MAX_ACCOUNTS)
+        if len(self.accounts) >= MAX_ACCOUNTS:
+            logger.warning("budget %r: more than %d values share one cap", self.budget.label, MAX_ACCOUNTS)
+            account = self.accounts[_SHARED] = Account(self, OTHER)
         else:
-            ledger = self.ledgers[value] = Ledger(self, value)
-        return ledger
+            account = self.accounts[value] = Account(self, value)
+        return account

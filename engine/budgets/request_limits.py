@@ -6,10 +6,10 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from ..calls import ModelRequest
 from ..errors import Kind
 from ..events import TokenUsage, Usage
 from ..prices.cost_estimate import CostEstimate
+from ..request import ModelRequest
 from .budget import Budget
 
 MIN_OUTPUT_TOKENS = 16

@@ -8,9 +8,11 @@ from typing import Protocol
 import anyio
 import msgspec
 
-from ..calls import ModelRequest
+from ..events import TokenUsage, Usage
 from ..loop import LoopThread
-from .reservations import Notify, Reservation, Scope
+from ..request import ModelRequest
+from .budgets import Budgets
+from .reservation import Notify, Reservation, Scope
 
 _reservation: ContextVar[Reservation | None] = ContextVar("runmeter_reservation", default=None)
 """The one that the next request to a model uses."""
@@ -37,7 +39,10 @@ class Reserving(Protocol):
 class BudgetedRequest:
     """A request for which room is reserved, until it has ended or the block is left. Made by `Execution.reserve`."""
 
-    def __init__(self, scope: Scope, request: ModelRequest, notify: Notify, *, may_lower: bool) -> None:
+    def __init__(
+        self, budgets: Budgets, scope: Scope, request: ModelRequest, notify: Notify, *, may_lower: bool
+    ) -> None:
+        self._budgets = budgets
         self._scope = scope
         self._request = request
         self._notify = notify
@@ -46,8 +51,7 @@ class BudgetedRequest:
         self._tokens: tuple[Token[Reservation | None], Token[Reservation | None]]
 
     def __enter__(self) -> ModelRequest:
-        scope = self._scope
-        return self._enter(scope.budgets.reserve(scope, self._request, self._notify, may_lower=self._may_lower))
+        return self._enter(self._budgets.reserve(self._scope, self._request, self._notify, may_lower=self._may_lower))
 
     async def __aenter__(self) -> ModelRequest:
         held = _held.get()
@@ -64,7 +68,7 @@ class BudgetedRequest:
     async def _in_turn(self) -> Reservation:
         from anyio.lowlevel import checkpoint_if_cancelled  # here, because an import of this package should be light
 
-        budgets, loop, called = self._scope.budgets, LoopThread(), anyio.Event()
+        budgets, loop, called = self._budgets, LoopThread(), anyio.Event()
 
         def wake() -> None:
             try:
@@ -88,7 +92,7 @@ class BudgetedRequest:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self._reservation.release()
+        self._budgets.release(self._reservation)
         try:
             _reservation.reset(self._tokens[0])
             _held.reset(self._tokens[1])
@@ -101,11 +105,13 @@ class BudgetedRequest:
         self.__exit__(exc_type, exc, tb)
 
 
-def claim(scope: Scope, request: ModelRequest, notify: Notify) -> tuple[Reservation, Callable[[], None]]:
+def claim(
+    budgets: Budgets, scope: Scope, request: ModelRequest, notify: Notify
+) -> tuple[Usage | None, Callable[[TokenUsage], None]]:
     """Take the reservation of a request that is about to leave: the one made for it, or a new one.
 
     Returns:
-        The reservation, and what to call when the request has ended: until then all that this context does is inside
+        The request's upper bound, and a function to call with its end: until then all that this context does is inside
         the request.
 
     Raises:
@@ -114,22 +120,23 @@ def claim(scope: Scope, request: ModelRequest, notify: Notify) -> tuple[Reservat
     """
     made = _reservation.get()
     if made is not None and made.scope is scope:
-        if made.take():
-            return made, _hold(made)
+        if budgets.take(made):
+            return made.request.bound, _use(budgets, made)
         if request.bound is None and not made.released:
             request = msgspec.structs.replace(request, bound=made.request.bound)
-    reservation = scope.budgets.reserve(scope, request, notify, may_lower=False)
-    reservation.take()
-    return reservation, _hold(reservation)
+    reservation = budgets.reserve(scope, request, notify, may_lower=False)
+    budgets.take(reservation)
+    return reservation.request.bound, _use(budgets, reservation)
 
 
-def _hold(reservation: Reservation) -> Callable[[], None]:
+def _use(budgets: Budgets, reservation: Reservation) -> Callable[[TokenUsage], None]:
     token = _held.set(reservation)
 
-    def let_go() -> None:
+    def end(event: TokenUsage) -> None:
+        budgets.settle(reservation, event)
         try:
             _held.reset(token)
         except (ValueError, RuntimeError):
             pass  # in another context, which never saw it; or for the second time
 
-    return let_go
+    return end

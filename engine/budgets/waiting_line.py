@@ -1,20 +1,17 @@
-"""The line of requests that wait for room which is only reserved: first come, first served, ledger by ledger."""
+"""The line of requests that wait for room which is only reserved: first come, first served, account by account."""
 
 from bisect import insort
 from collections.abc import Callable, Sequence, Set
 from heapq import heapify, heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-from ..calls import ModelRequest
-from .accounts import Ledger
+from ..request import ModelRequest
+from .accounts import Account
 from .request_limits import Need
+from .reservation import Notify, Reservation, Scope
 
-if TYPE_CHECKING:
-    from .reservations import Notify, Reservation, Scope
-
-
-_NOWHERE: Set[Ledger] = frozenset()
+_NOWHERE: Set[Account] = frozenset()
 
 
 class Waiter:
@@ -31,10 +28,10 @@ class Waiter:
 
     def __init__(
         self,
-        scope: "Scope",
+        scope: Scope,
         request: ModelRequest,
         need: Need,
-        notify: "Notify",
+        notify: Notify,
         wake: Callable[[], object],
         *,
         may_lower: bool,
@@ -47,27 +44,27 @@ class Waiter:
         self.may_lower = may_lower
         self.number = -1
         """Its place by arrival."""
-        self.short: Set[Ledger] = _NOWHERE
+        self.short: Set[Account] = _NOWHERE
         """Where it lacks room, or others are before it, as it was when that was last looked at."""
         self.outcome: Reservation | Exception | None = None
 
 
-Admit: TypeAlias = "Callable[[Waiter, int, Set[Ledger]], Reservation | Set[Ledger]]"
-"""Takes a request, the time, and the ledgers in which others are before it. Gives its reservation, or where it lacks
+Admit: TypeAlias = Callable[[Waiter, int, Set[Account]], Reservation | Set[Account]]
+"""Takes a request, the time, and the accounts in which others are before it. Gives its reservation, or where it lacks
 room; raises what refuses it."""
 
 
 class Line:
     """All that wait, in order of arrival. It takes no lock: `Budgets` does, around all of it.
 
-    Those that lack room in the same ledgers form a group. A group whose first has to wait waits as a whole, so that a
+    Those that lack room in the same accounts form a group. A group whose first has to wait waits as a whole, so that a
     look takes time by the number of groups, not of those that wait.
     """
 
     def __init__(self) -> None:
-        self._groups: dict[Set[Ledger], list[Waiter]] = {}
-        """By the ledgers in which they lack room; those that were not looked at yet lack it nowhere."""
-        self._changed: set[Ledger] = set()
+        self._groups: dict[Set[Account], list[Waiter]] = {}
+        """By the accounts in which they lack room; those that were not looked at yet lack it nowhere."""
+        self._changed: set[Account] = set()
         """In which there may be more room, or one less before others, than when they were last looked at."""
         self._arrivals = count()
 
@@ -82,14 +79,14 @@ class Line:
             self._remove(waiter)
             self._changed |= waiter.short
 
-    def freed(self, *ledgers: Ledger) -> None:
-        """Look again at those that wait for room in these ledgers."""
+    def freed(self, *accounts: Account) -> None:
+        """Look again at those that wait for room in these accounts."""
         if self._groups:
-            self._changed.update(ledgers)
+            self._changed.update(accounts)
 
-    def waiting_in(self, ledger: Ledger) -> int:
-        """How many wait for room in a ledger."""
-        return sum(len(group) for key, group in self._groups.items() if ledger in key)
+    def waiting_in(self, account: Account) -> int:
+        """How many wait for room in a account."""
+        return sum(len(group) for key, group in self._groups.items() if account in key)
 
     def serve(self, now: int, admit: Admit) -> Sequence[Waiter]:
         """Admit those that there is room for, and refuse those whose turn it is and that no release can help.
@@ -102,7 +99,7 @@ class Line:
         if not self._changed and _NOWHERE not in self._groups:
             return ()
         changed, self._changed = self._changed, set()
-        taken: set[Ledger] = set()
+        taken: set[Account] = set()
         done: list[Waiter] = []
         firsts = [(group[0].number, key) for key, group in self._groups.items()]
         heapify(firsts)
@@ -141,7 +138,7 @@ def _number(waiter: Waiter) -> int:
     return waiter.number
 
 
-def _try(waiter: Waiter, now: int, taken: Set[Ledger], admit: Admit) -> Set[Ledger]:
+def _try(waiter: Waiter, now: int, taken: Set[Account], admit: Admit) -> Set[Account]:
     """See whether it is a request's turn. Gives where it lacks room, if it has to wait."""
     try:
         admitted = admit(waiter, now, taken)

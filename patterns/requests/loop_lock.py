@@ -14,7 +14,7 @@ class LoopLock:
         await self._of_this_loop().acquire()
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self._of_this_loop().release()
 

@@ -9,7 +9,6 @@ from typing import Any
 import anyio
 import pytest
 
-from runmeter.engine.calls import ModelRequest
 from runmeter.engine.codec import MSGPACK
 from runmeter.engine.errors import BudgetExceeded, RunTimeout
 from runmeter.engine.events import (
@@ -27,7 +26,9 @@ from runmeter.engine.events import (
     TraceContext,
     Usage,
 )
-from runmeter.engine.execution import Execution, RunInfo, Runtime, current_execution
+from runmeter.engine.execution import Execution, current_execution
+from runmeter.engine.request import ModelRequest
+from runmeter.engine.runtime import RunInfo, Runtime
 from runmeter.engine.testing import CountingIds, ManualClock
 
 OVER = BudgetExceeded("daily", None, "calls", Decimal(1), Decimal(1), Decimal(0), Decimal(1))

@@ -33,8 +33,8 @@ from runmeter.engine import (
     Usage,
     current_execution,
 )
-from runmeter.engine.budgets.accounts import MAX_LEDGERS, OTHER, SWEEP_AT
-from runmeter.engine.budgets.reservations import Reservation, Scope
+from runmeter.engine.budgets.accounts import MAX_ACCOUNTS, OTHER, SWEEP_AT
+from runmeter.engine.budgets.reservation import Reservation, Scope
 from runmeter.engine.testing import ManualClock, Recorder
 
 # What ends in odd ways
@@ -64,7 +64,7 @@ def test_an_end_that_was_heard_of_meanwhile_counts() -> None:
         [reservation] = run.scope.reservations
         call.record(Usage(input_tokens=7))
         call.__exit__(None, None, None)
-        reservation.abandon()
+        stage.budgets._put(reservation, [hold.asked for hold in reservation.holds], known=False)
         assert stage.status().spent == 7
 
 
@@ -155,8 +155,8 @@ def test_idle_ledgers_go() -> None:
 def test_too_many_tenants_share_a_cap_until_it_is_idle(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert MAX_LEDGERS > 100
-    monkeypatch.setattr("runmeter.engine.budgets.accounts.MAX_LEDGERS", 100)
+    assert MAX_ACCOUNTS > 100
+    monkeypatch.setattr("runmeter.engine.budgets.accounts.MAX_ACCOUNTS", 100)
     stage = Stage(Budget(calls=3, per="tenant", every="minute"))
     for number in range(103):
         with stage.run(tenant=str(number)) as run:
@@ -431,8 +431,8 @@ class BudgetMachine(RuleBasedStateMachine):
         entry = self.pick(data)
         used = data.draw(st.integers(0, entry.amount))
         entry.open = False
-        entry.reservation.take()
-        entry.reservation.settle(ended(provenance, used))
+        self.stage.budgets.take(entry.reservation)
+        self.stage.budgets.settle(entry.reservation, ended(provenance, used))
         if provenance is Provenance.REPORTED:
             entry.amount = used
 
@@ -442,11 +442,11 @@ class BudgetMachine(RuleBasedStateMachine):
         entry = self.pick(data)
         entry.open = False
         entry.amount = 0
-        entry.reservation.release()
+        self.stage.budgets.release(entry.reservation)
 
     @rule(tenant=st.sampled_from("ab"))
     def finish_the_run(self, tenant: str) -> None:
-        self.scopes[tenant].finish()
+        self.stage.budgets.finish(self.scopes[tenant])
         for entry in self.entries:
             if entry.tenant == tenant and entry.open:
                 entry.open, entry.amount = False, 0

@@ -38,7 +38,7 @@ from runmeter.engine import (
     current_execution,
 )
 from runmeter.engine.budgets import reserving
-from runmeter.engine.budgets.reservations import Reservation, Scope
+from runmeter.engine.budgets.reservation import Reservation, Scope
 from runmeter.engine.budgets.waiting_line import Waiter
 from runmeter.engine.loop import LoopThread
 from runmeter.engine.testing import ManualClock
@@ -526,8 +526,8 @@ class LineMachine(RuleBasedStateMachine):
         entries = [each for each in self.entries if which(each)]
         return sum(each.spent for each in entries), sum(each.amount for each in entries if each.holds)
 
-    def ledgers(self, tenant: str) -> dict[str, tuple[int, int, int]]:
-        """Cap, spent and reserved of each ledger of a tenant's."""
+    def accounts(self, tenant: str) -> dict[str, tuple[int, int, int]]:
+        """Cap, spent and reserved of each account of a tenant's."""
         return {
             tenant: (self.OWN, *self.sums(lambda each: each.tenant == tenant)),
             "all": (self.ALL, *self.sums(lambda _: True)),
@@ -551,15 +551,15 @@ class LineMachine(RuleBasedStateMachine):
         entry = self.pick(data, lambda each: each.holds)
         used = data.draw(st.integers(0, entry.amount))
         entry.spent, entry.over = used, True
-        entry.reservation.take()
-        self.stage.budgets.settle(entry.reservation, amounts(used, used), known=True)
+        self.stage.budgets.take(entry.reservation)
+        self.stage.budgets._put(entry.reservation, amounts(used, used), known=True)
 
     @precondition(lambda self: any(each.holds for each in self.entries))
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         entry = self.pick(data, lambda each: each.holds)
         entry.over = True
-        entry.reservation.release()
+        self.stage.budgets.release(entry.reservation)
 
     @precondition(lambda self: any(not each.over for each in self.entries))
     @rule(data=st.data())
@@ -572,10 +572,10 @@ class LineMachine(RuleBasedStateMachine):
     @invariant()
     def no_cap_is_passed(self) -> None:
         for tenant in "abc":
-            for cap, spent, reserved in self.ledgers(tenant).values():
+            for cap, spent, reserved in self.accounts(tenant).values():
                 assert spent + reserved <= cap
         for status in self.stage.budgets.status():
-            cap, spent, reserved = self.ledgers(status.scope or "a")[status.scope or "all"]
+            cap, spent, reserved = self.accounts(status.scope or "a")[status.scope or "all"]
             assert (status.spent, status.reserved) == amounts(spent, reserved)
 
     @invariant()
@@ -583,12 +583,12 @@ class LineMachine(RuleBasedStateMachine):
         taken: set[str] = set()
         for entry in self.entries:
             if entry.waits:
-                ledgers = self.ledgers(entry.tenant)
-                lacking = {name for name, (cap, *held) in ledgers.items() if sum(held) + entry.amount > cap}
-                short = lacking | (taken & ledgers.keys())
+                accounts = self.accounts(entry.tenant)
+                lacking = {name for name, (cap, *held) in accounts.items() if sum(held) + entry.amount > cap}
+                short = lacking | (taken & accounts.keys())
                 assert short, "there is room for it, and nobody is before it"
                 awaited = [
-                    spent for name, (cap, spent, _) in ledgers.items() if name in short and spent + entry.amount <= cap
+                    spent for name, (cap, spent, _) in accounts.items() if name in short and spent + entry.amount <= cap
                 ]
                 assert awaited or short & taken, "nothing can help it, and it is its turn"
                 taken |= short
@@ -608,7 +608,7 @@ class LineMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         while holding := [each for each in self.entries if each.holds]:
             holding[0].over = True
-            holding[0].reservation.release()
+            self.stage.budgets.release(holding[0].reservation)
         assert not any(each.waits for each in self.entries), "once all is released, nobody waits"
         assert not any(status.reserved or status.waiting for status in self.stage.budgets.status())
 

@@ -8,7 +8,7 @@ from house import FOLDERS, MAY_IMPORT
 
 import runmeter
 from runmeter import patterns, telemetry
-from runmeter.engine.budgets.reservations import Budgets
+from runmeter.engine.budgets.budgets import Budgets
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/design.md").read_text()

@@ -14,8 +14,9 @@ from runmeter.engine import (
     TokenUsage,
     Usage,
 )
-from runmeter.engine.budgets.reservations import Budgets
-from runmeter.engine.execution import Execution, RunInfo, Runtime
+from runmeter.engine.budgets.budgets import Budgets
+from runmeter.engine.execution import Execution
+from runmeter.engine.runtime import RunInfo, Runtime
 from runmeter.engine.testing import ManualClock
 
 MICRO = Decimal(1).scaleb(-6)

@@ -108,10 +108,10 @@ class MeteringHandler(BaseCallbackHandler):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         for run_id in list(self._calls):
-            self.abandon(run_id, error)
+            self.abandon(run_id, exc)
         self._scopes.clear()
 
     def adopt(self, run_id: UUID) -> None:

@@ -236,12 +236,12 @@ class _Losing:
     def __enter__(self) -> None:
         return
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if isinstance(error, CaseFailed):
-            self.asking.lose_case(self.case, self.peer, str(error))
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: object) -> bool:
+        if isinstance(exc, CaseFailed):
+            self.asking.lose_case(self.case, self.peer, str(exc))
             return True
-        if isinstance(error, PeerFailed):
-            self.asking.lose_peer(self.peer, str(error))
+        if isinstance(exc, PeerFailed):
+            self.asking.lose_peer(self.peer, str(exc))
             return True
         return False
 

@@ -88,7 +88,7 @@ class Simulator:
         return self.url
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         """Stop. Open connections are broken, and nothing is left behind.
 
