@@ -45,27 +45,27 @@ class Total:
         self.value: float = 0
 
     def record(self, value: float) -> None:
-        """Take a measurement."""
+        """Add one measurement to the sum; one that is negative or not finite is left out."""
         if 0 <= value < inf:
             self.value += value
 
     def copy(self) -> "Total":
-        """As it is now."""
+        """Copy the sum as it is now."""
         copy = Total(self.attributes, self.start_ns)
         copy.value = self.value
         return copy
 
     def is_empty(self) -> bool:
-        """Never: nothing is kept before it is measured, and 0 is a sum."""
+        """Tell whether nothing was measured: never, because nothing is kept before it is measured, and 0 is a sum."""
         return False
 
     def point(self, time_ns: int) -> NumberDataPoint:
-        """What has been measured until now."""
+        """Make the SDK's data point of the sum so far."""
         return NumberDataPoint(self.attributes, self.start_ns, time_ns, self.value)
 
 
 class Distribution:
-    """How a histogram's measurements that have the same attributes are distributed."""
+    """The distribution of a histogram's measurements that have the same attributes."""
 
     __slots__ = ("attributes", "bounds", "counts", "highest", "lowest", "start_ns", "sum")
 
@@ -79,7 +79,7 @@ class Distribution:
         self.highest: float = -inf
 
     def record(self, value: float) -> None:
-        """Take a measurement."""
+        """Add one measurement to its bucket; one that is negative or not finite is left out."""
         if not self.lowest <= value <= self.highest:
             if not 0 <= value < inf:
                 return
@@ -89,18 +89,18 @@ class Distribution:
         self.sum += value
 
     def copy(self) -> "Distribution":
-        """As it is now."""
+        """Copy the distribution as it is now."""
         copy = Distribution(self.bounds, self.attributes, self.start_ns)
         copy.counts = self.counts.copy()
         copy.sum, copy.lowest, copy.highest = self.sum, self.lowest, self.highest
         return copy
 
     def is_empty(self) -> bool:
-        """Whether no measurement was one to take."""
+        """Tell whether nothing was measured that counts."""
         return self.lowest == inf
 
     def point(self, time_ns: int) -> HistogramDataPoint:
-        """What has been measured until now."""
+        """Make the SDK's data point of the distribution so far."""
         return HistogramDataPoint(
             attributes=self.attributes,
             start_time_unix_nano=self.start_ns,
@@ -135,7 +135,7 @@ class Stream:
         self._collected_ns: int | None = None
 
     def at(self, attributes: Attributes) -> Total | Distribution:
-        """What measurements with these attributes are kept in."""
+        """Find or make the sum or distribution of the measurements with these attributes."""
         key = frozenset(attributes.items())
         if key not in self._kept and len(self._kept) >= self._limit:
             attributes = OVERFLOW
@@ -146,7 +146,7 @@ class Stream:
         return kept
 
     def take(self) -> "tuple[int, list[Total | Distribution]]":
-        """The time, and what has been measured until then: with delta all of it is given away, else copied."""
+        """Take the time, and the measurements until then: with delta all of them are given away, else copied."""
         now = self._clock()
         kept = list(self._kept.values())
         if not self.is_delta:
@@ -156,7 +156,7 @@ class Stream:
         return now, kept
 
     def exported(self, now: int, kept: "Sequence[Total | Distribution]") -> SdkMetric | None:
-        """What was taken, in the SDK's form; None if it is nothing."""
+        """Make the SDK's metric of the measurements taken; None if there are none."""
         points: list[Any] = [each.point(now) for each in kept if not each.is_empty()]
         if not points:
             return None
@@ -167,7 +167,7 @@ class Stream:
 
 @dataclass(slots=True, eq=False)
 class Account:
-    """What one reader collects."""
+    """The streams that one reader collects, by metric."""
 
     of_counters: AggregationTemporality
     of_histograms: AggregationTemporality
@@ -200,7 +200,7 @@ class Accumulators(Instruments):
             account.streams = {}
 
     def open(self, of_counters: AggregationTemporality, of_histograms: AggregationTemporality) -> Account:
-        """An account for one more reader, of what is measured from now on."""
+        """Open an account for one more reader, of the measurements from now on."""
         account = Account(of_counters, of_histograms)
         with self.lock:
             self._accounts.append(account)
@@ -214,7 +214,7 @@ class Accumulators(Instruments):
             self.epoch += 1
 
     def bind(self, metric: Metric, attributes: Attributes) -> Record:
-        """What adds to the sums in each reader's account."""
+        """Make the function that adds to the sums in each reader's account."""
         records = [self._stream(account, metric).at(attributes).record for account in self._accounts]
         if len(records) == 1:
             return records[0]
@@ -233,7 +233,7 @@ class Accumulators(Instruments):
         return stream
 
     def collect(self, account: Account) -> ScopeMetrics | None:
-        """What one reader has to report, None if that is nothing."""
+        """Collect the metrics that one reader has to report; None if there are none."""
         metrics = []
         with self.lock:
             streams = list(account.streams.values())

@@ -34,7 +34,7 @@ SpanToken: TypeAlias = "tuple[PendingSpan, Token[object], Token[Context]]"
 _started: ContextVar[object] = ContextVar("runmeter_started_span", default=None)
 
 [_SPAN_KEY] = set_span_in_context(INVALID_SPAN, Context())
-"""Where a context has its span. `get_current_span` checks what it finds there, which takes longer than to look."""
+"""The key of a context's span. `get_current_span` checks what it finds there, which takes longer than to look."""
 _NO_STATE = TraceState()
 
 
@@ -49,15 +49,15 @@ class RandomIds(IdGenerator):
         self._random.seed()
 
     def generate_span_id(self) -> int:
-        """64 random bits, not all zero."""
+        """Draw 64 random bits, not all zero."""
         return self._random.getrandbits(64) or 1
 
     def generate_trace_id(self) -> int:
-        """128 random bits, not all zero."""
+        """Draw 128 random bits, not all zero."""
         return self._random.getrandbits(128) or 1
 
     def is_trace_id_random(self) -> bool:
-        """They are, all bits of them."""
+        """Tell whether trace ids are random: they are, in all of their bits."""
         return True
 
 
@@ -80,7 +80,7 @@ class PendingSpan(NonRecordingSpan):
     def __init__(
         self, trace: TraceContext, flags: TraceFlags, state: TraceState, above: "PendingSpan | None" = None
     ) -> None:
-        # Without the base's own, which keeps a span context and no more: ours is made when somebody asks for it.
+        # Without the base's own, which keeps a span context and no more: ours is made when it is asked for.
         self.trace = trace
         self.flags = flags
         self.state = state
@@ -90,18 +90,18 @@ class PendingSpan(NonRecordingSpan):
         return f"PendingSpan({self.trace})"
 
     def get_span_context(self) -> SpanContext:
-        """The ids of the span that what begins now is below."""
+        """Make the context of the span that what begins now is below: this one, or an open one above it."""
         return self.open_span().own_context()
 
     def own_context(self) -> SpanContext:
-        """Its ids, whether it has ended or not."""
+        """Make the span's own context, whether it has ended or not."""
         if self._asked is None:
             trace_id, span_id = int(self.trace.trace_id, 16), int(self.trace.span_id, 16)
             self._asked = SpanContext(trace_id, span_id, False, self.flags, self.state)
         return self._asked
 
     def open_span(self) -> "PendingSpan":
-        """Itself, or the first above it that has not ended; of a run that has ended, the run."""
+        """Find the nearest span that has not ended: itself, or one above it; of a run that has ended, the run."""
         span = self
         while span.ended and span.above is not None:
             span = span.above
@@ -119,7 +119,7 @@ class SpanTracing:
     def __init__(self, sampler: Sampler, ids: IdGenerator) -> None:
         self._sampler = sampler
         self._ids = ids
-        # The SDK's own choice, unless somebody made another. Below no parent it takes all: it need not be asked.
+        # The SDK's default, unless a variable or the application names another. It samples every root, so is not asked.
         self._takes_all_roots = sampler is DEFAULT_ON
         self._root_flags = _flags(sampled=True, is_random=ids.is_trace_id_random())
 
@@ -160,12 +160,12 @@ class SpanTracing:
         return PendingSpan(own, above.flags, above.state, above)
 
     def _standing_for(self, above: TraceContext) -> PendingSpan:
-        """A span of ours that is known by its ids alone."""
+        """Make a span of ours that is known by its ids alone."""
         state = TraceState.from_header([above.trace_state]) if above.trace_state else _NO_STATE
         return PendingSpan(above, _flags(sampled=above.sampled, is_random=self._ids.is_trace_id_random()), state)
 
     def _new_trace_id(self, wanted: str | None) -> int:
-        """The wanted id, if it can be one. Other generators' ids have a form of their own, as AWS X-Ray's have."""
+        """Make a trace id: the wanted one, if it can be one, as generators such as AWS X-Ray's have another form."""
         if wanted is None or not isinstance(self._ids, RandomIds):
             return self._ids.generate_trace_id()
         try:
@@ -175,7 +175,7 @@ class SpanTracing:
         return number if 0 < number < 1 << 128 else self._ids.generate_trace_id()
 
     def _first(self, parent: SpanContext, outer: Context, wanted: str | None) -> PendingSpan:
-        """The first span of ours, below whatever is ambient."""
+        """Make the first span of ours, below the ambient one if there is one."""
         trace_id = parent.trace_id if parent.is_valid else self._new_trace_id(wanted)
         if self._takes_all_roots and not parent.is_valid:
             own = TraceContext(f"{trace_id:032x}", f"{self._ids.generate_span_id():016x}")

@@ -1,4 +1,4 @@
-"""What the standard `OTEL_*` environment variables say.
+"""The standard `OTEL_*` environment variables: which there are, their allowed values, and the settings they make.
 
 The SDK itself logs a warning about a value it cannot read and goes on with another one. Here a wrong value is an error
 that names the variable, the value and what is allowed: traces that silently go nowhere are worse than none.
@@ -22,23 +22,23 @@ from runmeter.engine import ConfigurationError
 Signal: TypeAlias = Literal["traces", "metrics"]
 
 DEFAULT_PROTOCOL = "http/protobuf"
-"""As the specification recommends; the Python SDK's auto-configuration still takes grpc."""
+"""The protocol that the specification recommends; the Python SDK's auto-configuration still takes grpc."""
 DEFAULT_ENDPOINTS = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}
 DEFAULT_TIMEOUT = 10.0
-"""Seconds for one request."""
+"""Seconds that one request may take by default."""
 DEFAULT_BATCH_SIZE = 512
-"""Spans."""
+"""Spans in one request by default, at most."""
 DEFAULT_DELAY = 5_000.0
-"""Milliseconds."""
+"""Milliseconds that a span waits by default for a request to fill up."""
 
 
 class Rule(NamedTuple):
-    """What a variable may say."""
+    """The values that a variable may have."""
 
     allowed: str
     accepts: Callable[[str], bool]
     secret: bool = False
-    """The value is not to be shown."""
+    """A secret value is not shown in errors."""
 
 
 def _one_of(*values: str) -> Rule:
@@ -147,19 +147,19 @@ RULES: Mapping[str, Rule] = {
 
 
 class Destination(NamedTuple):
-    """Where one signal goes."""
+    """The destination of one signal, with its exporter's settings."""
 
     exporter: str
-    """`otlp` or `console`."""
+    """The exporter's kind: `otlp` or `console`."""
     protocol: str
     endpoint: str
     compression: str
     timeout: float
-    """Seconds for one request."""
+    """Seconds that one request may take."""
     headers: Mapping[str, str]
     """Sent with every request, names in lower case. Secret."""
     insecure: bool
-    """Without TLS. Of interest to gRPC alone: a URL says it by itself."""
+    """Send without TLS. Of interest to gRPC alone: a URL says it by itself."""
     certificate: str | None
     """The file of the authorities to trust; None trusts those of the system."""
     client_key: str | None
@@ -169,12 +169,12 @@ class Destination(NamedTuple):
 
     @property
     def is_console(self) -> bool:
-        """Whether it goes to the standard output."""
+        """The destination is the standard output."""
         return self.exporter == "console"
 
 
 class Batching(NamedTuple):
-    """How spans are put into requests."""
+    """The rules by which spans are put into requests."""
 
     queue: float
     """Spans that may wait; infinite where only their bytes are bounded."""
@@ -185,7 +185,7 @@ class Batching(NamedTuple):
 
 
 def variable(name: str) -> str | None:
-    """What a variable says; None if it is unset or empty.
+    """Read a variable's value; None if it is unset or empty.
 
     Raises:
         ConfigurationError: it says something it may not say.
@@ -195,7 +195,7 @@ def variable(name: str) -> str | None:
 
 
 def check_variables() -> None:
-    """Look at every variable that is set, those included that only the SDK reads.
+    """Check every variable that is set, those included that only the SDK reads.
 
     Raises:
         ConfigurationError: one says something it may not say.
@@ -205,7 +205,7 @@ def check_variables() -> None:
 
 
 def is_disabled() -> bool:
-    """Whether there is to be no telemetry at all."""
+    """Tell whether telemetry is disabled altogether (`OTEL_SDK_DISABLED`)."""
     return (variable("OTEL_SDK_DISABLED") or "false").lower() == "true"
 
 
@@ -216,7 +216,7 @@ def destinations(
     endpoint: str | None,
     headers: Mapping[str, str] | None = None,
 ) -> tuple[Destination, ...]:
-    """Where a signal goes. Arguments come before variables, and variables for the signal before those for all.
+    """Find a signal's destinations. Arguments come before variables, and the signal's variables before those of all.
 
     Raises:
         ConfigurationError: an argument or a variable says something it may not say.
@@ -244,7 +244,7 @@ def destinations(
 
 
 def batching() -> Batching:
-    """How spans are put into requests.
+    """Read the rules by which spans are put into requests.
 
     Raises:
         ConfigurationError: a variable says something it may not say, or more at once than may wait.
@@ -259,7 +259,7 @@ def batching() -> Batching:
 
 
 def _timeout(prefix: str) -> float:
-    """The shorter one of what the exporter and what those who hand it over may take. Only the latter is in ms."""
+    """Choose the shorter timeout, of the exporter's and of those who hand over to it. Only the latter is in ms."""
     timeout = float(_setting(prefix, "TIMEOUT") or DEFAULT_TIMEOUT)
     handing_over = variable("OTEL_BSP_EXPORT_TIMEOUT" if prefix == "TRACES" else "OTEL_METRIC_EXPORT_TIMEOUT")
     return timeout if handing_over is None else min(timeout, float(handing_over) / 1e3)
@@ -280,7 +280,7 @@ def _pairs(value: str) -> dict[str, str]:
 
 
 def _is_insecure(prefix: str, endpoint: str) -> bool:
-    """The variable counts only where the endpoint has no scheme, as the specification says."""
+    """Tell whether gRPC goes without TLS. The variable counts only where the endpoint has no scheme, as specified."""
     if "://" in endpoint:
         return endpoint.startswith("http://")
     return (_setting(prefix, "INSECURE") or "false").lower() == "true"
@@ -296,7 +296,7 @@ def _setting(prefix: str, name: str) -> str | None:
 
 
 def _endpoint(signal: Signal, protocol: str, argument: str | None) -> str:
-    """The signal's own endpoint is taken as it is; with HTTP one for all signals is completed by a path."""
+    """Find a signal's endpoint: its own as it is, or the one for all signals, with HTTP completed by a path."""
     own = variable(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT") if argument is None else None
     base = _argument("endpoint", argument, _ENDPOINT) or own or variable("OTEL_EXPORTER_OTLP_ENDPOINT")
     base = base or DEFAULT_ENDPOINTS[protocol]

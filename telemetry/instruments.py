@@ -13,20 +13,20 @@ from .semconv import Metric
 
 Attributes: TypeAlias = dict[str, str | int | bool]
 Record: TypeAlias = Callable[[float], None]
-"""Takes one measurement. One that is negative or not finite is left out, as the SDK does."""
+"""A function that takes one measurement. One that is negative or not finite is left out, as the SDK does."""
 
 
 class Instruments(ABC):
-    """Makes what measurements are recorded with.
+    """Makes the functions that measurements are recorded with.
 
-    Whoever records holds `lock`, and binds anew when `epoch` has changed.
+    A caller that records holds `lock`, and binds anew when `epoch` has changed.
     """
 
     def __init__(self) -> None:
         self.epoch = 0
-        """Changes when what was bound before no longer counts."""
+        """Changes when functions bound before no longer count."""
         self.lock = threading.Lock()
-        """Held while something is bound or recorded."""
+        """Held while a function is bound or a measurement is recorded."""
         call_in_forked_child(self._forked)
 
     def _forked(self) -> None:
@@ -35,7 +35,7 @@ class Instruments(ABC):
 
     @abstractmethod
     def bind(self, metric: Metric, attributes: Attributes) -> Record:
-        """What records a metric's measurements that have these attributes, which nobody may change any more."""
+        """Make the function that records a metric's measurements with these attributes, which stay as they are."""
 
 
 class SdkInstruments(Instruments):
@@ -51,7 +51,7 @@ class SdkInstruments(Instruments):
         self._instruments: dict[Metric, Callable[..., None]] = {}
 
     def bind(self, metric: Metric, attributes: Attributes) -> Record:
-        """The instrument, called with these attributes."""
+        """Make a function that calls the SDK's instrument with these attributes."""
         record = self._instruments.get(metric)
         if record is None:
             record = self._instruments[metric] = self._make(metric)
@@ -66,7 +66,7 @@ class SdkInstruments(Instruments):
 
 
 class Series(dict[Metric, Record]):
-    """What records measurements that share their attributes. A metric is bound when it is first measured.
+    """The functions that record measurements with the same attributes. A metric is bound when it is first measured.
 
     Args:
         instruments: Where the measurements go.

@@ -38,7 +38,7 @@ class AccumulatingMeterProvider(MeterProvider):
         self._include(metric_reader)
 
     def remove_metric_reader(self, metric_reader: MetricReader) -> None:
-        """Shut a reader down."""
+        """Shut a reader down, and close its account."""
         super().remove_metric_reader(metric_reader)
         account = self._accounts.pop(metric_reader, None)
         if account is not None:

@@ -44,7 +44,7 @@ _NOTICE: Names = (semconv.PATTERN, semconv.NOTICE_KIND)
 
 
 class RequestSeries:
-    """What requests to a model are measured with that agree in all attributes.
+    """The series that requests to a model are measured with which agree in all attributes.
 
     Args:
         instruments: Where the measurements go.
@@ -68,7 +68,7 @@ class RequestSeries:
 
 
 class Metrics:
-    """What to measure when something has ended.
+    """Records the measurements that each event makes.
 
     Args:
         instruments: Where the measurements go.
@@ -140,7 +140,7 @@ class Metrics:
         series[semconv.INVOKE_AGENT_DURATION](event.duration_ns / 1e9)
 
     def _retrieval(self, event: Retrieval, run: OpenRun) -> None:
-        """Without its source: the conventions have no place for one on this metric."""
+        """Record a retrieval, without its source: the conventions have no place for one on this metric."""
         series = self._series_of(_RETRIEVAL, run.pattern, semconv.RETRIEVAL, event.error_type)
         series[semconv.OPERATION_DURATION](event.duration_ns / 1e9)
 
@@ -149,7 +149,7 @@ class Metrics:
 
     def _run(self, event: ExecutionFinished, run: OpenRun) -> None:
         started = run.started
-        if started is None:  # whose start was dropped: nobody knows whether it was an agent's
+        if started is None:  # its start was dropped: it is not known whether the run was an agent's
             return
         pattern, seconds = started.pattern, event.duration_ns / 1e9
         if started.operation == semconv.INVOKE_WORKFLOW:
@@ -163,7 +163,7 @@ class Metrics:
             series[semconv.INVOKE_AGENT_TOOL_CALLS](run.tool_calls)
 
     def _series_of(self, names: Names, *values: Value) -> Series:
-        """What measurements with these attributes are recorded with. An attribute that is None is none."""
+        """Find or make the series with these attributes. An attribute whose value is None is left out."""
         key = (names, *values)
         series = self._series.get(key)
         if series is None:
@@ -222,7 +222,7 @@ def _count_input(usage: Usage, series: RequestSeries) -> None:
 
 
 def _count_output(usage: Usage, series: RequestSeries) -> None:
-    """Likewise."""
+    """Add a response's tokens, split by modality, as `_count_input` does."""
     audio, image = usage.audio_output_tokens, usage.image_output_tokens
     rest = usage.output_tokens - audio - image
     if rest > 0:
@@ -236,7 +236,7 @@ def _count_output(usage: Usage, series: RequestSeries) -> None:
 
 
 def _attributes(names: Names, values: tuple[Value, ...]) -> Attributes:
-    """By name, those that are known; of more values than names the first ones."""
+    """Make attributes of the values that are known, by name; of more values than names the first ones."""
     return {
         name: encodable(value) if isinstance(value, str) else value
         for name, value in zip(names, values, strict=False)

@@ -1,4 +1,4 @@
-"""What is remembered of each run while it is open: how it started, its open requests, and sums over its own events."""
+"""The state of each run while it is open: how it started, its open requests, and sums over its own events."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from runmeter.engine import (
 from . import semconv
 
 Price: TypeAlias = Callable[[TokenUsage], CostEstimate]
-"""What a request cost, such as `PriceBook().cost`."""
+"""A function that tells a request's cost, such as `PriceBook().cost`."""
 
 ENDED_RUNS = 4_096
 """Runs that have ended and are remembered, for events of theirs that come late."""
@@ -34,16 +34,16 @@ class OpenRun:
     """A run that has not ended yet."""
 
     started: ExecutionStarted | None = None
-    """None if the event was dropped on its way here."""
+    """The run's first event; None if it was dropped on its way here."""
     requests: dict[int, ModelCallStarted] = field(default_factory=dict)
-    """Those that have not ended, by call id."""
+    """Requests that have not ended, by call id."""
     events: int = 0
-    """How many of its events have come."""
+    """Number of the run's events that have come."""
 
     request: ModelCallStarted | None = None
     """The start of the request that ended last; None if the event was dropped on its way here."""
     request_usd: float | None = None
-    """What the request that ended last cost, if that is known."""
+    """Cost in USD of the request that ended last, if it is known."""
 
     inference_calls: int = 0
     tool_calls: int = 0
@@ -51,13 +51,13 @@ class OpenRun:
     """Sum over the run's own requests; None while no request's usage is known."""
     output_tokens: int | None = None
     provenance: Provenance = Provenance.REPORTED
-    """Of the request whose usage is known least."""
+    """Provenance of the request whose usage is known least."""
     cost: CostEstimate = CostEstimate()  # noqa: RUF009 - frozen
     """Sum over the run's own requests."""
     finish_reasons: tuple[str, ...] = ()
-    """Of the last request that has any."""
+    """Finish reasons of the last request that has any."""
     notices: list[Notice] = field(default_factory=list)
-    """The first of them."""
+    """The run's first notices, at most `MAX_NOTICES`."""
 
     @property
     def pattern(self) -> str | None:
@@ -71,7 +71,7 @@ class OpenRun:
         return started.pattern if started is not None and started.operation == semconv.INVOKE_AGENT else None
 
     def is_whole(self, finished: ExecutionFinished) -> bool:
-        """Whether all of the run's events have come, so that the sums over them are true."""
+        """Tell whether all of the run's events have come, so that the sums over them are true."""
         return self.events == finished.seq + 1
 
     def end_request(self, event: TokenUsage, cost: CostEstimate) -> None:
@@ -105,7 +105,7 @@ class OpenRuns:
         self._runs: dict[str, OpenRun] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
         self.forgotten = 0
-        """How many runs were forgotten before they ended."""
+        """Runs that were forgotten before they ended."""
 
     def __len__(self) -> int:
         return len(self._runs)

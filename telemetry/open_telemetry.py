@@ -31,15 +31,15 @@ class NoTracing:
     def start_span(
         self, trace_id: str | None = None, above: TraceContext | None = None
     ) -> tuple[TraceContext | None, Any]:
-        """No span."""
+        """Allot no span, so that the run has no ids."""
         return None, None
 
     def end_span(self, token: Any) -> None:
-        """Nothing to end."""
+        """End no span, for none was started."""
 
 
 class OpenTelemetry:
-    """What `configure` returns and an engine takes. It serves any number of engines, one after another or at once.
+    """Telemetry as `configure` makes it and an engine takes it. It serves any number of engines, at once or in turn.
 
     Args:
         tracing: Allots span ids.
@@ -49,7 +49,7 @@ class OpenTelemetry:
         exporters: The exporters of the providers that are ours.
         owned: The providers that are ours, shut down with us.
         clock: Tells seconds that only go forward.
-        sleep: Sleeps so many seconds, in a thread.
+        sleep: Sleeps for a number of seconds, in a thread.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class OpenTelemetry:
         return None if self._projection is None else self._projection.receive(events)
 
     def statistics(self) -> TelemetryStatistics:
-        """What became of the events so far."""
+        """Count the events so far, by what became of them."""
         exporters = tuple(exporter.statistics() for exporter in self._exporters)
         made = self._projection
         if made is None:
@@ -97,7 +97,7 @@ class OpenTelemetry:
         return TelemetryStatistics(made.spans_built, len(made.runs), made.runs.forgotten, made.errors, exporters)
 
     async def flush(self, timeout: float) -> None:
-        """Send what is left.
+        """Send the telemetry that is left.
 
         Returns after `timeout` seconds at the latest, and sooner if the collector takes nothing: after 1.5 s if it is
         known to be in trouble, after 5 s if it does not answer at all. What it has not taken by then is sent in the
@@ -126,7 +126,7 @@ class OpenTelemetry:
             self.shutdown()
 
     def shutdown(self) -> None:
-        """Send what is left and end the background threads. Happens at the end of the process by itself.
+        """Send the telemetry that is left, and end the background threads. Happens at the end of the process by itself.
 
         Waits while the collector takes what it is offered, 10 s at most, less what a flush has waited for it before.
         What it has not taken by then is dropped, and counted. It blocks: from async code call it in a worker thread.
@@ -138,7 +138,7 @@ class OpenTelemetry:
             if self.tracer_provider is not None and self.tracer_provider in owned:
                 self.tracer_provider.shutdown()
             if self.meter_provider is not None and self.meter_provider in owned:
-                with suppress(Exception):  # the SDK raises if a last collection is late: there is nobody left to tell
+                with suppress(Exception):  # the SDK raises if a last collection is late: no caller is left to tell
                     self.meter_provider.shutdown(SILENT_PATIENCE * 1e3)  # one collection, which nothing waits for
             for pause in self._drain.pauses(timeout):
                 self._sleep(pause)

@@ -1,4 +1,4 @@
-"""Events in, spans and metrics out."""
+"""Events in, spans and metrics out: the subscriber's work on each event."""
 
 import logging
 import threading

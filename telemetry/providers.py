@@ -41,7 +41,7 @@ HTTP the Collector takes 20 MiB (`confighttp`, `max_request_body_size`)."""
 
 
 def make_span_exporters(destinations: Sequence[Destination]) -> list[Exporter[ReadableSpan]]:
-    """An exporter of spans for each destination, not yet started.
+    """Make an exporter of spans for each destination, not yet started.
 
     Raises:
         ConfigurationError: one of them cannot be set up.
@@ -52,7 +52,7 @@ def make_span_exporters(destinations: Sequence[Destination]) -> list[Exporter[Re
 
 
 def make_metric_exporters(destinations: Sequence[Destination]) -> list[Exporter[bytes]]:
-    """An exporter of collections of metrics, each encoded already, for each destination, not yet started.
+    """Make an exporter of encoded collections of metrics for each destination, not yet started.
 
     Raises:
         ConfigurationError: one of them cannot be set up.
@@ -62,7 +62,7 @@ def make_metric_exporters(destinations: Sequence[Destination]) -> list[Exporter[
 
 
 def make_tracer_provider(resource: Resource, exporters: Sequence[Exporter[ReadableSpan]]) -> TracerProvider:
-    """A provider that exports in the background, with the sampler that the variables say."""
+    """Make a provider that exports in the background, with the sampler that the variables name."""
     # Shut down by us, not by the SDK, which would not wait for what is sent in the background.
     provider = TracerProvider(resource=resource, id_generator=RandomIds(), shutdown_on_exit=False)
     for exporter in exporters:
@@ -76,7 +76,7 @@ def make_meter_provider(
     exporters: Sequence[Exporter[bytes]],
     scope: InstrumentationScope,
 ) -> tuple[MeterProvider, Instruments]:
-    """A provider that exports in the background, as often as the variables say, and what to record for it with."""
+    """Make a provider that exports in the background, as often as the variables say, and its instruments."""
     queuing = [
         QueuingMetricExporter(
             exporter, _print_metrics if to.is_console else _encode_metrics, by_the_variables=not to.is_console
@@ -106,7 +106,7 @@ def _exporter(
 
 
 def _shown(to: Destination) -> str:
-    """Where it goes, without credentials that the URL may hold."""
+    """Show a destination without the credentials that its URL may hold."""
     if to.is_console:
         return "console"
     parts = urlsplit(to.endpoint if "://" in to.endpoint else f"//{to.endpoint}")
@@ -127,7 +127,7 @@ def _connect(signal: Signal, to: Destination) -> Transport:
 
 
 def _provided(name: str) -> Any:
-    """What an installed package provides to authenticate with, as the Python SDK has it (opentelemetry-sdk 1.45)."""
+    """Load an installed package's credentials, as the Python SDK does (opentelemetry-sdk 1.45)."""
     group = "opentelemetry_otlp_credential_provider"
     for entry_point in entry_points(group=group, name=name):
         return entry_point.load()()

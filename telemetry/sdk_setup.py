@@ -34,10 +34,10 @@ def assemble(
     count_unreported: bool,
     max_open_runs: int,
 ) -> OpenTelemetry:
-    """Telemetry that goes to providers of the application, or by ones of our own to these destinations.
+    """Put telemetry together, for providers of the application or for ones of our own to these destinations.
 
     Raises:
-        ConfigurationError: what was given as a provider is none of the SDK's, or a destination cannot be set up.
+        ConfigurationError: what was given is not a provider of the SDK, or a destination cannot be set up.
     """
     for provider, kind in ((traces, TracerProvider), (metrics, MeterProvider)):
         if not isinstance(provider, tuple | kind):

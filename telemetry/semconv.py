@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 CONVENTIONS_COMMIT = "6fd0d763a092db245a54104fc1124031eb3c51d2"
 SCHEMA_URL = "https://opentelemetry.io/schemas/gen-ai-dev/1.42.0-dev"
-"""What `model/manifest.yaml` of the conventions says at that commit."""
+"""The schema URL that `model/manifest.yaml` of the conventions gives at that commit."""
 SCOPE = "runmeter"
 """Name of the instrumentation scope of every span and metric."""
 
@@ -57,7 +57,7 @@ USAGE_AUDIO_OUTPUT_TOKENS = "gen_ai.usage.audio.output_tokens"
 USAGE_IMAGE_INPUT_TOKENS = "gen_ai.usage.image.input_tokens"
 USAGE_IMAGE_OUTPUT_TOKENS = "gen_ai.usage.image.output_tokens"
 TOKEN_MODALITY = "gen_ai.token.modality"  # noqa: S105 - a name
-"""On token counters: `audio`, `image`, or `unknown`, because a plain count of tokens does not say they are text."""
+"""Attribute of token counters: `audio`, `image`, or `unknown`, as a plain count does not say its tokens are text."""
 
 TOOL_NAME = "gen_ai.tool.name"
 TOOL_TYPE = "gen_ai.tool.type"
@@ -67,7 +67,7 @@ TOOL_CALL_ID = "gen_ai.tool.call.id"
 
 DATA_SOURCE_ID = "gen_ai.data_source.id"
 RETRIEVAL_TOP_K = "gen_ai.retrieval.top_k"
-"""How many passages at most were asked for."""
+"""Number of passages that were asked for, at most."""
 
 OPENAI = "openai"
 """The provider that the `openai.*` attributes belong to."""
@@ -75,7 +75,7 @@ OPENAI_API_TYPE = "openai.api.type"
 OPENAI_REQUEST_SERVICE_TIER = "openai.request.service_tier"
 OPENAI_RESPONSE_SERVICE_TIER = "openai.response.service_tier"
 SERVICE_TIER_AUTO = "auto"
-"""Not reported: it is what a request says that says nothing."""
+"""A requested tier that is not reported: a request that names it leaves the choice to the API."""
 
 ERROR_TYPE = "error.type"
 SERVER_ADDRESS = "server.address"
@@ -95,27 +95,27 @@ RUN_COST_USD = "runmeter.run.cost.usd"
 RUN_INFERENCE_CALLS = "runmeter.run.inference_calls"
 RUN_TOOL_CALLS = "runmeter.run.tool_calls"
 TAG_PREFIX = "runmeter.tag."
-"""Comes before a tag's name, on a run's span."""
+"""Prefix of a tag's name, on a run's span."""
 ATTEMPT = "runmeter.attempt"
 """1 for a request's first try, 2 for its first retry …"""
 COST_USD = "runmeter.cost.usd"
 """On a request's span alone, and only if it is known: so the sum over any spans counts each dollar once."""
 USAGE_PROVENANCE = "runmeter.usage.provenance"
-"""How the token counts are known; on a run's span, of the request whose are known least."""
+"""Provenance of the token counts; on a run's span, that of the request whose counts are known least."""
 USAGE_WEB_SEARCHES = "runmeter.usage.web_searches"
 USAGE_FILE_SEARCHES = "runmeter.usage.file_searches"
 RETRIEVAL_DOCUMENTS = "runmeter.retrieval.documents"
-"""How many passages were found. The conventions' `gen_ai.retrieval.documents` is the passages themselves: content."""
+"""Number of passages found. The conventions' `gen_ai.retrieval.documents` is the passages themselves: content."""
 RETRIEVAL_TOP_SCORE = "runmeter.retrieval.top_score"
 ASSISTANT_STATUS = "runmeter.assistant.status"
 ASSISTANT_STEPS = "runmeter.assistant.steps"
 ASSISTANT_THREAD = "runmeter.assistant.thread"
-"""`created` or `resumed`."""
+"""Origin of an assistant's thread: `created` or `resumed`."""
 NOTICE = "runmeter.notice"
-"""Name of an event on a run's span: something that somebody should know of before it becomes an error."""
+"""Name of an event on a run's span: a warning before something becomes an error."""
 NOTICE_KIND = "runmeter.notice.kind"
 NOTICE_SUBJECT = "runmeter.notice.subject"
-"""On the span's event alone: a metric would have a series for each budget of each tenant."""
+"""Attribute of the span's event alone: a metric would have a series for each budget of each tenant."""
 NOTICE_MESSAGE = "runmeter.notice.message"
 
 
@@ -124,7 +124,7 @@ NOTICE_MESSAGE = "runmeter.notice.message"
 
 @dataclass(frozen=True, slots=True, eq=False)  # each is itself, and quick to look up by
 class Metric:
-    """What makes an instrument. One with buckets is a histogram, one without a counter."""
+    """The definition of a metric. One with buckets is a histogram, one without a counter."""
 
     name: str
     unit: str
@@ -175,7 +175,7 @@ EMBEDDINGS_INPUT_TOKENS = Metric(
     "gen_ai.client.embeddings.operation.input_tokens", "{token}", "Input tokens of one request for embeddings.", _TOKENS
 )
 OPERATION_DURATION = Metric("gen_ai.client.operation.duration", "s", "How long a retrieval took.", _OPERATION_SECONDS)
-"""By the conventions of every operation that has no metric of its own; of those we have retrievals alone."""
+"""Metric of every operation without one of its own, by the conventions; of those we have retrievals alone."""
 EXECUTE_TOOL_DURATION = Metric("gen_ai.execute_tool.duration", "s", "How long a tool took.", _OPERATION_SECONDS)
 INVOKE_AGENT_DURATION = Metric(
     "gen_ai.invoke_agent.duration", "s", "How long an agent's invocation took.", _AGENT_SECONDS
@@ -196,4 +196,4 @@ COST = Metric("runmeter.cost", "{USD}", "Cost in US dollars of the requests whos
 UNPRICED_REQUESTS = Metric(
     "runmeter.unpriced_requests", "{request}", "Requests whose cost is not known: they are not in `runmeter.cost`."
 )
-NOTICES = Metric("runmeter.notices", "{notice}", "What somebody should know of before it becomes an error, by kind.")
+NOTICES = Metric("runmeter.notices", "{notice}", "Warnings before something becomes an error, by kind.")

@@ -41,7 +41,7 @@ _CLIENT, _INTERNAL, _OK = SpanKind.CLIENT, SpanKind.INTERNAL, RunStatus.OK
 
 
 class SpanBuilder:
-    """Builds spans. A run whose start was dropped on its way here has one too, but without a name.
+    """Builds spans from events. A run whose start was dropped on its way here has one too, but without a name.
 
     Args:
         scope: What the spans say they come from.
@@ -62,12 +62,12 @@ class SpanBuilder:
         }
 
     def be_about(self, resource: Resource) -> None:
-        """Say what the spans are about. It changes when the process forks."""
+        """Set the resource that the spans are about. It changes when the process forks."""
         if resource is not self._resource.original:
             self._resource = _HashedResource(resource)
 
     def build(self, event: Event, trace: TraceContext, run: OpenRun) -> ReadableSpan | None:
-        """The span that an event completes, if it completes one."""
+        """Build the span that an event completes, if it completes one."""
         build = self._built.get(type(event))
         return build(event, trace, run) if build is not None else None
 
@@ -193,7 +193,7 @@ class SpanBuilder:
         )
 
     def _limited(self, attributes: Attributes) -> Mapping[str, str | int | float | tuple[str, ...]]:
-        """As many attributes, as long, as the SDK's limits allow; it counts what is left out."""
+        """Limit the attributes in number and length, as the SDK's limits say; it counts what is left out."""
         count = self._max_attributes
         if self._max_length is None and (count is None or len(attributes) <= count):
             return attributes
@@ -232,7 +232,7 @@ def _of_requests(
     attempt: int,
     provenance: Provenance,
 ) -> Attributes:
-    """What the spans of many requests say alike, made once for them all: to be copied."""
+    """Make the attributes that the spans of many requests share, once for them all: to be copied."""
     attributes: Attributes = {
         semconv.OPERATION_NAME: operation,
         semconv.PROVIDER_NAME: provider,
@@ -252,7 +252,7 @@ def _of_requests(
 
 
 def _common(operation: str, run_id: str, run: OpenRun) -> Attributes:
-    """What every span says."""
+    """Make the attributes that every span has."""
     attributes: Attributes = {semconv.OPERATION_NAME: operation, semconv.RUN_ID: run_id}
     if run.started is not None:
         attributes[semconv.PATTERN] = run.started.pattern
@@ -278,7 +278,7 @@ def _describe_conversation(attributes: Attributes, run: OpenRun) -> None:
 
 
 def _describe_request(attributes: Attributes, event: TokenUsage, run: OpenRun) -> None:
-    """What was asked of a model that is no embedding model."""
+    """Add the request's attributes, of a model that is not an embedding model."""
     _describe_conversation(attributes, run)
     request = run.request
     if request is None:
@@ -299,7 +299,7 @@ def _describe_request(attributes: Attributes, event: TokenUsage, run: OpenRun) -
 
 
 def _describe_response(attributes: Attributes, event: TokenUsage) -> None:
-    """What came back from a model that is no embedding model."""
+    """Add the response's attributes, of a model that is not an embedding model."""
     if event.response_id is not None:
         attributes[semconv.RESPONSE_ID] = event.response_id
     if event.service_tier is not None and event.provider == semconv.OPENAI:
@@ -316,7 +316,7 @@ def _describe_response(attributes: Attributes, event: TokenUsage) -> None:
 
 
 def _describe_usage(attributes: Attributes, usage: Usage) -> None:
-    """Parts are said only where there are any: the events do not tell none from not applicable."""
+    """Add token counts, and parts only where there are any: the events do not tell none from not applicable."""
     attributes[semconv.USAGE_INPUT_TOKENS] = usage.input_tokens
     attributes[semconv.USAGE_OUTPUT_TOKENS] = usage.output_tokens
     if usage.cache_read_tokens:
@@ -346,7 +346,7 @@ def _describe_modalities(attributes: Attributes, usage: Usage) -> None:
 
 
 def _describe_sums(attributes: Attributes, run: OpenRun) -> None:
-    """What the run's own requests and tools come to. By the conventions only an agent's span says how many tokens."""
+    """Add the sums over the run's own requests and tools. By the conventions only an agent's span has token counts."""
     attributes[semconv.RUN_INFERENCE_CALLS] = run.inference_calls
     attributes[semconv.RUN_TOOL_CALLS] = run.tool_calls
     usd = run.cost.nearest_usd
@@ -364,12 +364,12 @@ def _describe_sums(attributes: Attributes, run: OpenRun) -> None:
 
 
 def failure(event: ExecutionFinished | AssistantRun) -> str | None:
-    """The error's type if it did not end well; its status where nothing better is known."""
+    """Find the error's type of an event that did not end well; its status where nothing better is known."""
     if event.status is _OK:
         return None
     return event.error_type or event.status.value
 
 
 def encodable(text: str) -> str:
-    """The text without lone surrogates: with one, protobuf would refuse the whole batch that the span is in."""
+    """Replace lone surrogates in a text: with one, protobuf would refuse the whole batch that the span is in."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()

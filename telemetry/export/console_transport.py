@@ -1,4 +1,4 @@
-"""Requests to the standard output."""
+"""A transport that writes requests to the standard output."""
 
 from typing import TextIO
 
@@ -6,7 +6,7 @@ from .verdict import Taken, Verdict
 
 
 class ConsoleTransport:
-    """Writes what it is to send.
+    """Writes requests to a text stream.
 
     Args:
         out: Where to.
@@ -16,7 +16,7 @@ class ConsoleTransport:
         self._out = out
 
     def send(self, body: bytes, timeout: float) -> Verdict:
-        """Write."""
+        """Write a request as text."""
         self._out.write(body.decode())
         self._out.flush()
         return Taken()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
 POLL = 0.005
-"""Seconds between two looks."""
+"""Seconds between two looks at the exporters."""
 PATIENCE = 1.5
 """Seconds to wait for a collector that is known to be in trouble: enough for a first retry."""
 SILENT_PATIENCE = 5.0
@@ -14,17 +14,17 @@ SILENT_PATIENCE = 5.0
 
 
 class Exporting(Protocol):
-    """Sends what it holds, in the background."""
+    """An exporter that sends its queue in the background."""
 
     in_trouble: bool
     answers: int
 
     def hurry(self) -> float:
-        """Send what is pending without delay; what it returns is for `is_settled`."""
+        """Send pending items without delay; the time returned is for `is_settled`."""
         ...
 
     def is_settled(self, until: float) -> bool:
-        """Whether nothing is pending of what was there then."""
+        """Tell whether no item that came until then is pending."""
         ...
 
 
@@ -41,12 +41,12 @@ class Drain:
 
     def __init__(self, exporters: Sequence[Exporting], clock: Callable[[], float] = time.monotonic) -> None:
         self.waited = 0.0
-        """Seconds that were waited since everything had been sent."""
+        """Seconds that were waited since all items had been sent."""
         self._clock = clock
         self._patience = [_Patience(exporter) for exporter in exporters]
 
     def pauses(self, timeout: float, collected: Callable[[], bool] = lambda: True) -> Generator[float, None, None]:
-        """The pauses to make, in seconds, until all is sent, or waiting is no use any more.
+        """Yield the pauses to make, in seconds, until all is sent, or waiting is no use any more.
 
         Args:
             timeout: Seconds, at most.
@@ -72,7 +72,7 @@ class Drain:
             self.waited = 0.0 if settled else self.waited + self._clock() - started
 
     def wait(self, timeout: float) -> bool:
-        """Wait in this thread. True if all was sent."""
+        """Wait in this thread until all is sent, or for `timeout` seconds. Tell whether all was sent."""
         for pause in self.pauses(timeout):
             time.sleep(pause)
         return self.waited == 0
@@ -83,7 +83,7 @@ class Drain:
 
 
 class _Patience:
-    """With one exporter."""
+    """The time that is left to wait for one exporter."""
 
     def __init__(self, exporter: Exporting) -> None:
         self._exporter = exporter

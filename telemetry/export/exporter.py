@@ -1,4 +1,4 @@
-"""The ways out of the process: a queue, a thread, and what it sends by.
+"""The exporter: a queue, a thread, and the transport that it sends by.
 
 A collector that is away is nothing an application should hear about more than once. So there is one line in the log for
 each outage, and counts.
@@ -33,7 +33,7 @@ class Exporter(Generic[Item]):
         name: What it exports and where to.
         bounds: How much may wait, and when it is sent.
         encode: Makes a request of items.
-        connect: Makes what sends them; again in a forked process, because two must not share a connection.
+        connect: Makes the transport; again in a forked process, because two must not share a connection.
         timeout: Seconds that a request may take.
         clock: Tells seconds that only go forward.
     """
@@ -59,7 +59,7 @@ class Exporter(Generic[Item]):
 
     def _reset(self, transport: Transport | None) -> None:
         self.in_trouble = False
-        """Whether the collector has refused or missed what was last offered."""
+        """True once the collector has refused or missed a request, until it takes one."""
         self._complained = False
         self.answers = 0
         """Requests that the collector has taken or refused."""
@@ -77,7 +77,7 @@ class Exporter(Generic[Item]):
         self._changed = threading.Condition(self._lock)
 
     def start(self) -> None:
-        """Start the thread: before there is something to export, because an interpreter that ends starts none."""
+        """Start the export thread before there is something to export: an interpreter that ends starts none."""
         self._thread = threading.Thread(target=self._work, name=f"runmeter export of {self.name}", daemon=True)
         self._thread.start()
 
@@ -94,7 +94,7 @@ class Exporter(Generic[Item]):
     # Giving
 
     def put(self, item: Item, size: int) -> None:
-        """Take an item of so many bytes. Beyond the bounds the oldest are dropped, and counted. From any thread."""
+        """Take an item of `size` bytes. Beyond the bounds the oldest are dropped, and counted. From any thread."""
         queue, now = self._queue, self._clock()
         with self._lock:
             queue.put(item, size, now)
@@ -106,23 +106,23 @@ class Exporter(Generic[Item]):
             self._tell_of_drops("more than may wait, or for too long: the oldest are dropped, and counted")
 
     def refuse(self, error: Exception) -> None:
-        """Count something that could not be encoded."""
+        """Count an item that could not be encoded."""
         with self._lock:
             self._queue.refuse()
         self._complain(f"cannot be encoded: {error!r}")
 
     @property
     def is_crowded(self) -> bool:
-        """Whether it is worth waiting before more is put here: there is little room, and the collector keeps up."""
+        """The queue has little room and the collector keeps up, so a caller should wait before it puts more there."""
         return self._queue.is_crowded and not self.in_trouble and self._clock() - self._progress_at < KEEPS_UP
 
     @property
     def is_half_empty(self) -> bool:
-        """Whether there is room for as much again."""
+        """The queue has room for as much again as it holds."""
         return self._queue.is_half_empty
 
     def statistics(self) -> ExporterStatistics:
-        """The account now."""
+        """Read the exporter's account as it is now."""
         with self._lock:
             queue = self._queue
             return ExporterStatistics(self.name, queue.taken, queue.sent, queue.failed, queue.dropped, queue.pending)
@@ -130,10 +130,10 @@ class Exporter(Generic[Item]):
     # Ending
 
     def hurry(self) -> float:
-        """Have what is pending sent without delay.
+        """Have pending items sent without delay.
 
         Returns:
-            What to ask `is_settled` with.
+            The time to ask `is_settled` with.
         """
         with self._lock:
             now = self._clock()
@@ -142,12 +142,12 @@ class Exporter(Generic[Item]):
             return now
 
     def is_settled(self, until: float) -> bool:
-        """Whether nothing is pending of what came until then."""
+        """Tell whether no item that came until then is pending."""
         with self._lock:
             return self._queue.is_settled(until)
 
     def stop(self) -> None:
-        """Drop what is pending, and end the thread. Doing it twice does nothing."""
+        """Drop pending items, and end the thread. Doing it twice does nothing."""
         with self._lock:
             self._stopped = True
             left = self._queue.pending
@@ -173,7 +173,7 @@ class Exporter(Generic[Item]):
                 self._queue.settle(verdict, self._progress_at)
 
     def _next(self) -> list[Item]:
-        """The items of the next request, once it is due; none if there is to be no other."""
+        """Wait for the next request to be due, and take its items; empty if there is to be no other."""
         with self._lock:
             while not self._stopped:
                 now = self._clock()
@@ -210,7 +210,7 @@ class Exporter(Generic[Item]):
         return verdict
 
     def _request(self, items: list[Item]) -> tuple[bytes, list[Exception]]:
-        """Encode what can be encoded: one item that cannot is no reason to lose the others."""
+        """Encode the items that can be encoded: one that cannot is no reason to lose the others."""
         try:
             return self._encode(items), []
         except Exception as error:
@@ -221,7 +221,7 @@ class Exporter(Generic[Item]):
         return self._encode(fit) if fit else b"", [error for _, unfit in alone for error in unfit]
 
     def _hear(self, verdict: Verdict, count: int) -> None:
-        """Log what there is to be said about a request."""
+        """Log a request's verdict, where it is news."""
         if isinstance(verdict, Taken):
             self._hear_taken(verdict, count)
             return

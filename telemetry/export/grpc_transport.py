@@ -60,7 +60,7 @@ class GrpcTransport:
         self._closed = False
 
     def send(self, body: bytes, timeout: float) -> Verdict:
-        """Send a request."""
+        """Send a request to the collector, once."""
         channel = self._channel = self._channel or self._connect()
         if self._closed:
             self._disconnect()
@@ -83,7 +83,7 @@ class GrpcTransport:
             channel.close()
 
     def close(self) -> None:
-        """End, and cut short the request that is under way."""
+        """Close the channel, and cut short the request that is under way."""
         self._closed = True
         self._disconnect()
 
@@ -105,7 +105,7 @@ def _verdict(error: Any) -> Verdict:
 
 
 def _retry_after(error: Any) -> float | None:
-    """The seconds that a collector asks to be left alone for, in the `RetryInfo` of its status."""
+    """Find the seconds that a collector asks to be left alone for, in the `RetryInfo` of its status."""
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
             for detail in Status.FromString(value).details:

@@ -43,7 +43,7 @@ class HttpTransport:
             self._session.cert = (to.client_certificate, to.client_key) if to.client_key else to.client_certificate
 
     def send(self, body: bytes, timeout: float) -> Verdict:
-        """Send a request."""
+        """Send a request to the collector, by a new connection if the kept one was closed."""
         if self._compress is not None:
             body = self._compress(body)
         try:
@@ -79,12 +79,12 @@ class HttpTransport:
         return taken(self._signal, answer.content) if _is_protobuf(answer) else Taken()
 
     def close(self) -> None:
-        """End. A request that is under way goes on until its time is up."""
+        """Close the connection pool. A request that is under way goes on until its time is up."""
         self._session.close()
 
 
 def _cause(error: BaseException) -> str:
-    """What was at the bottom of it. The error itself shows the URL, in which there may be a key."""
+    """Show an error's first cause. The error itself shows the URL, in which there may be a key."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return f"{type(error).__name__}: {error}"
@@ -95,7 +95,7 @@ def _is_protobuf(answer: requests.Response) -> bool:
 
 
 def seconds(retry_after: str | None) -> float | None:
-    """What a `Retry-After` header says, as seconds or as a date (RFC 9110, 10.2.3); None if nothing that is known."""
+    """Read a `Retry-After` header, as seconds or as a date (RFC 9110, 10.2.3); None if it is neither."""
     if retry_after is None:
         return None
     if retry_after.strip().isdecimal():

@@ -1,4 +1,4 @@
-"""What waits for export: bounded by size, age and number, in the order in which it came.
+"""A queue of items that wait for export: bounded by size, age and number, in the order in which they came.
 
 There is no thread, no lock and no clock in here: the caller says what time it is.
 """
@@ -20,30 +20,30 @@ _Entry: TypeAlias = tuple[Item, int, float]
 FIRST_RETRY = 1.0
 """Seconds before a request that found no collector is sent again; doubles with each further failure."""
 MAX_RETRY_DELAY = 30.0
-"""Seconds, at most: for so long it may go unnoticed that a collector has come back."""
+"""Seconds before a request is sent again, at most: for so long a collector's return may go unnoticed."""
 CROWDED = 0.75
-"""How full it may be before those who can wait should."""
+"""Share of the bounds that may be filled before callers that can wait should."""
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """How much may wait, and when it is sent. Sizes are in bytes, times in seconds."""
+    """Bounds of a queue and of its requests. Sizes are in bytes, times in seconds."""
 
     size: int
-    """Of all that waits or is under way; beyond it the oldest items are dropped."""
+    """Bytes that may wait or be under way; beyond them the oldest items are dropped."""
     age: float
-    """Items older than this are dropped."""
+    """Seconds that an item may wait; older ones are dropped."""
     batch_count: int
     """Items in a request, at most."""
     batch_size: int
-    """Of a request, at most, unless one item alone is larger."""
+    """Bytes of a request, at most, unless one item alone is larger."""
     delay: float
-    """How long an item waits for a request to fill up."""
+    """Seconds that an item waits for a request to fill up."""
     count: float = math.inf
     """Items that may wait or be under way."""
 
 
 class ExportQueue(Generic[Item]):
-    """Holds what is to be exported, and counts what became of the rest: `taken = sent + failed + dropped + pending`.
+    """Holds items to be exported, and counts what became of the rest: `taken = sent + failed + dropped + pending`.
 
     Beyond its bounds it drops the oldest. So after an outage there is one gap, and the present is there.
 
@@ -71,21 +71,21 @@ class ExportQueue(Generic[Item]):
 
     @property
     def is_crowded(self) -> bool:
-        """Whether those who can wait before they put more here should."""
+        """The queue is so full that callers should wait, if they can, before they put more there."""
         return self._size > self._crowded_size or self.pending > self._crowded_count
 
     @property
     def is_half_empty(self) -> bool:
-        """Whether there is room for as much again."""
+        """The queue has room for as much again as it holds."""
         return self._size * 2 <= self.bounds.size and self.pending * 2 <= self.bounds.count
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is enough for a request, and nothing against sending it at once."""
+        """The queue holds enough for a request, and nothing is against sending it at once."""
         return self._is_enough() and not self._failures
 
     def put(self, item: Item, size: int, now: float) -> None:
-        """Take an item of so many bytes. One that alone is larger than the bounds is dropped."""
+        """Take an item of `size` bytes. One that alone is larger than the bounds is dropped."""
         self.taken += 1
         if self._closed or size > self._max_size:
             self.dropped += 1
@@ -97,7 +97,7 @@ class ExportQueue(Generic[Item]):
             self._drop_oldest()
 
     def due(self, now: float) -> float | None:
-        """Seconds until there is something to send; None if there is nothing at all."""
+        """Tell the seconds until there is something to send; None if there is nothing at all."""
         if not self._waiting or self._under_way:
             return None
         if now < self._not_before:
@@ -108,7 +108,7 @@ class ExportQueue(Generic[Item]):
         return max(0, since + self.bounds.delay - now)
 
     def take(self, now: float) -> list[Item]:
-        """The items of the next request, which is under way until it is settled. Empty if all had grown too old."""
+        """Take the items of the next request, under way until it is settled. Empty if all had grown too old."""
         assert not self._under_way  # noqa: S101 - one at a time
         waiting, bounds = self._waiting, self.bounds
         while waiting and now - waiting[0][2] > bounds.age:
@@ -123,13 +123,13 @@ class ExportQueue(Generic[Item]):
         return [item for item, _, _ in entries]
 
     def give_back(self, count: int) -> None:
-        """Have the last so many items of the request that is under way wait again."""
+        """Have the last `count` items of the request that is under way wait again."""
         kept = max(0, len(self._under_way) - count)
         self._waiting.extendleft(reversed(self._under_way[kept:]))
         self._under_way = self._under_way[:kept]
 
     def settle(self, verdict: Verdict, now: float) -> None:
-        """Say what became of the request that was under way. Once the queue is closed that makes no difference."""
+        """Settle the request that was under way by its verdict. Once the queue is closed that makes no difference."""
         entries, self._under_way = self._under_way, ()
         if isinstance(verdict, Unavailable):
             self._waiting.extendleft(reversed(entries))
@@ -143,23 +143,23 @@ class ExportQueue(Generic[Item]):
         self.sent += len(entries) - failed
 
     def hurry(self, now: float) -> None:
-        """Have what waits now sent without delay, unless the collector has named a time."""
+        """Have waiting items sent without delay, unless the collector has named a time."""
         self._urgent = now
         if not self._told:
             self._not_before = -math.inf
 
     def is_settled(self, until: float) -> bool:
-        """Whether nothing is pending of what came until then."""
+        """Tell whether no item that came until then is pending."""
         oldest = self._under_way or self._waiting
         return not oldest or oldest[0][2] > until
 
     def refuse(self) -> None:
-        """Count something that could not even be made into an item."""
+        """Count an item that could not even be made."""
         self.taken += 1
         self.failed += 1
 
     def close(self) -> None:
-        """Drop what is pending, and whatever is yet to come."""
+        """Drop all pending items, and those that are yet to come."""
         self._closed = True
         self.dropped += self.pending
         self._waiting.clear()

@@ -33,7 +33,7 @@ _CUMULATIVE, _DELTA = AggregationTemporality.CUMULATIVE, AggregationTemporality.
 
 
 class QueuingSpanProcessor(SpanProcessor):
-    """Queues spans that have ended.
+    """Queues ended spans for export.
 
     Args:
         exporter: Exports them.
@@ -49,15 +49,15 @@ class QueuingSpanProcessor(SpanProcessor):
             self._exporter.put(span, span_size(span))
 
     def shutdown(self) -> None:
-        """Nothing is kept here: the exporter ends with all of telemetry."""
+        """Close nothing, for nothing is kept here: the exporter ends with all of telemetry."""
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Send what is pending, in at most so many milliseconds. It blocks."""
+        """Send pending spans, in at most `timeout_millis` milliseconds. It blocks."""
         return Drain([self._exporter]).wait(timeout_millis / 1e3)
 
 
 class QueuingMetricExporter(MetricExporter):
-    """Queues collections of metrics.
+    """Queues collections of metrics for export.
 
     Args:
         exporter: Exports them.
@@ -73,11 +73,11 @@ class QueuingMetricExporter(MetricExporter):
         self._encode = encode
 
     def takes_sums_and_buckets(self) -> bool:
-        """Whether it prefers nothing but sums of counters and the buckets that a histogram is made with."""
+        """Tell whether it prefers only sums of counters and the buckets that a histogram is made with."""
         return not isinstance((self._preferred_aggregation or {}).get(Histogram), ExponentialBucketHistogramAggregation)
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> MetricExportResult:
-        """Queue a collection, encoded."""
+        """Encode and queue a collection of metrics."""
         try:
             request = self._encode(metrics_data)
         except Exception as error:
@@ -87,15 +87,15 @@ class QueuingMetricExporter(MetricExporter):
         return MetricExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """Nothing is kept here: the exporter sends it in the background."""
+        """Flush nothing, for nothing is kept here: the exporter sends in the background."""
         return True
 
     def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:
-        """Nothing is kept here: the exporter ends with all of telemetry."""
+        """Close nothing, for nothing is kept here: the exporter ends with all of telemetry."""
 
 
 def _temporality() -> dict[type, AggregationTemporality]:
-    """As OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE says.
+    """Read the temporality that OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE names, by instrument.
 
     Source: OpenTelemetry specification, "Metrics Exporter - OTLP", "Additional Environment Variable Configuration"
     (opentelemetry.io/docs/specs/otel/metrics/sdk_exporters/otlp, read 2026-11-29).
@@ -112,7 +112,7 @@ def _temporality() -> dict[type, AggregationTemporality]:
 
 
 def _aggregation() -> dict[type, Aggregation]:
-    """As OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION says."""
+    """Read the aggregation that OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION names, by instrument."""
     said = (variable("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION") or "").lower()
     if said == "base2_exponential_bucket_histogram":
         return {Histogram: ExponentialBucketHistogramAggregation()}

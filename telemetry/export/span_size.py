@@ -1,4 +1,4 @@
-"""How large a span will be once it is encoded: estimated, because encoding it takes so much longer."""
+"""Size of a span once it is encoded: estimated, because encoding it takes so much longer."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What exporters call themselves."""
+"""The name by which exporters introduce themselves."""
 
 from importlib.metadata import version
 

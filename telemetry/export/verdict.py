@@ -1,4 +1,4 @@
-"""What became of a request to a collector, whatever it was sent by.
+"""Verdicts on a request to a collector, whichever transport it was sent by.
 
 Sources: OpenTelemetry Protocol Specification 1.9, "Failures", "Retryable Response Codes", "Partial Success" and
 "OTLP/gRPC Throttling" (opentelemetry.io/docs/specs/otlp, read 2026-11-29).
@@ -19,7 +19,7 @@ class Taken(NamedTuple):
     rejected: int = 0
     """Spans or data points that it did not take, and never will."""
     message: str = ""
-    """What it has to say about it."""
+    """The collector's reason, in its own words."""
 
 
 class Refused(NamedTuple):
@@ -47,12 +47,12 @@ class Transport(Protocol):
         ...
 
     def close(self) -> None:
-        """End, from any thread. A request that is under way may be cut short."""
+        """End the connection, from any thread. A request that is under way may be cut short."""
         ...
 
 
 def taken(signal: Signal, answer: bytes) -> Taken:
-    """What a collector says that took a request. Mostly nothing: then the answer is empty, or an empty message."""
+    """Read the answer of a collector that took a request. Mostly it says nothing: it is empty, or an empty message."""
     try:
         if signal == "traces":
             traces = ExportTraceServiceResponse.FromString(answer).partial_success
