@@ -6,7 +6,7 @@ There is no thread, no lock and no clock in here: the caller says what time it i
 import math
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
 import msgspec
@@ -14,7 +14,7 @@ import msgspec
 from .verdict import Refused, Unavailable, Verdict
 
 Item = TypeVar("Item")
-_Entry: TypeAlias = tuple[Item, int, float]
+Entry: TypeAlias = tuple[Item, int, float]
 """An item, its size, and when it came."""
 
 FIRST_RETRY = 1.0
@@ -42,6 +42,29 @@ class Bounds(msgspec.Struct, frozen=True):
     """Items that may wait or be under way."""
 
 
+class _Line(Generic[Item]):
+    """Entries, the oldest in front. Kept in parts, because the garbage collector would look at each again and again."""
+
+    __slots__ = ("items", "sizes", "times")
+
+    def __init__(self) -> None:
+        self.items: deque[Item] = deque()
+        self.sizes: deque[int] = deque()
+        self.times: deque[float] = deque()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def take_oldest(self) -> Entry[Item]:
+        return self.items.popleft(), self.sizes.popleft(), self.times.popleft()
+
+    def put_back(self, entries: Sequence[Entry[Item]]) -> None:
+        for item, size, time in reversed(entries):
+            self.items.appendleft(item)
+            self.sizes.appendleft(size)
+            self.times.appendleft(time)
+
+
 class ExportQueue(Generic[Item]):
     """Holds items to be exported, and counts what became of the rest: `taken = sent + failed + dropped + pending`.
 
@@ -58,8 +81,8 @@ class ExportQueue(Generic[Item]):
         self.pending = 0
         """Items that wait or are under way."""
         self._jitter = jitter or _jitter
-        self._waiting: deque[_Entry[Item]] = deque()
-        self._under_way: tuple[_Entry[Item], ...] = ()
+        self._waiting: _Line[Item] = _Line()
+        self._under_way: list[Entry[Item]] = []
         self._size = 0  # of both
         self._max_size, self._max_count = bounds.size, bounds.count
         self._crowded_size, self._crowded_count = bounds.size * CROWDED, bounds.count * CROWDED
@@ -90,7 +113,10 @@ class ExportQueue(Generic[Item]):
         if self._closed or size > self._max_size:
             self.dropped += 1
             return
-        self._waiting.append((item, size, now))
+        waiting = self._waiting
+        waiting.items.append(item)
+        waiting.sizes.append(size)
+        waiting.times.append(now)
         self._size += size
         self.pending += 1
         while self._size > self._max_size or self.pending > self._max_count:
@@ -102,7 +128,7 @@ class ExportQueue(Generic[Item]):
             return None
         if now < self._not_before:
             return self._not_before - now
-        since = self._waiting[0][2]
+        since = self._waiting.times[0]
         if self._failures or self._is_enough() or since <= self._urgent:
             return 0
         return max(0, since + self.bounds.delay - now)
@@ -111,28 +137,27 @@ class ExportQueue(Generic[Item]):
         """Take the items of the next request, under way until it is settled. Empty if all had grown too old."""
         assert not self._under_way  # noqa: S101 - one at a time
         waiting, bounds = self._waiting, self.bounds
-        while waiting and now - waiting[0][2] > bounds.age:
+        while waiting and now - waiting.times[0] > bounds.age:
             self._drop_oldest()
-        entries: list[_Entry[Item]] = []
+        entries: list[Entry[Item]] = []
         room = bounds.batch_size
-        while waiting and len(entries) < bounds.batch_count and (waiting[0][1] <= room or not entries):
-            entry = waiting.popleft()
-            room -= entry[1]
-            entries.append(entry)
-        self._under_way = tuple(entries)
+        while waiting and len(entries) < bounds.batch_count and (waiting.sizes[0] <= room or not entries):
+            room -= waiting.sizes[0]
+            entries.append(waiting.take_oldest())
+        self._under_way = entries
         return [item for item, _, _ in entries]
 
     def give_back(self, count: int) -> None:
         """Have the last `count` items of the request that is under way wait again."""
         kept = max(0, len(self._under_way) - count)
-        self._waiting.extendleft(reversed(self._under_way[kept:]))
-        self._under_way = self._under_way[:kept]
+        self._waiting.put_back(self._under_way[kept:])
+        del self._under_way[kept:]
 
     def settle(self, verdict: Verdict, now: float) -> None:
         """Settle the request that was under way by its verdict. Once the queue is closed that makes no difference."""
-        entries, self._under_way = self._under_way, ()
+        entries, self._under_way = self._under_way, []
         if isinstance(verdict, Unavailable):
-            self._waiting.extendleft(reversed(entries))
+            self._waiting.put_back(entries)
             self._postpone(verdict.retry_after, now)
             return
         self._failures, self._not_before, self._told = 0, -math.inf, False
@@ -150,8 +175,9 @@ class ExportQueue(Generic[Item]):
 
     def is_settled(self, until: float) -> bool:
         """Tell whether no item that came until then is pending."""
-        oldest = self._under_way or self._waiting
-        return not oldest or oldest[0][2] > until
+        if self._under_way:
+            return self._under_way[0][2] > until
+        return not self._waiting or self._waiting.times[0] > until
 
     def refuse(self) -> None:
         """Count an item that could not even be made."""
@@ -162,8 +188,7 @@ class ExportQueue(Generic[Item]):
         """Drop all pending items, and those that are yet to come."""
         self._closed = True
         self.dropped += self.pending
-        self._waiting.clear()
-        self._under_way = ()
+        self._waiting, self._under_way = _Line(), []
         self._size = self.pending = 0
 
     def _is_enough(self) -> bool:
@@ -176,8 +201,7 @@ class ExportQueue(Generic[Item]):
         self._not_before = now + min(delay if told is None else told, self.bounds.age)
 
     def _drop_oldest(self) -> None:
-        _, size, _ = self._waiting.popleft()
-        self._size -= size
+        self._size -= self._waiting.take_oldest()[1]
         self.pending -= 1
         self.dropped += 1
 

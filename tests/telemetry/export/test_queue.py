@@ -305,7 +305,8 @@ class Exporting(RuleBasedStateMachine):
         assert max(self.left.values(), default=1) == 1
         account(queue)
         assert queue.pending <= 30
-        waiting = [self.came[item] for item, _, _ in queue._waiting]
+        waiting = [self.came[item] for item in queue._waiting.items]
+        assert len(waiting) == len(queue._waiting.sizes) == len(queue._waiting.times)
         assert queue._size == sum(waiting) + sum(size for _, size, _ in queue._under_way) <= 50
 
 
