@@ -35,6 +35,7 @@ _OTHER_DELTAS = frozenset(
     )
 )
 """What the model writes besides text. Not the summary of its reasoning, which is not what it is billed for."""
+_ITEMS = frozenset(("response.output_item.added", "response.output_item.done"))
 _CLOSE_GRACE = 1.0
 """Seconds to close a stream that is left early."""
 
@@ -92,6 +93,12 @@ class _Reading:
         a model may have cut it into fewer tokens than tiktoken does."""
         self._phases: dict[Any, str | None] = {}
         """How the model marks its messages, by their index in the answer."""
+        self._begun: dict[int, Any] = {}
+        """Items as they began, by their index in the answer."""
+        self._done: dict[int, Any] = {}
+        """Items of the answer that are complete, by their index in it."""
+        self._texts: dict[int, list[str]] = {}
+        """The text of each message so far, by its index in the answer."""
         self.final: Response | None = None
 
     async def take(self, event: Any) -> None:
@@ -104,15 +111,42 @@ class _Reading:
         if kind in _TEXT_DELTAS or kind in _OTHER_DELTAS:
             self._pieces += bool(getattr(event, "delta", None))
         if kind in _TEXT_DELTAS:
-            if event.delta and self._is_wanted(self._phases.get(getattr(event, "output_index", None))):
-                await self._deliver(event.delta)
-        elif kind == "response.output_item.added":
-            self._phases[getattr(event, "output_index", None)] = getattr(getattr(event, "item", None), "phase", None)
+            if event.delta:
+                await self._take_text(event.delta, getattr(event, "output_index", None))
+        elif kind in _ITEMS or kind == "response.function_call_arguments.done":
+            self._take_item(kind, event)
         elif kind in _FINAL:
-            self.final = completed(event.response)
+            self.final = self._complete(event.response)
             record_response(self._call, self.final)  # it is known from here on, whatever comes
         elif kind == "error" or (kind is None and getattr(event, "error", None)):  # some servers do not say a type
             raise _failure(event)
+
+    def _take_item(self, kind: str, event: Any) -> None:
+        index, item = getattr(event, "output_index", None), getattr(event, "item", None)
+        if kind == "response.output_item.added":
+            self._phases[index] = getattr(item, "phase", None)
+            self._begun[index or 0] = item
+        elif kind == "response.output_item.done":
+            self._done[index or 0] = item
+        elif call := self._begun.get(index or 0):  # whose item may never be called done
+            self._done[index or 0] = call.model_copy(update={"arguments": getattr(event, "arguments", None) or ""})
+
+    async def _take_text(self, text: str, index: int | None) -> None:
+        self._texts.setdefault(index or 0, []).append(text)
+        if self._is_wanted(self._phases.get(index)):
+            await self._deliver(text)
+
+    def _complete(self, answer: Any) -> "Response":
+        """The answer, with what came on the way where its last event says nothing of it, as some servers have it."""
+        if not any(map(_says_something, getattr(answer, "output", None) or ())) and (self._done or self._texts):
+            from openai.types.responses import Response  # slow, but loaded by now
+
+            seen = {index: _as_dict(item) for index, item in self._done.items()}
+            for index, texts in self._texts.items():
+                if index not in seen or not _says_something(self._done[index]):
+                    seen[index] = _message("".join(texts))
+            answer = Response.construct(**{**_as_dict(answer), "output": [seen[index] for index in sorted(seen)]})
+        return completed(answer)
 
     async def take_whole(self, answer: "Response") -> None:
         """Take an answer that came at once: each message's text is one piece."""
@@ -133,6 +167,30 @@ class _Reading:
         self._call.finish_reasons = ("error",)
         if self._pieces and not _is_said_by_api(error):
             self._call.record(Usage(output_tokens=self._pieces), Provenance.PARTIAL)
+
+
+def _says_something(item: Any) -> bool:
+    """Whether an item of an answer is more than news of it."""
+    match item.type:
+        case "message":
+            parts = item.content or ()
+            return any(getattr(part, "text", None) or getattr(part, "refusal", None) for part in parts)
+        case "function_call":
+            return bool(item.arguments)
+        case kind:
+            return bool(kind != "reasoning")
+
+
+def _as_dict(model: Any) -> dict[str, Any]:
+    """What a server sent, as it sent it."""
+    fields: dict[str, Any] = model.to_dict(mode="json", warnings=False)
+    return fields
+
+
+def _message(text: str) -> dict[str, Any]:
+    """A message whose text came, and which itself did not."""
+    part = {"type": "output_text", "text": text, "annotations": []}
+    return {"type": "message", "role": "assistant", "status": "completed", "content": [part]}
 
 
 class _Events:

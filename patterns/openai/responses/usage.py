@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def completed(answer: Any) -> "Response":
-    """An answer with a list wherever a server has sent null in its place: the client does not check.
+    """An answer with a list wherever a server has sent null or a string in its place: the client does not check.
 
     Raises:
         ResponseFailed: it is no response; the message is the server's, if it has one.
@@ -26,8 +26,17 @@ def completed(answer: Any) -> "Response":
     answer.output = answer.output or []
     for item in answer.output:
         if item.type == "message":
-            item.content = item.content or []
+            item.content = _parts(item.content)
     return cast("Response", answer)
+
+
+def _parts(content: Any) -> list[Any]:
+    """The parts of a message; some servers send its text as a string."""
+    if not isinstance(content, str):
+        return content or []
+    from openai.types.responses import ResponseOutputText  # slow, but loaded by now
+
+    return [ResponseOutputText(type="output_text", text=content, annotations=[])]
 
 
 def usage_of(response: "Response") -> Usage | None:

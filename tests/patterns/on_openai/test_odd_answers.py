@@ -1,0 +1,160 @@
+"""Answers of servers that keep half of what the API promises: what they said counts, wherever they said it."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import httpx2
+import pytest
+from answer_support import event_stream
+from pattern_support import KEY, Run
+
+from runmeter.engine import Usage
+from runmeter.patterns import OpenAIFunctionCallingPattern, OpenAIPatternConfig
+from runmeter.patterns.openai.conversation import OpenAIConversationConfig, OpenAIConversationPattern
+from runmeter.patterns.openai.streaming import OpenAIStreamingConfig, OpenAIStreamingPattern
+
+URL = "http://127.0.0.1:1/v1"
+USAGE = {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120}
+MESSAGE = {
+    "type": "message",
+    "id": "msg_1",
+    "role": "assistant",
+    "status": "completed",
+    "content": [{"type": "output_text", "text": "Lyon it is.", "annotations": []}],
+}
+CALL = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "find", "arguments": '{"number": "AB-1"}'}
+EMPTY_MESSAGE = {**MESSAGE, "content": []}
+THOUGHT = {"type": "reasoning", "id": "rs_1", "summary": []}
+
+Json = dict[str, Any]
+
+
+async def find(number: str) -> Json:
+    """Find a parcel."""
+    return {"number": number, "city": "Lyon"}
+
+
+def response(output: Any, **fields: Any) -> Json:
+    return {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1,
+        "model": "gpt-4.1-mini",
+        "status": "completed",
+        "output": output,
+        "usage": USAGE,
+        **fields,
+    }
+
+
+def delta(text: str) -> Json:
+    return {"type": "response.output_text.delta", "output_index": 0, "item_id": "msg_1", "delta": text}
+
+
+def done(item: Json, index: int = 0) -> Json:
+    return {"type": "response.output_item.done", "output_index": index, "item": item}
+
+
+def stream_of(*events: Json, output: Any = ()) -> httpx2.Response:
+    """A stream of these events, with a last one that says this of its output."""
+    last = {"type": "response.completed", "response": response(output if output is None else list(output))}
+    numbered = [{**event, "sequence_number": number} for number, event in enumerate([*events, last])]
+    return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=event_stream(*numbered))
+
+
+class Server:
+    """Answers each request with the next of some responses, and keeps what it was sent."""
+
+    def __init__(self, *responses: httpx2.Response) -> None:
+        self._responses = list(responses)
+        self.requests: list[Json] = []
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        self.requests.append(json.loads(request.content))
+        return self._responses.pop(0)
+
+    def answer(self, monkeypatch: pytest.MonkeyPatch, pattern: Any) -> None:
+        """Answer a pattern's requests."""
+        client = httpx2.AsyncClient(transport=httpx2.MockTransport(self))
+        monkeypatch.setattr(pattern.clients.get(), "_client", client)
+
+
+DELTAS = [delta("Lyon"), delta(" it is.")]
+SAID: list[tuple[Sequence[Json], Any]] = [
+    ([*DELTAS, done(MESSAGE)], []),
+    ([*DELTAS, done(MESSAGE)], None),
+    ([done(MESSAGE)], []),
+    (DELTAS, []),
+    ([*DELTAS, done(MESSAGE)], [EMPTY_MESSAGE]),
+    ([*DELTAS, done(EMPTY_MESSAGE)], [EMPTY_MESSAGE]),
+    ([done(THOUGHT), done(MESSAGE, 1)], [THOUGHT]),
+    ([*DELTAS, done(MESSAGE)], [MESSAGE]),
+    ([*DELTAS, done({**MESSAGE, "content": "Lyon it is."})], [{**MESSAGE, "content": "Lyon it is."}]),
+]
+"""What is said on the way, and the output of the last event."""
+
+
+@pytest.mark.parametrize(("events", "output"), SAID)
+async def test_what_was_said_on_the_way_is_the_answer_where_the_last_event_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, events: Sequence[Json], output: Any
+) -> None:
+    server = Server(stream_of(*events, output=output))
+    run = Run()
+    async with OpenAIStreamingPattern(OpenAIStreamingConfig(base_url=URL, api_key=KEY)) as pattern:
+        server.answer(monkeypatch, pattern)
+        with run():
+            result = await pattern.execute("Where?")
+    assert (result.content, result.finish_reason) == ("Lyon it is.", "stop")
+    assert run.reported == Usage(100, 20)
+
+
+CALLED: list[Sequence[Json]] = [
+    [done(CALL)],
+    [
+        {"type": "response.output_item.added", "output_index": 0, "item": {**CALL, "arguments": ""}},
+        {"type": "response.function_call_arguments.done", "output_index": 0, "arguments": CALL["arguments"]},
+    ],
+]
+
+
+@pytest.mark.parametrize("events", CALLED)
+@pytest.mark.parametrize("output", [[], [{**CALL, "arguments": ""}]])
+async def test_a_call_that_is_streamed_is_made(
+    monkeypatch: pytest.MonkeyPatch, events: Sequence[Json], output: list[Json]
+) -> None:
+    server = Server(stream_of(*events, output=output), stream_of(done(MESSAGE)))
+    config = OpenAIPatternConfig(base_url=URL, api_key=KEY, stream_responses=True)
+    run = Run()
+    async with OpenAIFunctionCallingPattern(config, [find]) as pattern:
+        server.answer(monkeypatch, pattern)
+        with run():
+            result = await pattern.execute("Where is AB-1?")
+    assert result.content == "Lyon it is."
+    assert [(call.name, call.error_type) for call in run.calls] == [("find", None)]
+    sent = server.requests[1]["input"]
+    assert [item["call_id"] for item in sent if "call_id" in item] == ["call_1", "call_1"]
+
+
+async def test_a_conversation_keeps_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(stream_of(*DELTAS), stream_of(*DELTAS, done(MESSAGE)))
+    config = OpenAIConversationConfig(base_url=URL, api_key=KEY, stream_responses=True)
+    async with OpenAIConversationPattern(config) as pattern:
+        server.answer(monkeypatch, pattern)
+        with Run()(conversation_id="c"):
+            await pattern.execute("Where?")
+        with Run()(conversation_id="c"):
+            assert (await pattern.execute("Really?")).content == "Lyon it is."
+    assert "Lyon it is." in json.dumps(server.requests[1]["input"])
+
+
+async def test_a_message_whose_content_is_a_string_has_that_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = response([{**MESSAGE, "content": "Lyon it is."}])
+    server = Server(httpx2.Response(200, json=answer), httpx2.Response(200, json=answer))
+    config = OpenAIPatternConfig(base_url=URL, api_key=KEY)
+    async with OpenAIFunctionCallingPattern(config) as pattern:
+        server.answer(monkeypatch, pattern)
+        with Run()():
+            result = await pattern.execute("Where?")
+    assert result.content == "Lyon it is."
+    assert "Lyon it is." in json.dumps(result.messages)
