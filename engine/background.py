@@ -36,14 +36,14 @@ class Background:
         self._holder: object = None  # asyncio itself keeps no reference to a task
 
     async def start(self) -> None:
-        """Begin to take tasks."""
+        """Start the task group, which then takes tasks."""
         self._started, self._ended = anyio.Event(), anyio.Event()
         self._holder = spawn(self._hold, self._name)
         with anyio.CancelScope(shield=True):  # it takes one turn of the loop, and half a start cannot be undone
             await self._started.wait()
 
     def start_soon(self, function: Callable[[*Args], Awaitable[object]], *args: *Args, name: str) -> None:
-        """Start a task, in a copy of the caller's context."""
+        """Start a background task, in a copy of the caller's context."""
         self._tasks.start_soon(self._run, name, function, *args, name=name)
 
     async def close(self, limit: float) -> None:

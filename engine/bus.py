@@ -2,10 +2,10 @@
 
 `publish` appends and returns; it costs the same for one subscriber or ten, never waits, never raises because of a
 subscriber, and may be called from any thread. Each subscriber has a task of its own that hands it batches, so one that
-raises or hangs delays nobody else. For every subscriber, always: published = delivered + dropped + pending.
+raises or hangs delays no other. For every subscriber, always: published = delivered + dropped + pending.
 
 Lossless subscribers never lose an event. Instead `admission` holds back new work while one of them is too far behind:
-back-pressure belongs there, not in the middle of somebody's run. Lossy subscribers lose their oldest events once they
+back-pressure belongs there, not in the middle of a run. Lossy subscribers lose their oldest events once they
 are `capacity` behind, and every loss is counted.
 """
 
@@ -36,17 +36,17 @@ STOP_LIMIT = 1.0
 
 
 class BusStatistics(msgspec.Struct, frozen=True):
-    """The bus's accounting."""
+    """The accounting of a bus and its subscribers."""
 
     published: int
-    """Events published since the bus was made."""
+    """Number of events published since the bus was made."""
     retained: int
-    """Events held in memory, for the slowest subscriber."""
+    """Number of events held in memory, for the slowest subscriber."""
     subscribers: tuple[SubscriberStatistics, ...]
 
 
 class Bus:
-    """Carries events from where they happen to whoever subscribed. Use it as an async context manager.
+    """Carries events from their publishers to the subscribers. Use it as an async context manager.
 
     What is published before it starts is delivered once it has.
 
@@ -77,7 +77,7 @@ class Bus:
         self._tasks = Background("runmeter bus")
         self._bell: anyio.Event
         self._progress: anyio.Event | None = None
-        """There while somebody waits for subscribers to take something."""
+        """Set when a subscriber has taken something; None while no task waits for that."""
         self._loop: LoopThread
 
     # The subscribers' side
@@ -132,7 +132,7 @@ class Bus:
                 self._loop.run(partial(self._stop, subscription))
 
     def statistics(self) -> BusStatistics:
-        """The accounting now, of the bus and of each subscriber."""
+        """Read the accounting of the bus and of each subscriber, as it is now."""
         return BusStatistics(
             published=self._log.end,
             retained=len(self._log.events),
@@ -145,9 +145,10 @@ class Bus:
         """Append an event for every subscriber. From any thread.
 
         Raises:
-            BusClosed: the bus has closed, and nothing takes what comes late.
+            BusClosed: the bus has closed, and has no receiver for late events.
         """
-        # All of the hot path: one append, and a look whether somebody must be woken.
+        # All of the hot path: one append, which is atomic and so needs no lock, and a look whether the dispatcher must
+        # be woken. Two threads may both wake it: that does no harm, and a lock would cost every event more.
         self._events.append(event)
         if self._asleep:
             self._wake()
@@ -169,7 +170,7 @@ class Bus:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether there may be something to wait for at `admission`. A quick look, for mostly there is not."""
+        """There may be something to wait for at `admission`. A quick look, for mostly there is not."""
         return len(self._events) > self._room
 
     def _stop(self, subscription: Subscription) -> None:
@@ -216,7 +217,7 @@ class Bus:
         await self._tasks.close(STOP_LIMIT)
 
     async def drain(self, timeout: float) -> None:
-        """Publish no more, and deliver what is pending.
+        """Publish no more events, and deliver the pending ones.
 
         Args:
             timeout: Seconds to wait for lossless subscribers, at most. Lossy ones get at most `LOSSY_GRACE`.
@@ -253,7 +254,8 @@ class Bus:
         told = 0
         while True:
             self._bell = anyio.Event()
-            # In this order: whoever publishes after the flag is up rings, whoever did before has moved the end.
+            # The flag before the look: a publisher that comes after the flag rings the bell, and one that came before
+            # has moved the end. The other way round an event in between would wait for the next one.
             self._asleep = True
             if self._log.end == told:
                 await self._bell.wait()
@@ -278,6 +280,6 @@ class Bus:
         await self._progress.wait()
 
     def _trim(self) -> None:
-        """Free what every subscriber has been handed."""
+        """Free the events that every subscriber has been handed."""
         with self._lock:
             self._log.trim(min([subscription.cursor for subscription in self._subscriptions], default=self._log.end))

@@ -1,4 +1,4 @@
-"""What happens inside a run: a request to a model, a tool's work, an assistant's work on a thread, a retrieval.
+"""Calls inside a run: a request to a model, a tool's work, an assistant's work on a thread, a retrieval.
 
 Each is a context manager made by `Execution`; each emits its events, whatever way it is left.
 """
@@ -59,10 +59,10 @@ class Run(Protocol):
 
 
 class Operation(ABC):
-    """Something with a start, an end and a span of its own within a run."""
+    """An operation within a run, with a start, an end and a span of its own."""
 
     is_metered = True
-    """Whether what is recorded goes to an engine. False of the handles outside one."""
+    """True where an engine takes the records; False of the handles outside one."""
 
     __slots__ = (
         "_execution",
@@ -79,12 +79,12 @@ class Operation(ABC):
         self._span: Any = None
         self.trace: TraceContext | None = None
         self.start_ns = 0
-        """When it began: nanoseconds since the Unix epoch."""
+        """The time it began: nanoseconds since the Unix epoch."""
         self.error_type: str | None = None
         self.error_message: str | None = None
 
     def fail(self, error_type: str, message: str | None = None) -> None:
-        """Say that it failed, where no exception will leave it."""
+        """Mark the operation as failed, where no exception will leave it."""
         self.error_type = error_type
         self.error_message = message and message[:MAX_ERROR_MESSAGE].encode("utf-8", "replace").decode()
 
@@ -110,15 +110,15 @@ class Operation(ABC):
         self._ended(exc, duration_ns)
 
     def _started(self) -> None:  # noqa: B027 - most operations have nothing to say at their start
-        """Emit what is to be said before it begins."""
+        """Emit the operation's first event, if it has one."""
 
     @abstractmethod
     def _ended(self, error: BaseException | None, duration_ns: int) -> None:
-        """Emit what is to be said when it has ended."""
+        """Emit the operation's last event."""
 
 
 class ModelCall(Operation):
-    """A request to a model. Record what it used; what was not recorded counts as unknown, never as nothing."""
+    """A request to a model. Record its usage; a usage that was not recorded counts as unknown, never as nothing."""
 
     __slots__ = (
         "_attempt",
@@ -160,7 +160,7 @@ class ModelCall(Operation):
         service_tier: str | None = None,
         finish_reasons: tuple[str, ...] = (),
     ) -> None:
-        """Say what the request used, and how that is known. The last call counts.
+        """Record the request's usage, and how it is known. The last call counts.
 
         Args:
             usage: Tokens and searches.
@@ -178,7 +178,7 @@ class ModelCall(Operation):
         self.finish_reasons = finish_reasons or self.finish_reasons
 
     def first_chunk(self) -> None:
-        """Say that a chunk of a streamed answer came; the first time counts."""
+        """Record that a chunk of a streamed answer came; the first time counts."""
         if self._first_chunk_ns is None:
             self._first_chunk_ns = self._execution.runtime.clock.monotonic_ns() - self._start_monotonic
 
@@ -245,14 +245,14 @@ class ModelCall(Operation):
 
 
 def _served(answered: str | None, requested: str | None) -> str | None:
-    """The tier that served; `auto` is none, but a way to choose one."""
+    """Find the tier that served; `auto` is not a tier, but a way to choose one."""
     if answered and answered != "auto":
         return answered
     return requested if requested and requested != "auto" else None
 
 
 class ToolCall(Operation):
-    """A tool's work."""
+    """The execution of a tool."""
 
     __slots__ = ("_call_id", "_name")
 
@@ -275,7 +275,7 @@ class ToolCall(Operation):
 
 
 class AssistantCall(Operation):
-    """An assistant's work on a thread."""
+    """The work of an assistant on a thread."""
 
     __slots__ = ("_assistant", "steps", "thread", "thread_id")
 
@@ -310,7 +310,7 @@ class AssistantCall(Operation):
 
 
 class RetrievalCall(Operation):
-    """A search for passages. Record what it found; if nothing was recorded, it found nothing."""
+    """A search for passages. Record its result; if none was recorded, it found nothing."""
 
     __slots__ = ("_requested", "_source", "documents", "top_score")
 
@@ -322,7 +322,7 @@ class RetrievalCall(Operation):
         self.top_score: float | None = None
 
     def record(self, documents: int, top_score: float | None = None) -> None:
-        """Say what it found. The last call counts.
+        """Record the passages found. The last call counts.
 
         Args:
             documents: How many passages.
@@ -348,7 +348,7 @@ class RetrievalCall(Operation):
 
 
 def status_of(error: BaseException | None) -> Status:
-    """How something ended that was left by this exception, or by none."""
+    """Derive a status from the exception that ended something, or from None."""
     if error is None:
         return Status.OK
     if _is_all(error, BudgetExceeded):
@@ -365,7 +365,7 @@ def _is_all(error: BaseException, kind: type[Exception]) -> bool:
 
 
 def error_type(error: BaseException) -> str:
-    """The provider's error code if the exception carries one, else the exception's name.
+    """Find the provider's error code if the exception carries one, else the exception's name.
 
     Source of the rule: OpenTelemetry GenAI conventions, `error.type` (2026-10-09).
     """
@@ -373,13 +373,13 @@ def error_type(error: BaseException) -> str:
         error = error.exceptions[0]
     try:
         code = getattr(error, "code", None)
-    except Exception:  # somebody's property: no reason to lose the event
+    except Exception:  # a property of its own that raises: no reason to lose the event
         code = None
     return code if code and isinstance(code, str) else type(error).__qualname__
 
 
 def error_message(error: BaseException) -> str | None:
-    """What the exception says, as valid UTF-8 and cut to what an event keeps."""
+    """Take an exception's message, as valid UTF-8 and cut to `MAX_ERROR_MESSAGE` characters."""
     try:
         message = str(error)
     except Exception:

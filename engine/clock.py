@@ -1,4 +1,4 @@
-"""Where times and run ids come from. Both are injected, so that a test decides them."""
+"""Sources of times and run ids. Both are injected, so that a test decides them."""
 
 import os
 import random
@@ -8,14 +8,14 @@ from typing import Protocol, TypeAlias
 
 
 class Clock(Protocol):
-    """Two readings of time."""
+    """A clock with two readings of time."""
 
     def time_ns(self) -> int:
-        """Nanoseconds since the Unix epoch: says when."""
+        """Read nanoseconds since the Unix epoch: says when."""
         ...
 
     def monotonic_ns(self) -> int:
-        """Nanoseconds on a clock that never goes back: says how long."""
+        """Read nanoseconds on a clock that never goes back: says how long."""
         ...
 
 
@@ -28,7 +28,7 @@ class SystemClock:
 
 
 IdSource: TypeAlias = Callable[[], str]
-"""Makes a run id: 32 hexadecimal digits, never all zero, and as good as random in the last 16.
+"""A function that makes a run id: 32 hexadecimal digits, never all zero, and as good as random in the last 16.
 
 Where no caller's trace goes on it is the W3C trace id, by whose last digits samplers take their share.
 """
@@ -40,5 +40,5 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
 
 
 def random_run_id() -> str:
-    """128 random bits as 32 hexadecimal digits."""
+    """Draw 128 random bits as 32 hexadecimal digits."""
     return f"{_random.getrandbits(128) or 1:032x}"

@@ -30,14 +30,14 @@ class Codec:
         self._untyped = untyped
 
     def encode(self, event: Event) -> bytes:
-        """The event as bytes; an unknown event becomes just what it was read from."""
+        """Encode an event as bytes; an unknown event becomes just what it was read from."""
         return self._encoder.encode(event.fields if type(event) is UnknownEvent else event)
 
     def decode(self, data: bytes) -> Event:
-        """The event that these bytes say, of a kind that only a newer version knows as `UnknownEvent`.
+        """Decode an event from bytes, one of a kind that only a newer version knows as `UnknownEvent`.
 
         Raises:
-            msgspec.DecodeError: the bytes are no event: broken, truncated, or fields of the wrong type.
+            msgspec.DecodeError: the bytes are not an event: broken, truncated, or fields of the wrong type.
         """
         try:
             event: Event = self._decoder.decode(data)

@@ -1,4 +1,4 @@
-"""The engine: runs patterns, and lets everybody who is interested know what they did."""
+"""The engine: runs patterns, and lets its subscribers know what they did."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,7 +44,7 @@ STOP_LIMIT = 1.0
 
 
 class EngineStatistics(msgspec.Struct, frozen=True):
-    """What an engine is doing."""
+    """The load of an engine, and its bus's accounting."""
 
     running: int
     """Runs in flight, child runs included."""
@@ -105,7 +105,7 @@ class Engine:
         self._channels: set[Channel] = set()
         self._new_scope: type[anyio.CancelScope] = anyio.CancelScope
         self._slots: anyio.Semaphore | None = None
-        """None if runs are not limited."""
+        """The turns of runs; None if runs are not limited."""
         self._quiet: anyio.Event
         self._loop: LoopThread
 
@@ -143,7 +143,7 @@ class Engine:
             RunAborted: the engine closed before the run was done.
             StrayCancellation: the pattern awaited something that had been cancelled elsewhere.
             BudgetExceeded: a budget has no room for a request of the pattern's.
-            ConfigurationError: the pattern is none, the timeout not positive, or a tag no string.
+            ConfigurationError: the pattern is not a pattern, the timeout not positive, or a tag not a string.
             Exception: whatever the pattern raises.
         """
         info, execute = describe(pattern, tags, conversation_id)
@@ -219,7 +219,7 @@ class Engine:
             return await self._attend(Execution(_tapped(self._runtime, channel), info), work, timeout)
 
     async def _attend(self, execution: Execution, work: Work, timeout: float | None) -> RunResult[Any]:
-        """Do the work inside its run, until it is done, out of time, or stopped."""
+        """Do a run's work until it is done, out of time, or stopped."""
         # A child may run in another thread's event loop, and that on another library.
         scope = self._new_scope() if self._loop.is_current else anyio.CancelScope()
         if timeout is not None:
@@ -256,7 +256,7 @@ class Engine:
         self._tasks.start_soon(self._feed, channel, info, work, timeout, name=f"stream of {info.pattern}")
 
     async def _feed(self, channel: Channel, info: RunInfo, work: Work, timeout: float | None) -> None:
-        """Run, in a task of its own, and tell the channel how it ended."""
+        """Run in a task of its own, and tell the channel how it ended."""
         result: RunResult[Any] | None = None
         error: BaseException | None = None
         self._channels.add(channel)
@@ -280,19 +280,19 @@ class Engine:
         return self._bus.subscribe(receive, name=name, lane=lane, capacity=capacity)
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Hand nothing more to this subscriber."""
+        """Hand no more events to this subscriber."""
         self._bus.unsubscribe(subscription)
 
     def usage(self) -> UsageStatistics:
-        """The statistics so far. Every run that has returned is in them."""
+        """Compute the statistics so far. Every run that has returned is in them."""
         return self._usage.snapshot()
 
     def budgets(self) -> tuple[BudgetStatus, ...]:
-        """How each cap of the budgets stands: what is spent, reserved and refused, and when its window ends."""
+        """Read the budgets' caps: the amounts spent, reserved and refused, and the ends of their windows."""
         return () if self._budgets is None else self._budgets.status()
 
     def statistics(self) -> EngineStatistics:
-        """What the engine is doing, and the bus's accounting."""
+        """Count the runs in flight, and read the bus's accounting."""
         return EngineStatistics(len(self._running), self._bus.statistics())
 
     # Life
@@ -320,7 +320,7 @@ class Engine:
         in_order = False
         try:
             if exc is None and self._running:
-                logger.debug("closing waits for %d runs, %g s at the most", len(self._running), self._drain_timeout)
+                logger.debug("closing waits for %d runs, at most %g s", len(self._running), self._drain_timeout)
                 with anyio.move_on_after(self._drain_timeout):
                     await self._quiet.wait()
             in_order = exc is None
@@ -331,7 +331,7 @@ class Engine:
                 await self._end_tasks()
 
     async def _stop(self, step: float) -> None:
-        """Stop what still runs, then let the subscribers have all of it: each in at most `step` seconds."""
+        """Stop the runs that go on, then have the subscribers take all events: each in at most `step` seconds."""
         self._aborting = True
         if self._running:
             logger.debug("closing cancels %d runs", len(self._running))
@@ -361,11 +361,11 @@ class Engine:
                 self._usage.unfollow(self._folding.catch_up)
 
     def _is_within(self, execution: Execution) -> bool:
-        """Whether a run is one of ours and goes on. A task that has outlived its run begins anew."""
+        """Tell whether a run is one of ours and goes on. A task that has outlived its run begins anew."""
         return execution.runtime.owner is self and not execution.finished
 
     def _publish_late(self, event: Event) -> None:
-        """Count what a run says that would not stop in time. Nobody else hears of it."""
+        """Count the late events of a run that would not stop in time. No subscriber hears of them."""
         self._usage.fold((event,))
 
     def _check_open(self) -> None:
@@ -378,7 +378,7 @@ class Engine:
 
 
 def _tapped(runtime: Runtime, channel: Channel | None) -> Runtime:
-    """The runtime whose events also go into the channel, and whose deltas go there alone."""
+    """Make a runtime whose events also go into the channel, and whose deltas go there alone."""
     if channel is None:
         return runtime
 

@@ -1,16 +1,16 @@
-"""What can go wrong, each with a sentence of its own. All of it can be pickled, so it passes between processes.
+"""The errors of this package, each with a sentence of its own. All of them can be pickled, to pass between processes.
 
 RunmeterError
 ├── EngineNotRunning     the engine was used before `async with` or after it
 ├── BusClosed            an event was published after the bus had closed
 ├── StreamClosed         a run had another piece of its answer, and its listener had gone
 ├── RunAborted           the engine closed before the run was done
-├── StrayCancellation    a pattern awaited something that somebody else had cancelled
+├── StrayCancellation    a pattern awaited something that had been cancelled elsewhere
 ├── RunTimeout           a run took longer than its timeout (also a TimeoutError)
 ├── BudgetExceeded       a request was refused, because a budget has no room for it
 ├── TokenizerError       a shipped vocabulary is missing or damaged
 └── ConfigurationError   arguments that contradict each other (also a ValueError)
-    └── UnboundedRequest a budget applies to a request of which nobody knows the most that it can use
+    └── UnboundedRequest a budget applies to a request without a known upper bound
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
 Kind: TypeAlias = Literal["usd", "tokens", "calls"]
-"""What a budget counts."""
+"""The units that a budget counts."""
 
 
 class RunmeterError(Exception):
@@ -53,7 +53,7 @@ class BusClosed(RunmeterError):
 
 
 class StreamClosed(RunmeterError):
-    """A run had another piece of its answer to hand out, and whoever streamed it had gone. It ends the run."""
+    """A run had another piece of its answer to hand out, but its stream had been left. It ends the run."""
 
     def __init__(self) -> None:
         super().__init__("the stream of this run was left, so its answer goes nowhere: the run ends")
@@ -67,7 +67,7 @@ class RunTimeout(RunmeterError, TimeoutError):
         self.pattern = pattern
         self.run_id = run_id
         self.timeout = timeout
-        """In seconds."""
+        """The run's timeout in seconds."""
 
 
 class RunAborted(RunmeterError):
@@ -80,7 +80,7 @@ class RunAborted(RunmeterError):
 
 
 class StrayCancellation(RunmeterError):
-    """A pattern awaited a task or future that somebody else had cancelled, and was not cancelled itself."""
+    """A pattern awaited a task or future that had been cancelled elsewhere, and was not cancelled itself."""
 
     def __init__(self, pattern: str) -> None:
         super().__init__(f"pattern {pattern!r} awaited something that had been cancelled elsewhere")
@@ -88,7 +88,7 @@ class StrayCancellation(RunmeterError):
 
 
 class BudgetExceeded(RunmeterError):
-    """A request was refused before it left, because a budget has no room for the most that it can use.
+    """A request was refused before it left, because a budget has no room for its upper bound.
 
     Args:
         budget: The budget's label.
@@ -97,7 +97,7 @@ class BudgetExceeded(RunmeterError):
         cap: How much may be spent.
         spent: How much is.
         reserved: How much is held for requests that have not ended.
-        asked: What the request can use at the most.
+        asked: The request's upper bound.
         ways_out: What would have made room, each a few words.
     """
 
@@ -138,18 +138,18 @@ class ConfigurationError(RunmeterError, ValueError):
 
 
 class UnboundedRequest(ConfigurationError):
-    """A budget applies to a request of which nobody knows the most that it can use, so it was refused before it left.
+    """A budget applies to a request without a known upper bound, so it was refused before it left.
 
     Args:
         budget: The budget's label.
         kind: What it counts: `usd` or `tokens`.
         model: The model asked for.
-        bounded: Whether the most that it can use is known, and only its price is not.
+        bounded: Whether its tokens have a known upper bound, and only its price is not known.
     """
 
     def __init__(self, budget: str, kind: Kind, model: str, *, bounded: bool) -> None:
         if not bounded:
-            why = f"the most that this request to {model!r} can use is not known: set max_output_tokens"
+            why = f"this request to {model!r} has no known upper bound: set max_output_tokens"
         else:
             why = f"{model!r} has no known price on this service tier: add one to the price book's overlay"
         super().__init__(f"budget {budget!r} counts {kind}, but {why}, or let the budget count calls")
@@ -159,7 +159,7 @@ class UnboundedRequest(ConfigurationError):
 
 
 def format_amount(kind: Kind, amount: Decimal) -> str:
-    """An amount that a budget counts, in full, with its unit."""
+    """Write an amount that a budget counts, in full, with its unit."""
     number = f"{amount:,f}"
     if "." in number:
         number = number.rstrip("0").rstrip(".")

@@ -16,7 +16,7 @@ from .events import Event
 logger = logging.getLogger("runmeter")
 
 NAME = "event log"
-"""What the subscriber is called in logs and statistics."""
+"""The subscriber's name in logs and statistics."""
 
 
 class EventLog:
@@ -69,7 +69,7 @@ class EventLog:
             return b""
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the log's file."""
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -82,7 +82,7 @@ class EventLog:
 
 
 def _ends_with_a_line(path: Path) -> bool:
-    """Whether what is appended begins a new line."""
+    """Tell whether appended text begins a new line."""
     if not path.is_file() or not path.stat().st_size:  # a pipe has no end to look at
         return True
     with path.open("rb") as file:
@@ -95,11 +95,11 @@ def read_events(
     damaged: Callable[[int, str], None],
     progress: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Event]:
-    """The events in a file, in its order. Those of kinds that only a newer version knows come as `UnknownEvent`.
+    """Read the events in a file, in its order. Those of kinds that only a newer version knows come as `UnknownEvent`.
 
     Args:
         path: What to read.
-        damaged: Told the number of each line (the first is 1) that is no event, and why; the line is skipped.
+        damaged: Told the number of each line (the first is 1) that is not an event, and why; the line is skipped.
         progress: Told after each line how many bytes it had.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a run says about itself: typed, frozen events, and the codec that writes and reads them.
+"""The events by which a run tells what it does: typed and frozen.
 
 Events are values and nothing else. `(run_id, seq)` identifies an event, so any store can drop duplicates.
 Everything the package reports (statistics, costs, traces, metrics) is computed from these events.
@@ -15,7 +15,7 @@ import msgspec
 
 
 class Status(StrEnum):
-    """How a run ended."""
+    """The way that a run ended."""
 
     OK = "ok"
     ERROR = "error"
@@ -25,7 +25,7 @@ class Status(StrEnum):
 
 
 class Provenance(StrEnum):
-    """How a request's token counts are known. What is not known is never reported as 0."""
+    """The source of a request's token counts. Counts that are not known are never reported as 0."""
 
     REPORTED = "reported"
     """Stated by the API in its final answer: exact."""
@@ -34,7 +34,7 @@ class Provenance(StrEnum):
     ESTIMATED = "estimated"
     """Counted locally with tiktoken, because the API reported nothing."""
     UNKNOWN = "unknown"
-    """The request left and never answered: it may have been billed, nobody knows for how much."""
+    """The request left and never answered: it may have been billed, for an unknown amount."""
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -52,7 +52,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     cache_write_tokens: int = 0
     """Input tokens written to the prompt cache, whatever their lifetime."""
     cache_write_12h_tokens: int = 0
-    """Of `cache_write_tokens`, those written for 12 hours, which cost more."""
+    """Tokens among `cache_write_tokens` that were written for 12 hours, which cost more."""
     reasoning_tokens: int = 0
     """Output tokens spent on reasoning."""
     audio_input_tokens: int = 0
@@ -92,9 +92,9 @@ class TraceContext(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The ids of the span that an event will become, in W3C Trace Context form."""
 
     trace_id: str
-    """32 hexadecimal digits."""
+    """The trace's id: 32 hexadecimal digits."""
     span_id: str
-    """16 hexadecimal digits."""
+    """The span's id: 16 hexadecimal digits."""
     parent_span_id: str | None = None
     parent_is_remote: bool = False
     """The parent span was made by another process."""
@@ -104,20 +104,20 @@ class TraceContext(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class _Event(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """The fields every event has."""
+    """The fields that every event has."""
 
     run_id: str
-    """128 random bits as 32 hexadecimal digits."""
+    """The run's id: 128 random bits as 32 hexadecimal digits."""
     seq: int
-    """0, 1, 2 … within the run."""
+    """The event's number within the run: 0, 1, 2 …"""
     time_ns: int
-    """When the event was made: nanoseconds since the Unix epoch."""
+    """The time that the event was made: nanoseconds since the Unix epoch."""
     trace: TraceContext | None = None
     """The span this event becomes, where the engine has telemetry."""
 
 
 class ExecutionStarted(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="execution_started"):
-    """A run began. Always the run's first event (`seq` 0)."""
+    """The start of a run: always its first event (`seq` 0)."""
 
     pattern: str
     framework: str
@@ -127,7 +127,7 @@ class ExecutionStarted(_Event, frozen=True, gc=False, kw_only=True, omit_default
     conversation_id: str | None = None
     tags: Mapping[str, str] = {}
     operation: Literal["invoke_agent", "invoke_workflow"] = "invoke_agent"
-    """Whether the run is one agent's, or a workflow over several agents or model calls."""
+    """The run's kind: one agent's, or a workflow over several agents or model calls."""
 
     @property
     def trace_id(self) -> str:
@@ -146,19 +146,19 @@ class ModelCallStarted(_Event, frozen=True, gc=False, kw_only=True, omit_default
     """`chat`, `embeddings` or another operation name of the GenAI conventions."""
     model: str
     attempt: int = 1
-    """1 for the first try of a request, 2 for its first retry …"""
+    """The number of the try: 1 for a request's first, 2 for its first retry …"""
     stream: bool = False
     api: str | None = None
     """`responses` or `chat_completions`, for OpenAI."""
     service_tier: str | None = None
-    """As requested."""
+    """The tier as requested."""
     max_output_tokens: int | None = None
     temperature: float | None = None
     previous_response_id: str | None = None
     server_address: str | None = None
     server_port: int | None = None
     bound: Usage | None = None
-    """It can use so much at the most, input and output tokens, where that was worked out."""
+    """The upper bound of its input and output tokens, where that was worked out."""
 
 
 class TokenUsage(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="token_usage"):
@@ -168,30 +168,30 @@ class TokenUsage(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True
     provider: str
     operation: str
     model: str
-    """As requested."""
+    """The model as requested."""
     provenance: Provenance
     usage: Usage | None
     """None exactly if the provenance is `unknown`."""
     start_ns: int
-    """When the request left: nanoseconds since the Unix epoch."""
+    """The time that the request left: nanoseconds since the Unix epoch."""
     duration_ns: int
     first_chunk_ns: int | None = None
-    """From the start to the first chunk of a streamed answer."""
+    """Nanoseconds from the start to the first chunk of a streamed answer."""
     attempt: int = 1
     response_id: str | None = None
     response_model: str | None = None
     """The exact name of the model that answered."""
     service_tier: str | None = None
-    """As served."""
+    """The tier that served the request."""
     finish_reasons: tuple[str, ...] = ()
     error_type: str | None = None
     error_message: str | None = None
     bound: Usage | None = None
-    """Where the API did not report the usage: it was so much at the most, input and output tokens."""
+    """The upper bound of its input and output tokens, where the API did not report the usage."""
 
 
 class FunctionCall(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="function_call"):
-    """A tool ran, well or not."""
+    """The execution of a tool, well or not."""
 
     name: str
     start_ns: int
@@ -203,7 +203,7 @@ class FunctionCall(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=Tr
 
 
 class AssistantRun(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="assistant_run"):
-    """An assistant ran on a thread (a conversation)."""
+    """The work of an assistant on a thread (a conversation)."""
 
     assistant: str
     start_ns: int
@@ -211,41 +211,41 @@ class AssistantRun(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=Tr
     status: Status
     thread_id: str | None = None
     thread: Literal["created", "resumed"] | None = None
-    """Whether the run made the thread or went on with it; None if there is none."""
+    """The thread's origin: made by the run, or resumed by it; None if there is no thread."""
     steps: int = 0
     error_type: str | None = None
     error_message: str | None = None
 
 
 class Retrieval(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="retrieval"):
-    """A source was searched for passages, well or not. What was asked for and what they say is content: not kept."""
+    """A search of a source for passages. What was asked for and what the passages say is content: not kept."""
 
     source: str
-    """What was searched, such as a vector store's id, or `local`."""
+    """The source that was searched, such as a vector store's id, or `local`."""
     start_ns: int
     duration_ns: int
     documents: int
-    """Passages found."""
+    """The number of passages found."""
     top_score: float | None = None
     """The best passage's score, on the source's own scale."""
     requested: int | None = None
-    """How many passages at most were asked for."""
+    """The number of passages asked for, at most."""
     error_type: str | None = None
     error_message: str | None = None
 
 
 class Notice(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="notice"):
-    """Something that somebody should know of before it becomes an error."""
+    """A warning that comes before something becomes an error."""
 
     kind: str
-    """What it is about: `budget` or `model_retirement`."""
+    """The topic: `budget` or `model_retirement`."""
     subject: str
-    """Which budget, which model."""
+    """The budget or the model that it warns of."""
     message: str
 
 
 class ExecutionFinished(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="execution_finished"):
-    """A run ended. Exactly one for each `ExecutionStarted`."""
+    """The end of a run: exactly one for each `ExecutionStarted`."""
 
     status: Status
     duration_ns: int
@@ -260,14 +260,14 @@ class RunReported(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=Tru
     framework: str
     status: Status
     duration_ns: int | None = None
-    """None where it is not known."""
+    """The run's duration; None where it is not known."""
     provider: str = "openai"
     model: str | None = None
-    """What used the tokens; None where there is no usage."""
+    """The model that used the tokens; None where there is no usage."""
     usage: Usage | None = None
-    """Of all its requests together: how many there were is not known."""
+    """The usage of all its requests together: how many there were is not known."""
     provenance: Provenance = Provenance.REPORTED
-    """How that usage is known: `partial` where only one of input and output was told."""
+    """The source of that usage: `partial` where only one of input and output was told."""
     function_calls: int = 0
     assistant_runs: int = 0
 

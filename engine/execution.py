@@ -1,4 +1,4 @@
-"""The handle of the running run: what patterns use to say what they do.
+"""The handle of the running run, by which patterns tell what they do.
 
 `current_execution()` gives it. Its context managers emit the events and measure the time:
 
@@ -56,7 +56,7 @@ class Execution:
     """A run: enter it and it has started, leave it and it has finished. Made by the engine, and by `child`."""
 
     is_metered = True
-    """Whether what is recorded goes to an engine. False of the handle outside one."""
+    """True where an engine takes the records; False of the handle outside one."""
 
     def __init__(self, runtime: Runtime, info: RunInfo, parent: "Execution | None" = None) -> None:
         self.runtime = runtime
@@ -65,14 +65,14 @@ class Execution:
         self.run_id = runtime.new_run_id()
         self.root_run_id: str = parent.root_run_id if parent else self.run_id
         self.requests: list[TokenUsage] = []
-        """How each of its own requests to a model ended. Appended to from any thread."""
+        """The ends of its own requests to a model. Appended to from any thread."""
         self.child_requests: list[TokenUsage] = []
-        """The same for the runs within it that have finished, at any depth."""
+        """The ends of the requests of the runs within it that have finished, at any depth."""
         self.finished = False
         self.trace: TraceContext | None = None
         self.duration_ns = 0
         self.scope: Scope | None = None
-        """Which budgets apply to it; None if the engine has none."""
+        """The budgets that apply to it; None if the engine has none."""
         if runtime.budgets is not None:
             above = parent.scope if parent else None
             self.scope = runtime.budgets.scope(info.pattern, info.tags, self.run_id, above)
@@ -89,16 +89,16 @@ class Execution:
 
     @property
     def streaming(self) -> bool:
-        """Whether somebody listens to `delta`: then a pattern streams its answer if it can."""
+        """A stream listens to `delta`: then a pattern streams its answer if it can."""
         return self.runtime.delta is not None
 
     @property
     def budgeted(self) -> bool:
-        """Whether a budget applies to this run: then a request needs a bound, where the budget counts USD or tokens."""
+        """A budget applies to this run: then a request needs a bound, where the budget counts USD or tokens."""
         return self.scope is not None and bool(self.scope.limits)
 
     def next_seq(self) -> int:
-        """The next event's number in this run. Safe from any thread."""
+        """Draw the next event's number in this run. Safe from any thread."""
         return next(self._seq)
 
     def emit(self, event_type: Callable[..., E], trace: TraceContext | None, /, **fields: Any) -> E:
@@ -117,10 +117,10 @@ class Execution:
         return event
 
     def model_call(self, request: ModelRequest, *, attempt: int = 1) -> ModelCall:
-        """A request to a model, from just before it leaves until its answer is complete. A context manager.
+        """Make the handle of a request to a model, from before it leaves to the end of its answer. A context manager.
 
-        Where a budget applies, the most that it can use is reserved on entering, unless that was done by `reserve`;
-        on leaving, what it used takes the reservation's place, or all of that where nobody knows.
+        Where a budget applies, its upper bound is reserved on entering, unless that was done by `reserve`; on leaving,
+        its usage takes the reservation's place, or all of the reservation counts where the usage is not known.
 
         Args:
             request: What is asked for.
@@ -128,12 +128,12 @@ class Execution:
 
         Raises:
             BudgetExceeded: on entering, a budget has no room for it.
-            UnboundedRequest: on entering, the most that it can use is not known, and a budget must know.
+            UnboundedRequest: on entering, it has no known upper bound, and a budget needs one.
         """
         return ModelCall(self, request, attempt)
 
     def reserve(self, request: ModelRequest, *, may_lower: bool = True) -> Reserving:
-        """Reserve the most that a request can use in every budget that applies, before it is built. A context manager.
+        """Reserve a request's upper bound in every budget that applies, before it is built. A context manager.
 
             async with execution.reserve(request) as request:
                 with execution.model_call(request) as call:
@@ -155,7 +155,7 @@ class Execution:
 
         Raises:
             BudgetExceeded: on entering, a budget has no room for it.
-            UnboundedRequest: on entering, the most that it can use is not known, and a budget must know.
+            UnboundedRequest: on entering, it has no known upper bound, and a budget needs one.
         """
         budgets = self.runtime.budgets
         if budgets is None or self.scope is None or not self.scope.limits:
@@ -170,7 +170,7 @@ class Execution:
 
         Raises:
             BudgetExceeded: a budget has no room for it.
-            UnboundedRequest: the most that it can use is not known, and a budget must know.
+            UnboundedRequest: it has no known upper bound, and a budget needs one.
         """
         budgets = self.runtime.budgets
         assert budgets is not None  # noqa: S101 - asked before
@@ -178,7 +178,7 @@ class Execution:
         return claim(budgets, self.scope, request, self._notify_of_budget)
 
     def notice(self, kind: str, subject: str, message: str) -> None:
-        """Say something that somebody should know of before it becomes an error.
+        """Warn of something before it becomes an error.
 
         Args:
             kind: What it is about, in a word, such as `budget` or `model_retirement`. Few different ones.
@@ -191,7 +191,7 @@ class Execution:
         self.notice("budget", subject, message)
 
     def function_call(self, name: str, call_id: str | None = None) -> ToolCall:
-        """A tool's work. A context manager; an exception that leaves it is recorded as the tool's error.
+        """Make the handle of a tool's work. A context manager; an exception that leaves it becomes the tool's error.
 
         Args:
             name: The tool's name.
@@ -205,7 +205,7 @@ class Execution:
         thread_id: str | None = None,
         thread: Literal["created", "resumed"] | None = None,
     ) -> AssistantCall:
-        """An assistant's work on a thread. A context manager, around the model and tool calls it makes.
+        """Make the handle of an assistant's work on a thread. A context manager, around its model and tool calls.
 
         Args:
             assistant: The assistant's name or id.
@@ -215,7 +215,7 @@ class Execution:
         return AssistantCall(self, assistant, thread_id, thread)
 
     def retrieval(self, source: str, *, requested: int | None = None) -> RetrievalCall:
-        """A search for passages. A context manager, around the model call that embeds the query if it makes one.
+        """Make the handle of a search for passages. A context manager, around the model call that embeds the query too.
 
         Args:
             source: What is searched, such as a vector store's id, or `local`. Few different names, no query.
@@ -224,7 +224,7 @@ class Execution:
         return RetrievalCall(self, source, requested)
 
     def child(self, info: RunInfo, runtime: Runtime | None = None) -> "Execution":
-        """A run within this one, with its own statistics and span. A context manager.
+        """Make a run within this one, with its own statistics and span. A context manager.
 
         Args:
             info: What to call it. Where it has no tags it inherits this run's.
@@ -235,7 +235,7 @@ class Execution:
         return Execution(runtime or self.runtime, info, self)
 
     async def delta(self, text: str) -> None:
-        """Hand a piece of the answer to whoever streams this run; waits while they are behind."""
+        """Hand a piece of the answer to the stream of this run, if it has one; waits while its listener is behind."""
         if self.runtime.delta is not None:
             await self.runtime.delta(self.run_id, text)
 
@@ -339,7 +339,7 @@ class _NoModelCall(_Idle, ModelCall):
     bound = None
 
     def first_chunk(self) -> None:
-        """Measure nothing."""
+        """Measure nothing outside an engine."""
 
 
 class _NoToolCall(_Idle, ToolCall):
@@ -397,12 +397,12 @@ class _NoExecution(Execution):
         return self
 
     def notice(self, kind: str, subject: str, message: str) -> None:
-        """Tell no subscriber: there is none."""
+        """Warn no subscriber, for there is none."""
 
 
 _current: ContextVar[Execution] = ContextVar("runmeter_execution", default=_NoExecution())  # noqa: B039 - stays as it is
 
 
 def current_execution() -> Execution:
-    """The handle of the run that this code is part of; outside an engine one that does nothing."""
+    """Find the handle of the run that this code is part of; outside an engine one that does nothing."""
     return _current.get()

@@ -6,7 +6,7 @@ _TIME_UNITS = ((10**9, "s"), (10**6, "ms"), (10**3, "µs"), (1, "ns"))
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as lines of text: the first column to the left, the others to the right."""
+    """Format a table as lines of text: the first column to the left, the others to the right."""
     lines = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
@@ -18,7 +18,7 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def format_time(time_ns: int | None) -> str:
-    """A time in nanoseconds with three digits and a fitting unit, such as `1.23 s`; a dash if there is none."""
+    """Format a time in nanoseconds with three digits and a fitting unit, such as `1.23 s`; None as a dash."""
     if time_ns is None:
         return "-"
     size, unit = next((step for step in _TIME_UNITS if time_ns >= step[0]), _TIME_UNITS[-1])

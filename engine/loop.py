@@ -1,4 +1,4 @@
-"""What depends on the event loop: reaching it from other threads, tasks of its own, and telling cancellations apart."""
+"""Access to the event loop: reaching it from other threads, tasks of its own, and telling cancellations apart."""
 
 import asyncio
 import signal
@@ -16,12 +16,12 @@ class LoopThread:
 
         token: Any = current_token().native_token
         self._ident = threading.get_ident()
-        # The one thing anyio has no word for: a call made in the loop's thread that nobody waits for.
+        # The one thing anyio has no word for: a call made in the loop's thread that no other waits for.
         self._run_soon = getattr(token, "call_soon_threadsafe", None) or token.run_sync_soon
 
     @property
     def is_current(self) -> bool:
-        """Whether the code that asks runs in this thread."""
+        """The calling code runs in this thread."""
         return threading.get_ident() == self._ident
 
     def run(self, function: Callable[[], object]) -> None:
@@ -45,10 +45,10 @@ class LoopThread:
 
 
 def is_own_failure(error: BaseException) -> bool:
-    """Whether what raised this failed by itself, and is not being cancelled.
+    """Tell whether the code that raised this failed by itself, and is not being cancelled.
 
-    On asyncio, who awaits a task or future that somebody else cancelled gets the same `CancelledError` as who is
-    cancelled. The difference is whether the current task was asked to end.
+    On asyncio, code that awaits a task or future that was cancelled elsewhere gets the same `CancelledError` as code
+    that is cancelled itself. The difference is whether the current task was asked to end.
     """
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()

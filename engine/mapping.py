@@ -1,4 +1,4 @@
-"""Running one pattern on many inputs."""
+"""Running one pattern on many inputs at once."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sized
 from typing import Any, Literal, TypeAlias
@@ -9,7 +9,7 @@ from .errors import ConfigurationError
 from .result import RunResult
 
 Progress: TypeAlias = Callable[[int, int | None], object]
-"""Told how many runs are done, and of how many (None where the inputs have no length)."""
+"""A function that is told how many runs are done, and of how many (None where the inputs have no length)."""
 Outcome: TypeAlias = RunResult[Any] | Exception
 
 

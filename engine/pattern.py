@@ -1,4 +1,4 @@
-"""What an engine runs: anything with an async `execute`, or an async function."""
+"""The patterns that an engine runs: anything with an async `execute`, or an async function."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,27 +10,27 @@ from .loop import is_own_failure
 from .runtime import RunInfo, Runtime
 
 Messages: TypeAlias = Any
-"""A string, OpenAI dicts, LangChain messages: whatever the pattern takes."""
+"""A pattern's input: a string, OpenAI dicts, LangChain messages, whatever it takes."""
 Context: TypeAlias = Mapping[str, Any] | None
 PatternFunction: TypeAlias = Callable[[Messages, Context], Awaitable[Any]]
 Work: TypeAlias = Callable[[], Awaitable[Any]]
 
 
 class Pattern(Protocol):
-    """What an engine runs. Attributes `name`, `framework` and `operation` are used where a pattern has them."""
+    """A pattern that an engine runs. Its `name`, `framework` and `operation` are used where it has them."""
 
     async def execute(self, messages: Messages, context: Context = None) -> Any:
-        """Do the work. `current_execution()` is the handle of the run."""
+        """Do the pattern's work. `current_execution()` is the handle of the run."""
         ...
 
 
 def describe(
     pattern: Pattern | PatternFunction, tags: Mapping[str, str] | None, conversation_id: str | None
 ) -> tuple[RunInfo, PatternFunction]:
-    """What to call a run of a pattern, and the function that does its work.
+    """Describe a run of a pattern, and find the function that does its work.
 
     Raises:
-        ConfigurationError: it is no pattern, or a tag is no string.
+        ConfigurationError: it is not a pattern, or a tag is not a string.
     """
     execute = getattr(pattern, "execute", pattern)
     if not callable(execute) or isinstance(pattern, type):
@@ -58,7 +58,7 @@ async def do_work(pattern: str, work: Work) -> Any:
 
     Raises:
         ConfigurationError: it is not async.
-        StrayCancellation: it let somebody else's cancellation through, which would pass for its own.
+        StrayCancellation: it let a cancellation from elsewhere through, which would pass for its own.
     """
     awaitable = work()
     if hasattr(awaitable, "__aiter__"):
@@ -97,7 +97,7 @@ async def run_child(
         What it returns.
 
     Raises:
-        ConfigurationError: it is no pattern.
+        ConfigurationError: it is not a pattern.
         Exception: whatever it raises.
     """
     info, execute = describe(pattern, None, conversation_id)

@@ -6,15 +6,15 @@ from .events import Usage
 
 
 class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of a model. Names and values are those of the OpenTelemetry GenAI conventions (2026-10-09)."""
+    """A request to a model. Names and values are those of the OpenTelemetry GenAI conventions (2026-10-09)."""
 
     provider: str
-    """Such as `openai`."""
+    """The provider's name, such as `openai`."""
     model: str
     operation: str = "chat"
-    """`chat` or `embeddings`."""
+    """The operation: `chat` or `embeddings`."""
     api: str | None = None
-    """`responses` or `chat_completions`, for OpenAI."""
+    """The API: `responses` or `chat_completions`, for OpenAI."""
     stream: bool = False
     service_tier: str | None = None
     max_output_tokens: int | None = None
@@ -23,4 +23,4 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     server_address: str | None = None
     server_port: int | None = None
     bound: Usage | None = None
-    """It can use so much at the most, input and output tokens, where that was worked out."""
+    """The upper bound of its input and output tokens, where that was worked out."""

@@ -1,4 +1,4 @@
-"""What a run returns: its pattern's value, and what it took."""
+"""The result of a run: its pattern's value, and the run's duration, requests and costs."""
 
 from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
@@ -13,17 +13,17 @@ Value = TypeVar("Value")
 
 
 class RunResult(msgspec.Struct, Generic[Value], frozen=True):
-    """A run that ended well."""
+    """The result of a run that ended well."""
 
     run_id: str
     value: Value
-    """What the pattern returned."""
+    """The value that the pattern returned."""
     duration_ns: int
     """Wall time from the run's start to its end, in nanoseconds."""
     requests: tuple[TokenUsage, ...]
-    """How each of the run's own requests to a model ended, failed ones and retries included."""
+    """The ends of the run's own requests to a model, failed ones and retries included."""
     child_requests: tuple[TokenUsage, ...]
-    """The same for the runs within this run, at any depth."""
+    """The ends of the requests of the runs within this run, at any depth."""
     prices: PriceBook
     """The prices that the costs are computed with."""
     trace_id: str
@@ -35,7 +35,7 @@ class RunResult(msgspec.Struct, Generic[Value], frozen=True):
 
     @property
     def content(self) -> Any:
-        """The answer: the value's `content` if it has one, else the value."""
+        """The answer's content: the value's `content` if it has one, else the value."""
         return getattr(self.value, "content", self.value)
 
     @property
@@ -50,7 +50,7 @@ class RunResult(msgspec.Struct, Generic[Value], frozen=True):
 
     @property
     def unknown_requests(self) -> int:
-        """How many requests, those of child runs included, left and never said what they used."""
+        """The number of requests, those of child runs included, that left and never said what they used."""
         return sum(request.usage is None for request in self.requests + self.child_requests)
 
     @property

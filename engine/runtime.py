@@ -21,7 +21,7 @@ class Runtime(msgspec.Struct, frozen=True):
     new_run_id: IdSource = random_run_id
     tracing: Tracing | None = None
     delta: Callable[[str, str], Awaitable[None]] | None = None
-    """Takes a run id and a piece of its answer, where somebody streams the run."""
+    """A function that takes a run id and a piece of its answer; None where the run is not streamed."""
     budgets: Budgets | None = None
 
 
@@ -31,6 +31,6 @@ class RunInfo(msgspec.Struct, frozen=True):
     pattern: str
     framework: str = "python"
     operation: Literal["invoke_agent", "invoke_workflow"] = "invoke_agent"
-    """Whether the run is one agent's, or a workflow over several agents or model calls."""
+    """The run's kind: one agent's, or a workflow over several agents or model calls."""
     conversation_id: str | None = None
     tags: Mapping[str, str] = {}

@@ -23,7 +23,7 @@ CLOSE_LIMIT = 5.0
 
 
 class Delta(msgspec.Struct, frozen=True):
-    """A piece of an answer."""
+    """A piece of a run's answer."""
 
     run_id: str
     text: str
@@ -33,7 +33,7 @@ StreamItem: TypeAlias = Delta | Event
 
 
 class Channel:
-    """Between the task that runs and the one that listens. Events always go in; deltas wait for room.
+    """A queue between the task that runs and the one that listens. Events always go in; deltas wait for room.
 
     It never refers to the listener's `RunStream`, so that one that is forgotten can be collected and end the run.
     """
@@ -41,7 +41,7 @@ class Channel:
     def __init__(self, buffer: int) -> None:
         self.loop = LoopThread()
         self.scope = anyio.CancelScope()
-        """Cancel it and the run ends."""
+        """The run's cancel scope: cancel it and the run ends."""
         self.ended = anyio.Event()
         """Set once the run has ended, whatever way."""
         self.result: RunResult[Any] | None = None
@@ -53,15 +53,15 @@ class Channel:
         self._changed = anyio.Event()
 
     def put(self, event: Event) -> None:
-        """Add an event. From any thread."""
+        """Add an event to the queue. From any thread."""
         self._items.append(event)
         self.loop.run(self._wake)
 
     async def put_delta(self, run_id: str, text: str) -> None:
-        """Add a delta, once there is room.
+        """Add a delta to the queue, once there is room.
 
         Raises:
-            StreamClosed: its listener has gone, and none will make room.
+            StreamClosed: the listener has gone, so that no room will come.
         """
         while not self._closed and self._deltas >= self._buffer and not self.ended.is_set():
             await self._changed.wait()
@@ -72,7 +72,7 @@ class Channel:
         self._wake()
 
     async def get(self) -> StreamItem:
-        """The next item.
+        """Take the next item from the queue.
 
         Raises:
             StopAsyncIteration: the run has ended and everything was taken.
@@ -101,7 +101,7 @@ class Channel:
         self.close()
 
     def end(self, result: RunResult[Any] | None, error: BaseException | None) -> None:
-        """Say how the run ended."""
+        """Keep the run's result or error, and wake the listener."""
         self.result = result
         self.error = error
         self.ended.set()
@@ -127,7 +127,7 @@ class RunStream:
 
     @property
     def result(self) -> RunResult[Any]:
-        """What the run returned.
+        """The result that the run returned.
 
         Raises:
             RuntimeError: the run has not ended well, or not yet.

@@ -19,24 +19,25 @@ logger = logging.getLogger("runmeter")
 
 Lane: TypeAlias = Literal["lossless", "lossy"]
 Receiver: TypeAlias = Callable[[Sequence[Event]], Awaitable[None] | None]
-"""Takes a batch of events, oldest first, not to be changed. May be plain or async; a plain one must not block."""
+"""A function that takes a batch of events, oldest first, not to be changed. May be plain or async; a plain one must
+not block."""
 
 BATCH = 1_000
 """Events handed over at once, at most, to a subscriber that takes about a microsecond for each."""
 TURN = 0.005
 """Seconds of one turn of the event loop that a subscriber may use, unless it needs more to keep up."""
 TRIM = 1_000
-"""Events worth forgetting at once."""
+"""Number of events worth forgetting at once."""
 LOSSY_ATTEMPTS = 5
-"""How often a lossy subscriber is offered the same batch before it is dropped."""
+"""Number of times that a lossy subscriber is offered the same batch before it is dropped."""
 MAX_RETRY_DELAY = 30.0
-"""Seconds: the longest pause before a subscriber that raised is tried again."""
+"""Seconds before a subscriber that raised is tried again, at most."""
 LASTING_FAILURES = 5
 """Failures in a row from which on a lossless subscriber is said to go on failing: about a second after the first."""
 
 
 class SubscriberStatistics(msgspec.Struct, frozen=True):
-    """One subscriber's account: `published = delivered + dropped + pending`, all since it subscribed."""
+    """The account of one subscriber: `published = delivered + dropped + pending`, all since it subscribed."""
 
     name: str
     lane: Lane
@@ -45,13 +46,13 @@ class SubscriberStatistics(msgspec.Struct, frozen=True):
     dropped: int
     pending: int
     errors: int
-    """How often it raised."""
+    """Number of times that it raised."""
     failures: int = 0
-    """How often it has raised in a row, until now. 0: it takes what it is handed."""
+    """Number of times that it has raised in a row, until now. 0: it takes what it is handed."""
     last_error: str | None = None
-    """Type and message of what it raised last, as long as it goes on failing."""
+    """Type and message of its last exception, as long as it goes on failing."""
     blocking: bool = False
-    """Whether new runs wait until it has caught up."""
+    """New runs wait until it has caught up."""
 
 
 class Log:
@@ -67,18 +68,18 @@ class Log:
 
     @property
     def end(self) -> int:
-        """The address of the event to come: how many were ever published."""
+        """The address of the next event, which is the number ever published."""
         with self._lock:
             return self._trimmed + len(self.events)
 
     def read(self, cursor: int, count: int) -> Sequence[Event]:
-        """Up to `count` events from an address on."""
+        """Read up to `count` events from an address on."""
         with self._lock:
             start = cursor - self._trimmed
             return self.events[start : start + count]
 
     def trim(self, cursor: int) -> None:
-        """Forget what lies before an address, once that is worth moving the rest to the front."""
+        """Forget the events before an address, once that is worth moving the rest to the front."""
         with self._lock:
             count = cursor - self._trimmed
             if count >= TRIM or count == len(self.events):
@@ -87,7 +88,7 @@ class Log:
 
 
 class Subscription:
-    """One subscriber's place in the log, and what became of the events before it. Made by `Bus.subscribe`."""
+    """A subscriber's place in the log, and the account of the events before it. Made by `Bus.subscribe`."""
 
     def __init__(self, log: Log, receive: Receiver, name: str, lane: Lane, capacity: int, batch: int) -> None:
         self.name = name
@@ -108,7 +109,7 @@ class Subscription:
         self._closing: anyio.Event | None = None
         self._scope: anyio.CancelScope | None = None
         self.started = False
-        """Whether the task that delivers to it has been started."""
+        """The task that delivers to it has been started."""
         self._cancelled = False
         self._lock = threading.RLock()  # a receiver may ask for a consistent read, and so catch up on itself
 
@@ -122,26 +123,26 @@ class Subscription:
 
     @property
     def pending(self) -> int:
-        """Events published and not yet taken."""
+        """The number of events published and not yet taken."""
         return self._log.end - self._cursor + len(self._batch)
 
     @property
     def room(self) -> float:
-        """Events that the log may retain before this could be `blocking`: a batch in hand is retained no more."""
+        """The number of events that the log may retain before this could be `blocking`, less a batch in hand."""
         return self.capacity - self._batch_size if self.lane == "lossless" else math.inf
 
     @property
     def blocking(self) -> bool:
-        """Whether no new run may start until it has caught up."""
+        """No new run may start until it has caught up."""
         return self.lane == "lossless" and self.pending > self.capacity
 
     @property
     def failing(self) -> bool:
-        """Whether it raised when it was last handed something."""
+        """The receiver raised when it was last handed a batch."""
         return self._failures > 0
 
     def statistics(self) -> SubscriberStatistics:
-        """The subscriber's account now."""
+        """Read the subscriber's account as it is now."""
         with self._lock:
             end = self._log.end
             return SubscriberStatistics(
@@ -172,7 +173,7 @@ class Subscription:
                 self._fail(error)
 
     def wake(self) -> None:
-        """There is something new, or something to find out."""
+        """Wake the delivering task, because there are new events, or the bus closes."""
         if self._bell is not None:
             self._bell.set()
 
@@ -187,7 +188,7 @@ class Subscription:
             self._scope.cancel()
 
     def hurry(self) -> None:
-        """The bus is closing: deliver what is pending, and do not wait long to try again."""
+        """Deliver pending events, and do not wait long to try again, because the bus is closing."""
         if self._closing is not None:
             self._closing.set()
         self.wake()
@@ -212,10 +213,10 @@ class Subscription:
                 await self._bell.wait()
 
     async def _deliver_turn(self) -> bool:
-        """Hand over what one turn of the loop has room for, and never less than the last turn made.
+        """Hand over the events that one turn of the loop has room for, and never fewer than the last turn made.
 
         A subscriber that got a fixed number a turn would fall behind without end where a turn makes more: hundreds of
-        runs at once do. So what it takes keeps up with what is made, and slows down who makes it.
+        runs at once do. So what it takes keeps up with what is made, and slows down the runs that make it.
         """
         made = self._log.end
         due, self._seen = self._cursor + made - self._seen, made
@@ -287,7 +288,7 @@ class Subscription:
             self._batch = ()
 
     def drop_oldest(self) -> None:
-        """Skip what exceeds a lossy subscriber's capacity. A batch handed over counts, but cannot be taken back."""
+        """Skip the events beyond a lossy subscriber's capacity. A batch in hand counts, but cannot be taken back."""
         if self.lane == "lossless":
             return
         with self._lock:
@@ -298,7 +299,7 @@ class Subscription:
                 self._dropped += excess
 
     def give_up(self) -> None:
-        """Settle the account of a subscriber that gets nothing more."""
+        """Settle the account of a subscriber that gets no more events."""
         pending = self.pending
         if pending and self.lane == "lossless":
             logger.error("subscriber %r did not take its last %d events", self.name, pending)

@@ -19,28 +19,28 @@ class ManualClock:
         self._step = step_ns
 
     def advance(self, seconds: float) -> None:
-        """Move time forward."""
+        """Move the clock forward by so many seconds."""
         self._now += round(seconds * 1e9)
 
     def time_ns(self) -> int:
-        """Nanoseconds since the Unix epoch."""
+        """Read nanoseconds since the Unix epoch."""
         self._now += self._step
         return self._now
 
     def monotonic_ns(self) -> int:
-        """The same nanoseconds: a manual clock never goes back."""
+        """Read nanoseconds, of the same clock: a manual one never goes back."""
         self._now += self._step
         return self._now
 
 
 class CountingIds:
-    """Run ids 1, 2, 3 …, as 32 hexadecimal digits."""
+    """A source of run ids 1, 2, 3 …, as 32 hexadecimal digits."""
 
     def __init__(self) -> None:
         self._count = count(1)
 
     def __call__(self) -> str:
-        """The next id."""
+        """Make the next run id."""
         return f"{next(self._count):032x}"
 
 
@@ -51,9 +51,9 @@ class Recorder:
         self.events: list[Event] = []
 
     def __call__(self, events: Sequence[Event]) -> None:
-        """Take a batch."""
+        """Keep a batch of events."""
         self.events.extend(events)
 
     def of(self, run_id: str) -> list[Event]:
-        """One run's events, in order."""
+        """Select the events of one run, in order."""
         return [event for event in self.events if event.run_id == run_id]

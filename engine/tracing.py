@@ -1,4 +1,4 @@
-"""What the engine asks of telemetry while a run is running: span ids, and nothing else.
+"""The interface between the engine and telemetry while a run is running: span ids, and nothing else.
 
 Spans are built later, from the events, off the hot path. But their ids are needed at once, so that the caller's trace
 goes on in the run and whatever an instrumented client does inside nests below the right span.
@@ -21,7 +21,7 @@ class Tracing(Protocol):
         Args:
             trace_id: The outermost run's id: what a new trace is to be called, where no span is ambient.
             above: The span of the run that this one is in, if it is in one: it takes the place of the ambient one
-                where the context was lost on the way, as in a thread that somebody else has started.
+                where the context was lost on the way, as in a thread that other code has started.
 
         Returns:
             The new span's ids, None while telemetry is switched off, and a token that `end_span` takes.
@@ -37,12 +37,12 @@ class Tracing(Protocol):
 
 
 class Telemetry(Tracing, Protocol):
-    """Turns events into telemetry: what `runmeter.telemetry.configure()` returns and an engine takes."""
+    """Turns events into telemetry. `runmeter.telemetry.configure()` returns one, and an engine takes it."""
 
     def receive(self, events: Sequence[Event]) -> Awaitable[None] | None:
         """Take a batch of events, oldest first. The engine subscribes it on the lossy lane."""
         ...
 
     async def flush(self, timeout: float) -> None:
-        """Send what is left, in at most `timeout` seconds. The engine calls it when it closes."""
+        """Send pending telemetry, in at most `timeout` seconds. The engine calls it when it closes."""
         ...

@@ -1,1 +1,1 @@
-"""Models: what their names say, and when they are shut down."""
+"""Models: their names, and the dates on which they are shut down."""

@@ -1,4 +1,4 @@
-"""Which of OpenAI's models have been shut down, and which are going to be: the table that ships with the package.
+"""Retirements of OpenAI's models, past and announced: the table that ships with the package.
 
 The table is `models.toml`, which says where its facts are from, and when they were looked up.
 """
@@ -17,7 +17,7 @@ NOTICE_DAYS = 90
 
 
 class Retirement(msgspec.Struct, frozen=True):
-    """When a model is shut down, and what to use instead."""
+    """The shutdown of a model, and its replacement."""
 
     model: str
     shutdown: date
@@ -25,14 +25,14 @@ class Retirement(msgspec.Struct, frozen=True):
     replacement: str
     """OpenAI's recommendation, or the current model of its size."""
     source: str
-    """Where the date is from, and when that was read."""
+    """The date's source, and the day that it was read."""
 
     def is_retired(self, today: date) -> bool:
-        """Whether the model has been shut down."""
+        """Tell whether the model has been shut down."""
         return self.shutdown <= today
 
     def is_retiring(self, today: date) -> bool:
-        """Whether the model will be shut down within `NOTICE_DAYS`."""
+        """Tell whether the model will be shut down within `NOTICE_DAYS`."""
         return 0 < (self.shutdown - today).days <= NOTICE_DAYS
 
 
@@ -43,17 +43,17 @@ class _Shutdown(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `models.toml` says."""
+    """The contents of `models.toml`."""
 
     source: str
     checked: date
-    """When the source was last looked up."""
+    """The day that the source was last looked up."""
     shutdowns: tuple[_Shutdown, ...]
 
 
 @functools.cache
 def table() -> Table:
-    """The shipped table. Read on first use, in about a millisecond."""
+    """Read the shipped table. It is read on first use, in about a millisecond."""
     from importlib.resources import files  # here, with all that it imports, because it is slow
 
     return msgspec.toml.decode((files(__package__) / "models.toml").read_bytes(), type=Table)
@@ -61,7 +61,7 @@ def table() -> Table:
 
 @functools.cache
 def retirements() -> Mapping[str, Retirement]:
-    """All models that have been shut down or are going to be, by name."""
+    """Index the models that have been shut down or are going to be, by name."""
     read = table()
     source = f"{read.source} ({read.checked})"
     return MappingProxyType(
@@ -74,7 +74,7 @@ def retirements() -> Mapping[str, Retirement]:
 
 
 def find(model: str) -> Retirement | None:
-    """When a model is shut down; None if nothing of the kind was announced.
+    """Find the retirement of a model; None if none was announced.
 
     A dated version that is not listed goes with its undated name, and a fine-tuned model with the one it is based on
     (source: OpenAI's deprecations page, 2026-11).

@@ -255,7 +255,7 @@ async def test_a_model_of_which_nothing_is_known_is_refused_and_named(cap: Any, 
     model = _Silent(messages=iter([AIMessage("Yes.")]))
     assert with_limit(model, 100) is None
     stage = Stage(Budget(**cap, when_exceeded="lower"))
-    with pytest.raises(error, match="'unknown' can use is not known") as caught:
+    with pytest.raises(error, match="'unknown' has no known upper bound") as caught:
         await execute(stage, AugmentedLLMPattern(PatternConfig(), model=model))
     assert "LangChain does not know the name of this model: _Silent" in caught.value.__notes__
     assert requests_of(stage) == []
