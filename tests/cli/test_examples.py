@@ -267,7 +267,8 @@ def test_deltas_come_while_the_model_writes_and_leaving_stops_it(service: Servic
     row = service.row("leaver")
     assert (row["executions"], row["cancelled"], row["failures"]) == (1, 1, 0)
     assert row["requests_by_provenance"] == {"partial": 1}
-    assert Decimal(row["cost"]["low"]) < Decimal(row["cost"]["high"]), "nobody knows it exactly"
+    high = row["cost"]["high"]  # none where the machine is too busy to work it out at once
+    assert high is None or Decimal(row["cost"]["low"]) < Decimal(high), "nobody knows it exactly"
     eventually(lambda: simulator.statistics().total.output_tokens > before)  # the simulator sees its client leave
     billed = simulator.statistics().total.output_tokens - before
     assert 0 < row["usage"]["output_tokens"] <= billed < 200

@@ -95,7 +95,7 @@ async def test_of_two_that_enter_at_once_one_is_refused_and_no_thread_is_left() 
     assert simulator.url
     assert refused == ["this simulator is running already: make another one"]
     await simulator.__aexit__(None, None, None)
-    assert threads() == []
+    await until(lambda: not threads())
 
 
 async def test_a_busy_script_does_not_keep_it_from_being_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +120,7 @@ async def test_a_busy_script_does_not_keep_it_from_being_left(monkeypatch: pytes
         release.set()
         await anyio.to_thread.run_sync(left.join, 20)
     await client.close()
-    assert threads() == []
+    await until(lambda: not threads())
 
 
 async def test_a_port_in_use_gives_a_clear_error() -> None:
@@ -156,7 +156,7 @@ async def test_leaving_it_breaks_open_connections_at_once_and_leaves_no_thread()
         await until(lambda: simulator.statistics().requests.get("POST /responses", 0) == 2)
     await client.close()
     assert failures == [openai.APIConnectionError] * 2
-    assert threads() == []
+    await until(lambda: not threads())
 
 
 def _have_come(simulator: Simulator, number: int) -> bool:
@@ -179,7 +179,7 @@ async def test_leaving_it_while_requests_pour_in_is_quiet(caplog: pytest.LogCapt
                 await until(partial(_have_come, simulator, 5 * moment))
             tasks.cancel_scope.cancel()
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
-    assert threads() == []
+    await until(lambda: not threads())
 
 
 async def test_a_cancelled_caller_leaves_no_thread() -> None:
@@ -188,7 +188,7 @@ async def test_a_cancelled_caller_leaves_no_thread() -> None:
             scope.cancel()
             await anyio.sleep_forever()
     assert scope.cancelled_caught
-    assert threads() == []
+    await until(lambda: not threads())
 
 
 def test_it_needs_its_extra_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
