@@ -11,6 +11,7 @@ from .bus import Bus, BusStatistics
 from .calls import AssistantCall, ModelCall, RetrievalCall, ToolCall, error_message
 from .clock import Clock, IdSource, SystemClock
 from .codec import JSON, MSGPACK, Codec
+from .concurrency.loop import is_own_failure
 from .engine import Engine, EngineStatistics
 from .errors import (
     BudgetExceeded,
@@ -44,7 +45,6 @@ from .events import (
     Usage,
 )
 from .execution import Execution, current_execution
-from .loop import is_own_failure
 from .models import retirements
 from .pattern import Pattern, run_child
 from .prices.context_sizes import context_size

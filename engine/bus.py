@@ -21,10 +21,10 @@ from typing import Self
 import anyio
 import msgspec
 
-from .background import Background
+from .concurrency.background import Background
+from .concurrency.loop import LoopThread
 from .errors import BusClosed, ConfigurationError
 from .events import Event
-from .loop import LoopThread
 from .subscription import BATCH, Lane, Log, Receiver, SubscriberStatistics, Subscription
 
 logger = logging.getLogger("runmeter")

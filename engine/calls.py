@@ -32,7 +32,7 @@ MAX_ERROR_MESSAGE = 500
 E = TypeVar("E", bound=Event)
 
 
-class Run(Protocol):
+class MeteredRun(Protocol):
     """The run that calls belong to, as far as they use it."""
 
     run_id: str
@@ -74,7 +74,7 @@ class Operation(ABC):
         "trace",
     )
 
-    def __init__(self, execution: Run) -> None:
+    def __init__(self, execution: MeteredRun) -> None:
         self._execution = execution
         self._span: Any = None
         self.trace: TraceContext | None = None
@@ -135,7 +135,7 @@ class ModelCall(Operation):
         "usage",
     )
 
-    def __init__(self, execution: Run, request: ModelRequest, attempt: int) -> None:
+    def __init__(self, execution: MeteredRun, request: ModelRequest, attempt: int) -> None:
         super().__init__(execution)
         self._request = request
         self._attempt = attempt
@@ -256,7 +256,7 @@ class ToolCall(Operation):
 
     __slots__ = ("_call_id", "_name")
 
-    def __init__(self, execution: Run, name: str, call_id: str | None) -> None:
+    def __init__(self, execution: MeteredRun, name: str, call_id: str | None) -> None:
         super().__init__(execution)
         self._name = name
         self._call_id = call_id
@@ -281,7 +281,7 @@ class AssistantCall(Operation):
 
     def __init__(
         self,
-        execution: Run,
+        execution: MeteredRun,
         assistant: str,
         thread_id: str | None,
         thread: Literal["created", "resumed"] | None,
@@ -314,7 +314,7 @@ class RetrievalCall(Operation):
 
     __slots__ = ("_requested", "_source", "documents", "top_score")
 
-    def __init__(self, execution: Run, source: str, requested: int | None) -> None:
+    def __init__(self, execution: MeteredRun, source: str, requested: int | None) -> None:
         super().__init__(execution)
         self._source = source
         self._requested = requested

@@ -11,15 +11,15 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from .background import Background
 from .budgets.budget import Budget, BudgetStatus
 from .budgets.budgets import Budgets
 from .bus import Bus, BusStatistics
 from .clock import Clock, IdSource, SystemClock, random_run_id
+from .concurrency.background import Background
+from .concurrency.loop import LoopThread, without_cancellations
 from .errors import ConfigurationError, EngineNotRunning, RunAborted, RunTimeout
 from .events import Event
 from .execution import Execution, current_execution
-from .loop import LoopThread, without_cancellations
 from .mapping import Progress, run_many
 from .pattern import Context, Messages, Pattern, PatternFunction, Work, describe, do_work
 from .prices.price_book import PriceBook

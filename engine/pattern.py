@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
+from .concurrency.loop import is_own_failure
 from .errors import ConfigurationError, StrayCancellation
 from .execution import current_execution
-from .loop import is_own_failure
 from .runtime import RunInfo, Runtime
 
 Messages: TypeAlias = Any

@@ -10,10 +10,10 @@ from typing import Any, Self, TypeAlias
 import anyio
 import msgspec
 
+from .concurrency.loop import LoopThread
 from .errors import StreamClosed
 from .events import Event
 from .execution import current_execution
-from .loop import LoopThread
 from .result import RunResult
 
 logger = logging.getLogger("runmeter")

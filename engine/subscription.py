@@ -12,8 +12,8 @@ import anyio
 import msgspec
 
 from .calls import error_message
+from .concurrency.loop import is_own_failure
 from .events import Event
-from .loop import is_own_failure
 
 logger = logging.getLogger("runmeter")
 

@@ -114,7 +114,7 @@ class Distribution:
         )
 
 
-class Stream:
+class MetricStream:
     """One metric as one reader sees it.
 
     Args:
@@ -166,12 +166,12 @@ class Stream:
 
 
 @dataclass(slots=True, eq=False)
-class Account:
+class RunningSums:
     """The streams that one reader collects, by metric."""
 
     of_counters: AggregationTemporality
     of_histograms: AggregationTemporality
-    streams: dict[Metric, Stream] = field(default_factory=dict)
+    streams: dict[Metric, MetricStream] = field(default_factory=dict)
 
 
 class Accumulators(Instruments):
@@ -192,22 +192,22 @@ class Accumulators(Instruments):
         self._limit = limit
         self._scope = scope
         self._clock = clock
-        self._accounts: list[Account] = []
+        self._accounts: list[RunningSums] = []
 
     def _forked(self) -> None:
         super()._forked()
         for account in self._accounts:
             account.streams = {}
 
-    def open(self, of_counters: AggregationTemporality, of_histograms: AggregationTemporality) -> Account:
+    def open(self, of_counters: AggregationTemporality, of_histograms: AggregationTemporality) -> RunningSums:
         """Open an account for one more reader, of the measurements from now on."""
-        account = Account(of_counters, of_histograms)
+        account = RunningSums(of_counters, of_histograms)
         with self.lock:
             self._accounts.append(account)
             self.epoch += 1
         return account
 
-    def close(self, account: Account) -> None:
+    def close(self, account: RunningSums) -> None:
         """End a reader's account."""
         with self.lock:
             self._accounts.remove(account)
@@ -225,14 +225,14 @@ class Accumulators(Instruments):
 
         return record
 
-    def _stream(self, account: Account, metric: Metric) -> Stream:
+    def _stream(self, account: RunningSums, metric: Metric) -> MetricStream:
         stream = account.streams.get(metric)
         if stream is None:
             temporality = account.of_counters if metric.buckets is None else account.of_histograms
-            stream = account.streams[metric] = Stream(metric, temporality, self._clock, self._limit)
+            stream = account.streams[metric] = MetricStream(metric, temporality, self._clock, self._limit)
         return stream
 
-    def collect(self, account: Account) -> ScopeMetrics | None:
+    def collect(self, account: RunningSums) -> ScopeMetrics | None:
         """Collect the metrics that one reader has to report; None if there are none."""
         metrics = []
         with self.lock:

@@ -8,7 +8,7 @@ from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricReader, MetricsData, ResourceMetrics
 from opentelemetry.sdk.resources import Resource
 
-from .accumulators import Account, Accumulators
+from .accumulators import Accumulators, RunningSums
 
 
 class AccumulatingMeterProvider(MeterProvider):
@@ -28,7 +28,7 @@ class AccumulatingMeterProvider(MeterProvider):
     def __init__(self, readers: Sequence[MetricReader], resource: Resource, accumulators: Accumulators) -> None:
         super().__init__(readers, resource, shutdown_on_exit=False)
         self._accumulators = accumulators
-        self._accounts: dict[MetricReader, Account] = {}
+        self._accounts: dict[MetricReader, RunningSums] = {}
         for reader in readers:
             self._include(reader)
 
@@ -55,7 +55,9 @@ class AccumulatingMeterProvider(MeterProvider):
         collect: Any = partial(self._collect, account)  # the SDK annotates another type than it calls
         reader._set_collect_callback(collect)  # noqa: SLF001 - see above
 
-    def _collect(self, account: Account, reader: MetricReader, timeout_millis: float = 10_000) -> MetricsData | None:
+    def _collect(
+        self, account: RunningSums, reader: MetricReader, timeout_millis: float = 10_000
+    ) -> MetricsData | None:
         measured: MetricsData | None = self._measurement_consumer.collect(reader, timeout_millis)
         accumulated = self._accumulators.collect(account)
         if accumulated is None:

@@ -8,8 +8,8 @@ from typing import Protocol
 import anyio
 import msgspec
 
+from ..concurrency.loop import LoopThread
 from ..events import TokenUsage, Usage
-from ..loop import LoopThread
 from ..request import ModelRequest
 from .budgets import Budgets
 from .reservation import Notify, Reservation, Scope

@@ -22,7 +22,7 @@ from ..requests.turns import turn
 from ..retrieval.retriever import Passage, RetrieverLike, as_retriever, search
 from ..tools.tool import ToolLike
 from .answers import id_of, text_of
-from .base import LangGraphBasePattern, Run, ToolChoice, is_complete
+from .base import GraphRun, LangGraphBasePattern, ToolChoice, is_complete
 from .memory import LatestStateSaver
 from .messages import answer_open_calls, calls_of, to_langchain
 from .metering.usage import finish_reason_of
@@ -67,7 +67,7 @@ class _State(TypedDict):
 
 
 @dataclass
-class _Run(Run):
+class _Run(GraphRun):
     choice: ToolChoice = "auto"
     """What the last answer could do with tools."""
     passages: tuple[Passage, ...] | None = None

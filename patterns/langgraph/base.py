@@ -35,11 +35,11 @@ from .structured import Shape, bind_shape, read_shape
 ToolChoice: TypeAlias = Literal["auto", "any", "none"]
 """Whether the model may call tools, must, or has none."""
 T = TypeVar("T")
-R = TypeVar("R", bound="Run")
+R = TypeVar("R", bound="GraphRun")
 
 
 @dataclass
-class Run:
+class GraphRun:
     """What one run of a graph knows, and forgets: the graph's runtime context."""
 
     meter: MeteringHandler
@@ -129,7 +129,7 @@ class LangGraphBasePattern(BasePattern):
         """Compile a graph that remembers nothing, not even where another graph that does has it run."""
         return graph.compile(False, name=self.name)
 
-    async def _invoke(self, graph: Any, state: Any, run: Run, *, steps: int, **settings: Any) -> Any:
+    async def _invoke(self, graph: Any, state: Any, run: GraphRun, *, steps: int, **settings: Any) -> Any:
         """Run a compiled graph to its end; if cancelled, until all that it has begun has ended too.
 
         Args:
@@ -145,7 +145,7 @@ class LangGraphBasePattern(BasePattern):
 
     async def _ask(
         self,
-        run: Run,
+        run: GraphRun,
         messages: Sequence[BaseMessage],
         *,
         choice: ToolChoice = "none",
@@ -176,7 +176,7 @@ class LangGraphBasePattern(BasePattern):
 
     async def _ask_for(
         self,
-        run: Run,
+        run: GraphRun,
         shape: Shape[T],
         messages: Sequence[BaseMessage],
         *,
@@ -214,7 +214,7 @@ class LangGraphBasePattern(BasePattern):
 
     async def _answer(
         self,
-        run: Run,
+        run: GraphRun,
         messages: Sequence[BaseMessage],
         *,
         instructions: str | None = None,
@@ -244,7 +244,7 @@ class LangGraphBasePattern(BasePattern):
                 break
         return Answered(answer, new)
 
-    async def _make_calls(self, run: Run, answer: AIMessage) -> list[ToolMessage]:
+    async def _make_calls(self, run: GraphRun, answer: AIMessage) -> list[ToolMessage]:
         """Make the calls an answer asks for: each of them is answered, also those that cannot be made."""
         requests = [FunctionRequest(name, arguments, call_id) for call_id, name, arguments in calls_of(answer)]
         results = await self.toolbox.answer(requests, run.allowance, complete=is_complete(answer))
@@ -268,7 +268,7 @@ class LangGraphBasePattern(BasePattern):
 
     async def _ask_model(
         self,
-        run: Run,
+        run: GraphRun,
         model: Runnable[Any, BaseMessage],
         messages: Sequence[BaseMessage],
         instructions: str | None,

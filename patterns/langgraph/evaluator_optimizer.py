@@ -23,7 +23,7 @@ from ..requests.retry import RetryPolicy
 from ..text import valid_text
 from ..tools.tool import ToolLike
 from .answers import Answered
-from .base import LangGraphBasePattern, Run, check_model, conversation_of
+from .base import GraphRun, LangGraphBasePattern, check_model, conversation_of
 from .nodes import metered
 from .structured import shape_of
 
@@ -108,7 +108,7 @@ class _State(TypedDict):
 
 
 @dataclass(kw_only=True)
-class _Run(Run):
+class _Run(GraphRun):
     asked: list[BaseMessage]
     """The conversation as it was given."""
     evaluation_error: str | None = None

@@ -8,7 +8,7 @@ from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.runtime import Runtime
 
-from .base import Run
+from .base import GraphRun
 
 Node = TypeVar("Node", bound=Callable[..., Awaitable[Any]])
 
@@ -21,7 +21,7 @@ def metered(node: Node) -> Node:
     """
 
     @wraps(node)
-    async def run(state: Any, runtime: Runtime[Run]) -> Any:
+    async def run(state: Any, runtime: Runtime[GraphRun]) -> Any:
         # LangGraph makes this manager for each run of a node: what the node runs inherits from it.
         callbacks = (var_child_runnable_config.get() or {}).get("callbacks")
         assert isinstance(callbacks, BaseCallbackManager)  # noqa: S101 - langgraph 1.2.22, `RunnableCallable.ainvoke`

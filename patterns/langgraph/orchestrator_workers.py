@@ -23,7 +23,7 @@ from ..text import valid_text
 from ..tools.tool import ToolLike
 from ..tools.toolbox import refusal_in
 from .answers import Answered
-from .base import LangGraphBasePattern, Run, check_model, conversation_of, join_texts
+from .base import GraphRun, LangGraphBasePattern, check_model, conversation_of, join_texts
 from .delegates import DelegateLike, as_delegate, as_result, delegate_to
 from .nodes import metered
 from .structured import shape_of
@@ -119,7 +119,7 @@ class _Assignment(TypedDict):
 
 
 @dataclass(kw_only=True)
-class _Run(Run):
+class _Run(GraphRun):
     context: Mapping[str, Any]
     places: anyio.CapacityLimiter
     """One for each worker that may be at work."""

@@ -22,7 +22,7 @@ from ..requests.retry import RetryPolicy
 from ..tools.tool import ToolLike
 from ..tools.toolbox import refusal_in
 from .answers import Answered
-from .base import LangGraphBasePattern, Run, conversation_of, join_texts
+from .base import GraphRun, LangGraphBasePattern, conversation_of, join_texts
 from .branches import Aggregator, BranchResult, aggregate, concatenate, count_votes, finish_reason_of_all, most_voted
 from .metering.usage import finish_reason_of
 from .nodes import metered
@@ -143,7 +143,7 @@ class _State(TypedDict, total=False):
 
 
 @dataclass(kw_only=True)
-class _Run(Run):
+class _Run(GraphRun):
     places: anyio.CapacityLimiter
     """LangGraph's own limit leaves coroutines behind that were never awaited, if the run ends before their turn."""
     errors: list[BaseException] = field(default_factory=list)

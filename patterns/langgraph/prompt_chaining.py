@@ -20,7 +20,7 @@ from ..requests.retry import RetryPolicy
 from ..text import valid_text
 from ..tools.tool import ToolLike
 from .answers import Answered, id_of
-from .base import LangGraphBasePattern, Run, conversation_of, join_texts
+from .base import GraphRun, LangGraphBasePattern, conversation_of, join_texts
 from .nodes import metered
 from .steps import FINISH, STOP, Step, check_gate, check_steps
 
@@ -88,7 +88,7 @@ class _State(TypedDict):
 
 
 @dataclass(kw_only=True)
-class _Run(Run):
+class _Run(GraphRun):
     earlier: list[BaseMessage]
     """The conversation before what the user asks now."""
     asked: HumanMessage

@@ -20,7 +20,7 @@ from ..context import conversation_id_of
 from ..errors import MalformedAnswer
 from ..requests.retry import RetryPolicy
 from ..tools.tool import ToolLike
-from .base import LangGraphBasePattern, Run, conversation_of, join_texts
+from .base import GraphRun, LangGraphBasePattern, conversation_of, join_texts
 from .delegates import DelegateLike, answer_with, as_delegate, as_result
 from .nodes import metered
 from .structured import Shape, shape_of
@@ -147,7 +147,7 @@ class _State(TypedDict, total=False):
 
 
 @dataclass(kw_only=True)
-class _Run(Run):
+class _Run(GraphRun):
     context: Mapping[str, Any]
     conversation_id: str | None
 

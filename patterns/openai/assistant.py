@@ -10,7 +10,7 @@ from ..base import PatternResult
 from ..config import PatternType
 from ..context import instructions_of
 from ..messages import Item, to_items
-from .responses.tool_loop import Outcome, given
+from .responses.tool_loop import LoopOutcome, given
 from .threads.pattern import OpenAIThreadConfig, ThreadPattern
 from .threads.threads import check_id
 
@@ -167,7 +167,7 @@ class OpenAIAssistantPattern(ThreadPattern):
 
     async def _run(
         self, call: AssistantCall, thread_id: str, items: list[Item], params: Mapping[str, Any]
-    ) -> tuple[Outcome, int]:
+    ) -> tuple[LoopOutcome, int]:
         def on_turn(number: int) -> None:
             call.steps = number
 
@@ -175,7 +175,7 @@ class OpenAIAssistantPattern(ThreadPattern):
 
 
 def _result(
-    outcome: Outcome, thread_id: str, thread: Literal["created", "resumed"], repaired_calls: int
+    outcome: LoopOutcome, thread_id: str, thread: Literal["created", "resumed"], repaired_calls: int
 ) -> AssistantResult:
     return outcome.as_result(
         AssistantResult,

@@ -22,7 +22,7 @@ from ..messages import Item, to_items
 from ..requests.retry import RetryPolicy, status_code
 from ..requests.turns import turn
 from ..tools.tool import ToolLike
-from .responses.tool_loop import Outcome, given
+from .responses.tool_loop import LoopOutcome, given
 from .threads.context_window import ContextWindow, Fitted, Summariser
 from .threads.history import History, HistoryStore, InMemoryHistoryStore, checked_store, without_open_reasoning
 from .threads.pattern import OpenAIThreadConfig, ThreadPattern
@@ -102,7 +102,7 @@ class ConversationResult(PatternResult, frozen=True, kw_only=True):
 class _Answer:
     """A turn that went well."""
 
-    outcome: Outcome
+    outcome: LoopOutcome
     history: History
     fitted: Fitted | None = None
     restarted: bool = False
@@ -270,7 +270,7 @@ class OpenAIConversationPattern(ThreadPattern):
 
     async def _answer_after(
         self, conversation: str, history: History, items: Sequence[Item], params: Mapping[str, Any]
-    ) -> tuple[Outcome, bool]:
+    ) -> tuple[LoopOutcome, bool]:
         """Answer after the last answer, if OpenAI still has it; else have all sent anew, and say so."""
         turns = 0
 

@@ -16,7 +16,7 @@ from ..tools.tool import Tool, ToolLike, render
 from ..tools.toolbox import FunctionResult, Toolbox
 from .agents import ASK, TRANSFER, Agent, Handoff, HandoffToolbox, TurnAllowance, ask_tool, check_agents
 from .base import OpenAIBasePattern
-from .responses.tool_loop import Outcome, ToolLoop, given
+from .responses.tool_loop import LoopOutcome, ToolLoop, given
 
 Limit: TypeAlias = Literal["max_turns", "max_handoffs", "max_repeats"]
 
@@ -196,7 +196,7 @@ class OpenAIMultiAgentPattern(OpenAIBasePattern):
             limit_reached=run.limit_reached or ("max_turns" if out_of_turns else None),
         )
 
-    async def _hand_round(self, run: _Run, agent: Agent) -> tuple[Agent, Outcome]:
+    async def _hand_round(self, run: _Run, agent: Agent) -> tuple[Agent, LoopOutcome]:
         """Have one agent after the other work, until one answers and does not hand over."""
         while True:
             targets = self._targets(run, agent)
@@ -213,7 +213,7 @@ class OpenAIMultiAgentPattern(OpenAIBasePattern):
             run.hand_over(Handoff(agent.name, target.name, _reason(call)), worked=worked)
             agent = target
 
-    async def _manage(self, run: _Run, manager: Agent) -> tuple[Agent, Outcome]:
+    async def _manage(self, run: _Run, manager: Agent) -> tuple[Agent, LoopOutcome]:
         """Have the manager answer, and the others do what it asks of them."""
         note = MANAGER if self._colleagues(manager) else ""
         outcome = await self._work(run, manager, run.messages, self._manager_toolbox(run, manager), note=note)
@@ -229,7 +229,7 @@ class OpenAIMultiAgentPattern(OpenAIBasePattern):
         *,
         note: str = "",
         task: bool = False,
-    ) -> Outcome:
+    ) -> LoopOutcome:
         """Have one agent work, in a run of its own.
 
         Args:
@@ -307,7 +307,7 @@ class OpenAIMultiAgentPattern(OpenAIBasePattern):
         return self._toolbox(manager, more=[ask_tool(agent, ask) for agent in self._colleagues(manager)])
 
 
-def _is_marked(outcome: Outcome) -> bool:
+def _is_marked(outcome: LoopOutcome) -> bool:
     """Whether the model marks its answer as the final one, so that it was handed out as it came."""
     return any(getattr(item, "phase", None) == "final_answer" for item in outcome.response.output)
 

@@ -16,7 +16,7 @@ from simulator_support import connect
 from runmeter.bench.peer import environment_of, find_uv
 from runmeter.bench.question import SHIPPED
 from runmeter.benchmarks.stub import ANSWER, CALLS, HANDOFFS, MODEL, PIECES, Stub
-from runmeter.simulator import Reply, Simulator, ToolCall
+from runmeter.simulator import Reply, ScriptedCall, Simulator
 
 USER: Any = {"role": "user", "content": "Is it sunny in Paris?"}
 PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}, "additionalProperties": True}
@@ -168,7 +168,7 @@ async def test_a_chat_streams_a_call_in_pieces(client: AsyncOpenAI, name: str) -
 # --- Against the simulator of the API ---
 
 WEATHER = "get_weather"
-REPLIES = {"text": Reply(ANSWER), "call": Reply(tool_calls=(ToolCall(WEATHER, CALLS[WEATHER]),))}
+REPLIES = {"text": Reply(ANSWER), "call": Reply(tool_calls=(ScriptedCall(WEATHER, CALLS[WEATHER]),))}
 
 
 def kinds(events: Sequence[Any]) -> list[str]:

@@ -20,7 +20,7 @@ from otlp_receiver import ReceivedSpan, Receiver, receive_http
 from process_support import eventually, run_command, started
 
 from runmeter.engine import Usage
-from runmeter.simulator import Fault, Reply, Simulator, ToolCall
+from runmeter.simulator import Fault, Reply, ScriptedCall, Simulator
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 KEY = "sk-not-to-be-seen-anywhere"
@@ -28,7 +28,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"
 FROM_CALLER = {"traceparent": f"00-{TRACE}-{CALLER}-01"}
 QUESTION = {"question": "Where is parcel 7?"}
-CALL = Reply(tool_calls=(ToolCall("find_parcel", '{"number": "7"}'),))
+CALL = Reply(tool_calls=(ScriptedCall("find_parcel", '{"number": "7"}'),))
 LONG = Reply(text="It is on its way. " * 200)
 LONG_QUESTION: dict[str, Any] = {"question": "Tell me all about my parcel.", "timeout": 120}
 

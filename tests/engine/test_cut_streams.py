@@ -27,7 +27,7 @@ from runmeter.engine.usage.statistics import UsageStatistics
 from runmeter.patterns import AugmentedLLMPattern, PatternConfig, ResponseFailed, RetryPolicy
 from runmeter.patterns.openai.responses.metered import MeteredResponses
 from runmeter.patterns.openai_client.clients import Clients
-from runmeter.simulator import Fault, Reply, Simulator, ToolCall
+from runmeter.simulator import Fault, Reply, ScriptedCall, Simulator
 
 Cut = Literal["end", "reset", "cancelled"]
 
@@ -36,7 +36,7 @@ TEXT = "It is in Berlin — 柏林 — where it waits for the customs officer to
 FIND = {"type": "function", "name": "find", "parameters": {"type": "object", "properties": {}}, "strict": False}
 FIND_CHAT = {"name": "find", "parameters": {"type": "object", "properties": {}}}
 NO_REASONING = {"reasoning_effort": "none"}  # else this API gives its newer models no tools
-CALLS = (ToolCall("find", '{"number": "AB-1", "city": "Berlin"}'), ToolCall("find", "{}"))
+CALLS = (ScriptedCall("find", '{"number": "AB-1", "city": "Berlin"}'), ScriptedCall("find", "{}"))
 USAGE = b'"completion_tokens":'
 LONG = "The parcel is late. " * 400
 SHAPES: dict[str, tuple[Reply, dict[str, Any]]] = {

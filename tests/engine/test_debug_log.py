@@ -18,7 +18,7 @@ from runmeter.engine import Budget, BudgetExceeded, Engine, RunTimeout
 from runmeter.patterns import OpenAIPatternConfig, PatternRegistry, RetryPolicy
 from runmeter.patterns.langgraph import cancellation
 from runmeter.patterns.openai_client.clients import Clients
-from runmeter.simulator import Fault, Prompt, Reply, Simulator, ToolCall
+from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
 from runmeter.telemetry import configure
 
 __all__ = ["no_variables"]
@@ -47,7 +47,7 @@ def reply(prompt: Prompt) -> Reply:
     if any(item.type == "function_call_output" for item in prompt.items):
         return Reply(f"Here is {SECRET}.")
     arguments = (f'{{"number": "{SECRET}"}}', '{"number": "raise"}')
-    return Reply(tool_calls=tuple(ToolCall("find", each) for each in arguments))
+    return Reply(tool_calls=tuple(ScriptedCall("find", each) for each in arguments))
 
 
 class Log:

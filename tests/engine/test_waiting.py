@@ -40,7 +40,7 @@ from runmeter.engine import (
 from runmeter.engine.budgets import reserving
 from runmeter.engine.budgets.reservation import Reservation, Scope
 from runmeter.engine.budgets.waiting_line import Waiter
-from runmeter.engine.loop import LoopThread
+from runmeter.engine.concurrency.loop import LoopThread
 from runmeter.engine.testing import ManualClock
 
 

@@ -9,7 +9,7 @@ from openai import AsyncOpenAI
 from simulator_support import connect
 
 from runmeter.engine import Usage
-from runmeter.simulator import Item, Prompt, Reply, Simulator, ToolCall
+from runmeter.simulator import Item, Prompt, Reply, ScriptedCall, Simulator
 from runmeter.simulator.model.billing import CACHE_MINIMUM, CACHE_STEP, Meter, PromptCache
 from runmeter.simulator.model.catalogue import find_model
 
@@ -120,7 +120,7 @@ def prompt(limit: int | None = None) -> Prompt:
 REPLIES = st.builds(
     Reply,
     text=st.text(max_size=60),
-    tool_calls=st.lists(st.builds(ToolCall, st.just("find_parcel"), st.text(max_size=60)), max_size=2).map(tuple),
+    tool_calls=st.lists(st.builds(ScriptedCall, st.just("find_parcel"), st.text(max_size=60)), max_size=2).map(tuple),
     reasoning_tokens=st.integers(0, 20),
 )
 

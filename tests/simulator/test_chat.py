@@ -15,7 +15,7 @@ from openai.types.chat import ChatCompletionChunk
 from simulator_support import TLS
 
 from runmeter.engine import TokenCounter
-from runmeter.simulator import Reply, Simulator, ToolCall
+from runmeter.simulator import Reply, ScriptedCall, Simulator
 
 MODEL = "gpt-6-luna"
 QUESTION: Any = {"role": "user", "content": "Where is my parcel AB-123? It should have come on Monday."}
@@ -215,7 +215,10 @@ async def test_without_the_option_no_chunk_has_usage(simulator: Simulator) -> No
 
 @ASYNCIO_ONLY
 async def test_streamed_calls_are_pieced_together_by_index(client: AsyncOpenAI, simulator: Simulator) -> None:
-    calls = (ToolCall("find_parcel", '{"parcel_id": "AB-123"}'), ToolCall("find_parcel", '{"parcel_id": "CD-456"}'))
+    calls = (
+        ScriptedCall("find_parcel", '{"parcel_id": "AB-123"}'),
+        ScriptedCall("find_parcel", '{"parcel_id": "CD-456"}'),
+    )
     simulator.script(Reply("Two, then.", calls))
     chunks = await chunks_of(client, model="gpt-4.1", messages=[QUESTION], tools=[FIND_PARCEL])
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Two, then."

@@ -13,13 +13,13 @@ from openai.types.responses import Response
 from simulator_support import TLS, connect
 from time_support import advance_simulator, until
 
-from runmeter.simulator import Fault, Prompt, Reply, Simulator, ToolCall
+from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
 from runmeter.simulator.endpoints.conversations import CreateConversation, ListItems, UpdateConversation
 from runmeter.simulator.service import Store
 
 MODEL = "gpt-6-luna"
 LOOK: Any = {"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}}
-CALL = Reply(tool_calls=(ToolCall("look"),))
+CALL = Reply(tool_calls=(ScriptedCall("look"),))
 HELLO: Any = {"role": "user", "content": "Hello."}
 LOCKED = "Another process is currently operating on this conversation. Please retry in a few seconds."
 
@@ -552,7 +552,7 @@ async def test_orphaned_calls_wait_for_a_stream(client: AsyncOpenAI) -> None:
 async def test_orphaned_calls_are_left_behind_until_they_are_answered(
     client: AsyncOpenAI, simulator: Simulator
 ) -> None:
-    simulator.script(Reply("Let me look.", (ToolCall("look"), ToolCall("look"))), Reply("It rains."))
+    simulator.script(Reply("Let me look.", (ScriptedCall("look"), ScriptedCall("look"))), Reply("It rains."))
     simulator.inject(Fault("orphaned_calls", after_events=1))
     conversation = await client.conversations.create()
     events = await read(await ask(client, conversation.id, stream=True, tools=[LOOK]))

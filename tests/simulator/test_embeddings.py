@@ -15,7 +15,7 @@ from simulator_support import TLS, connect
 from runmeter.engine import Tokenizer, Usage
 from runmeter.simulator import Simulator
 from runmeter.simulator.endpoints.embeddings import embed
-from runmeter.simulator.model.ranking import Document, Ranking
+from runmeter.simulator.model.ranking import RankedDocument, Ranking
 
 MODEL = "text-embedding-3-small"
 
@@ -96,7 +96,7 @@ def test_forms_of_a_word_are_near_too(one: str, other: str) -> None:
 
 
 def scores(query: str, *texts: str) -> list[float]:
-    return Ranking([Document.of(text) for text in texts]).scores(query)
+    return Ranking([RankedDocument.of(text) for text in texts]).scores(query)
 
 
 def test_a_rare_word_says_more_than_a_frequent_one() -> None:
@@ -126,7 +126,7 @@ def test_some_queries_find_nothing(query: str) -> None:
 @given(st.text(), st.lists(st.text() | st.sampled_from(["bees", "the sea", "bees and the sea"])))
 def test_scores_are_from_0_to_1_and_0_only_for_what_shares_no_word(query: str, texts: list[str]) -> None:
     for text, score in zip(texts, scores(f"{query} bees", *texts), strict=True):
-        shared = Document.of(f"{query} bees").stems.keys() & Document.of(text).stems.keys()
+        shared = RankedDocument.of(f"{query} bees").stems.keys() & RankedDocument.of(text).stems.keys()
         assert 0 <= score < 1
         assert bool(score) is bool(shared)
 

@@ -17,7 +17,7 @@ from runmeter.simulator import Fault, Simulator
 from runmeter.simulator.endpoints import files
 from runmeter.simulator.endpoints.files import CreateFile
 from runmeter.simulator.errors import ApiError
-from runmeter.simulator.http.forms import Part, read_form
+from runmeter.simulator.http.forms import FormField, read_form
 
 FILE = ("notes.txt", b"The sea is grey.\n")
 
@@ -148,15 +148,15 @@ NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_character
 def test_any_files_come_through_a_form(given_files: dict[str, tuple[str, bytes]]) -> None:
     request = httpx2.Request("POST", "http://127.0.0.1/", files=given_files)
     form = read_form(request.read(), request.headers["content-type"])
-    assert form == {name: Part(content, filename) for name, (filename, content) in given_files.items()}
+    assert form == {name: FormField(content, filename) for name, (filename, content) in given_files.items()}
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z_\[\]]+", fullmatch=True), st.text(), min_size=1, max_size=5))
 def test_texts_come_without_a_filename(fields: dict[str, str]) -> None:
     request = httpx2.Request("POST", "http://127.0.0.1/", data=fields, files={"FILE": FILE})
     form = read_form(request.read(), request.headers["content-type"])
-    assert form.pop("FILE") == Part(FILE[1], FILE[0])
-    assert form == {name: Part(text.encode()) for name, text in fields.items()}
+    assert form.pop("FILE") == FormField(FILE[1], FILE[0])
+    assert form == {name: FormField(text.encode()) for name, text in fields.items()}
 
 
 FRAGMENTS = st.sampled_from(
@@ -188,17 +188,17 @@ def test_what_is_no_form_is_refused_and_nothing_else_happens(body: bytes, conten
 @pytest.mark.parametrize(
     ("head", "part"),
     [
-        (b'Content-Disposition: form-data; name="f"', Part(b"1")),
-        (b'content-disposition:form-data;name=f;filename="a;b.txt"', Part(b"1", "a;b.txt")),
-        (b'Content-Type: text/plain\r\nContent-Disposition: form-data; filename="a"; name="f"', Part(b"1", "a")),
-        (b'Content-Disposition: form-data; name="f"; filename="; name=\\"g\\""', Part(b"1", '; name="g"')),
-        (b'Content-Disposition: form-data; name="f"; filename="%22C:\\x%22%41"', Part(b"1", '"C:\\x"%41')),
-        (b'Content-Disposition: form-data; name="f"; filename=""', Part(b"1", "")),
-        (b'Content-Disposition: form-data; name="f"; filename="\xff"', Part(b"1", "\ufffd")),
+        (b'Content-Disposition: form-data; name="f"', FormField(b"1")),
+        (b'content-disposition:form-data;name=f;filename="a;b.txt"', FormField(b"1", "a;b.txt")),
+        (b'Content-Type: text/plain\r\nContent-Disposition: form-data; filename="a"; name="f"', FormField(b"1", "a")),
+        (b'Content-Disposition: form-data; name="f"; filename="; name=\\"g\\""', FormField(b"1", '; name="g"')),
+        (b'Content-Disposition: form-data; name="f"; filename="%22C:\\x%22%41"', FormField(b"1", '"C:\\x"%41')),
+        (b'Content-Disposition: form-data; name="f"; filename=""', FormField(b"1", "")),
+        (b'Content-Disposition: form-data; name="f"; filename="\xff"', FormField(b"1", "\ufffd")),
     ],
 )
 @pytest.mark.parametrize("boundary", ["x y", "'()+_,-./:=?", "\xe9"])
-def test_heads_are_read_as_clients_write_them(head: bytes, part: Part, boundary: str) -> None:
+def test_heads_are_read_as_clients_write_them(head: bytes, part: FormField, boundary: str) -> None:
     edge = b"--" + boundary.encode("latin-1")  # as servers decode headers
     body = b"preamble\r\n" + edge + b"\r\n" + head + b"\r\n\r\n1\r\n" + edge + b"--\r\nepilogue"
     assert read_form(body, f'Multipart/Form-Data; charset=utf-8; boundary="{boundary}"') == {"f": part}

@@ -147,11 +147,11 @@ def test_every_parameter_the_client_knows_is_known(params: Any, request_type: An
 
 MESSAGES = [*get_args(ChatCompletionMessageParam), ChatCompletionMessage]
 ITEMS = [
-    (EasyInputMessageParam, input_items.Message),
-    (ResponseOutputMessageParam, input_items.Message),
-    (ResponseFunctionToolCallParam, input_items.FunctionCall),
+    (EasyInputMessageParam, input_items.MessageInput),
+    (ResponseOutputMessageParam, input_items.MessageInput),
+    (ResponseFunctionToolCallParam, input_items.FunctionCallInput),
     (FunctionCallOutput, input_items.FunctionCallOutput),
-    (ResponseReasoningItemParam, input_items.Reasoning),
+    (ResponseReasoningItemParam, input_items.ReasoningInput),
 ]
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runmeter.simulator import Item, Prompt, Reply, Tool
+from runmeter.simulator import Item, Prompt, PromptTool, Reply
 from runmeter.simulator.model.arguments import REMARK, synthesise
 from runmeter.simulator.model.catalogue import find_model
 from runmeter.simulator.model.questions import asking, question
@@ -111,7 +111,7 @@ def test_questions_get_an_answer_too() -> None:
 def test_outputs_are_used_in_the_answer(output: str, said: str) -> None:
     call = Item("function_call", name="look", call_id="call_1", arguments="{}")
     result = Item("function_call_output", call_id="call_1", output=output)
-    tool = Tool("look")
+    tool = PromptTool("look")
     assert improvise(prompt("Where?", call, result, tools=[tool], allowed=[tool])) == Reply(said)
 
 
@@ -144,7 +144,7 @@ def test_a_message_that_only_says_how_to_answer_asks_nothing() -> None:
 def test_an_agent_that_was_handed_a_question_answers_it_and_does_not_hand_it_on() -> None:
     call = Item("function_call", name="transfer_to_expert", call_id="call_1", arguments="{}")
     result = Item("function_call_output", call_id="call_1", output="Handed over.")
-    back, find = Tool("transfer_to_assistant"), Tool("find")
+    back, find = PromptTool("transfer_to_assistant"), PromptTool("find")
     asked = prompt("Do bees make honey?", call, result, tools=[back], allowed=[back])
     assert improvise(asked) == Reply('You asked: "Do bees make honey?"')
     with_tools = prompt("Do bees make honey?", call, result, tools=[back, find], allowed=[back, find])
@@ -229,8 +229,8 @@ def test_whatever_looks_like_passages_gets_an_answer(parts: list[str]) -> None:
 # --- Tools ---
 
 
-def tool(name: str, description: str = "", **properties: Any) -> Tool:
-    return Tool(name, description, {"type": "object", "properties": properties, "required": list(properties)})
+def tool(name: str, description: str = "", **properties: Any) -> PromptTool:
+    return PromptTool(name, description, {"type": "object", "properties": properties, "required": list(properties)})
 
 
 @pytest.mark.parametrize(

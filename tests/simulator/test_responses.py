@@ -13,7 +13,7 @@ from openai.types.responses import Response, ResponseFunctionToolCall, ResponseS
 from simulator_support import TLS, connect
 
 from runmeter.engine import TokenCounter
-from runmeter.simulator import Fault, Reply, Simulator, ToolCall
+from runmeter.simulator import Fault, Reply, ScriptedCall, Simulator
 
 MODEL = "gpt-6-luna"
 QUESTION = "Where is my parcel AB-123? It should have come on Monday."  # one tool call
@@ -303,7 +303,11 @@ async def test_an_output_without_call_is_refused(client: AsyncOpenAI) -> None:
 
 async def test_scripted_calls_are_passed_on_as_they_are(client: AsyncOpenAI, simulator: Simulator) -> None:
     simulator.script(
-        Reply("Let me see.", (ToolCall("find_parcel", '{"parcel_id": '), ToolCall("no_such_tool")), reasoning_tokens=7)
+        Reply(
+            "Let me see.",
+            (ScriptedCall("find_parcel", '{"parcel_id": '), ScriptedCall("no_such_tool")),
+            reasoning_tokens=7,
+        )
     )
     response = await client.responses.create(model=MODEL, input=QUESTION, tools=[FIND_PARCEL])
     assert [item.type for item in response.output] == ["reasoning", "message", "function_call", "function_call"]

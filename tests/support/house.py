@@ -16,3 +16,18 @@ MAY_IMPORT = {
     "telemetry": {"engine"},
     "simulator": {"engine"},
 }
+# A folder, and its rooms: each uses none that stands after it. What stands flat in the folder is not in this order.
+ROOMS = {
+    "engine": ["concurrency", "models", "tokens", "prices", "budgets", "usage"],
+    "patterns": [
+        "tools",
+        "requests",
+        "retrieval",
+        "openai_client",
+        "openai.responses",
+        "openai.threads",
+        "langgraph.metering",
+    ],
+    "telemetry": ["export"],
+    "simulator": ["model", "objects", "http", "endpoints"],
+}

@@ -39,7 +39,7 @@ from runmeter.engine import (
 from ...requests.bounds import bound_late
 from ...requests.retry import current_attempt, is_connection_loss, used_nothing
 from ...tools.tool import metered_tool_run
-from .open_calls import OpenCall, Question, Root, Scope, open_calls, says_something
+from .open_calls import OpenCall, OpenQuestion, OpenScope, Root, open_calls, says_something
 from .requests import UNKNOWN, describe_request
 from .usage import STREAM_CUT, estimate_usage, read_answer
 
@@ -100,7 +100,7 @@ class MeteringHandler(BaseCallbackHandler):
 
     def __init__(self, *, stream: bool = False) -> None:
         self._stream = stream
-        self._scopes: dict[UUID, Scope] = {}
+        self._scopes: dict[UUID, OpenScope] = {}
         self._calls: dict[UUID, tuple[Root, OpenCall]] = {}
         self._root_of_adopted = Root(UUID(int=0))
 
@@ -120,7 +120,7 @@ class MeteringHandler(BaseCallbackHandler):
         Args:
             run_id: LangChain's id.
         """
-        self._scopes[run_id] = Scope(self._root_of_adopted, copy_context())
+        self._scopes[run_id] = OpenScope(self._root_of_adopted, copy_context())
 
     def abandon(self, run_id: UUID, error: BaseException | None) -> None:
         """End a call, if LangChain has reported no end of it.
@@ -196,7 +196,7 @@ class MeteringHandler(BaseCallbackHandler):
         known = asking.get()
         stream = self._stream or (known is not None and known.stream)
         request = describe_request(serialized, params, metadata or {}, operation=operation, stream=stream)
-        question = Question(request, serialized, params, messages[0] if messages else ())
+        question = OpenQuestion(request, serialized, params, messages[0] if messages else ())
         attempt = current_attempt.get()
 
         def make(execution: Execution) -> ModelCall:
@@ -283,7 +283,7 @@ class MeteringHandler(BaseCallbackHandler):
     def _enter_scope(self, run_id: UUID, parent_run_id: UUID | None, context: Context) -> None:
         root = self._root(run_id, parent_run_id)
         root.scopes.add(run_id)
-        self._scopes[run_id] = Scope(root, context)
+        self._scopes[run_id] = OpenScope(root, context)
 
     def _leave_scope(self, run_id: UUID, error: BaseException | None) -> None:
         scope = self._scopes.pop(run_id, None)
@@ -305,7 +305,7 @@ class MeteringHandler(BaseCallbackHandler):
         run_id: UUID,
         parent_run_id: UUID | None,
         make: Callable[[Execution], ModelCall | ToolCall],
-        question: Question | None = None,
+        question: OpenQuestion | None = None,
         *,
         awaited: bool = False,
     ) -> Context | None:

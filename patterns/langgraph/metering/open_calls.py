@@ -29,7 +29,7 @@ class Root:
 
 
 @dataclass(slots=True, eq=False)
-class Scope:
+class OpenScope:
     """A graph, chain or tool that has not ended: other things run within it."""
 
     root: Root
@@ -38,7 +38,7 @@ class Scope:
 
 
 @dataclass(slots=True, eq=False)
-class Question:
+class OpenQuestion:
     """What a model is asked, for when it must be known how much that can use."""
 
     request: ModelRequest
@@ -68,7 +68,7 @@ class OpenCall:
     call: ModelCall | ToolCall
     context: Context | None
     """The one it was entered in, if that was not the current one."""
-    question: Question | None = None
+    question: OpenQuestion | None = None
     """None of a tool."""
     awaited: bool = False
     """Whether `finish` will be called."""

@@ -28,7 +28,7 @@ which the next request refers by `previous_response_id`; or in a conversation of
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class LoopOutcome:
     """How a tool loop ended."""
 
     response: "Response"
@@ -101,7 +101,7 @@ class ToolLoop:
         stop_after: Collection[str] = (),
         on_turn: Callable[[], None] | None = None,
         deliver: Deliver = True,
-    ) -> Outcome:
+    ) -> LoopOutcome:
         """Have the model answer.
 
         Args:
@@ -150,7 +150,7 @@ class ToolLoop:
             stopped = any(answer.name in stop_after and answer.error_type is None for answer in answers)
             if stopped or not answers or response.status == "incomplete" or choice == "none":
                 break
-        return Outcome(response, tuple(items), tuple(results), turn)
+        return LoopOutcome(response, tuple(items), tuple(results), turn)
 
     async def _make_calls(self, response: "Response", allowance: CallAllowance) -> list[FunctionResult]:
         requests = [

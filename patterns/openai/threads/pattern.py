@@ -15,7 +15,7 @@ from ...requests.retry import RetryPolicy
 from ...requests.turns import turn
 from ...tools.tool import ToolLike
 from ..base import OpenAIBasePattern
-from ..responses.tool_loop import Outcome
+from ..responses.tool_loop import LoopOutcome
 from .threads import LockPatience, Threads, clear_errors, is_unanswered, missing_outputs
 
 
@@ -89,7 +89,7 @@ class ThreadPattern(OpenAIBasePattern):
         items: Sequence[Item],
         params: Mapping[str, Any],
         on_turn: Callable[[int], None] | None = None,
-    ) -> tuple[Outcome, int]:
+    ) -> tuple[LoopOutcome, int]:
         """Have the model answer in a thread. The caller has the turn.
 
         Args:
@@ -111,7 +111,7 @@ class ThreadPattern(OpenAIBasePattern):
             if on_turn is not None:
                 on_turn(turns)
 
-        async def ask(items: Sequence[Item]) -> Outcome:
+        async def ask(items: Sequence[Item]) -> LoopOutcome:
             nonlocal turns
             turns = 0
             return await self.tool_loop.run(items, params=params, kept="conversation", on_turn=count)

@@ -40,12 +40,12 @@ class _Tree:
         self.root = root
         self.cost = CostEstimate()
         self.models: set[str] = set()
-        self.open_runs: dict[str, OpenRun] = {}
+        self.open_runs: dict[str, RunInTree] = {}
         """All runs of the tree; those that have finished stay until the outermost one has."""
         self.open_calls: dict[tuple[str, int], ModelCallStarted] = {}
 
 
-class OpenRun:
+class RunInTree:
     """A run in flight, outermost or within another."""
 
     __slots__ = ("chain", "finished", "pattern", "seen", "tree")
@@ -62,7 +62,7 @@ class RunTrees:
     """Puts events in their runs. Events may come duplicated, and a run's events out of order after its start."""
 
     def __init__(self) -> None:
-        self._runs: dict[str, OpenRun] = {}
+        self._runs: dict[str, RunInTree] = {}
         self._trees: dict[str, _Tree] = {}
         self._recent: dict[str, None] = {}
         self._order: deque[str] = deque()
@@ -76,7 +76,7 @@ class RunTrees:
         """Outermost runs that began and have not finished."""
         return len(self._trees)
 
-    def find(self, event: Event) -> OpenRun | None:
+    def find(self, event: Event) -> RunInTree | None:
         """The run of an event; None for a duplicate, and for what belongs to no run in flight."""
         run = self._runs.get(event.run_id)
         if run is None and isinstance(event, ExecutionStarted):
@@ -86,19 +86,19 @@ class RunTrees:
             return None
         return run if run.seen.takes(event.seq) else None
 
-    def request_started(self, run: OpenRun, event: ModelCallStarted) -> None:
+    def request_started(self, run: RunInTree, event: ModelCallStarted) -> None:
         """A request is about to leave."""
         run.tree.models.add(event.model)
         run.tree.open_calls[event.run_id, event.call_id] = event
 
-    def request_ended(self, run: OpenRun, event: TokenUsage, cost: CostEstimate) -> None:
+    def request_ended(self, run: RunInTree, event: TokenUsage, cost: CostEstimate) -> None:
         """A request has ended, at this cost."""
         tree = run.tree
         tree.models.add(event.model)
         tree.open_calls.pop((event.run_id, event.call_id), None)
         tree.cost += cost
 
-    def finished(self, run: OpenRun, event: ExecutionFinished) -> FinishedRun | None:
+    def finished(self, run: RunInTree, event: ExecutionFinished) -> FinishedRun | None:
         """A run has finished; what is known of it if it is an outermost one that was not cancelled.
 
         Where a request within it never ended, or a run within it, its cost has no upper bound.
@@ -122,7 +122,7 @@ class RunTrees:
             tree.cost if whole else tree.cost + UNBOUNDED,
         )
 
-    def _begin(self, event: ExecutionStarted) -> OpenRun | None:
+    def _begin(self, event: ExecutionStarted) -> RunInTree | None:
         if event.run_id in self._recent:
             return None
         tree = self._trees.get(event.root_run_id)
@@ -133,7 +133,7 @@ class RunTrees:
                 self._forget(next(iter(self._trees.values())))
         if tree is None:
             return None
-        run = tree.open_runs[event.run_id] = self._runs[event.run_id] = OpenRun(event.pattern, tree)
+        run = tree.open_runs[event.run_id] = self._runs[event.run_id] = RunInTree(event.pattern, tree)
         return run
 
     def _forget(self, tree: _Tree) -> None:

@@ -29,7 +29,7 @@ class Change(msgspec.Struct, frozen=True):
         return 1 not in self.ratio and abs(self.ratio.median - 1) >= LEAST
 
 
-class Comparison(msgspec.Struct, frozen=True):
+class ResultsComparison(msgspec.Struct, frozen=True):
     """Two runs."""
 
     is_same_machine: bool
@@ -42,7 +42,9 @@ class Comparison(msgspec.Struct, frozen=True):
     """What peers are made of now and were not then."""
 
 
-def compare(old: Mapping[str, Results], new: Mapping[str, Results], records: tuple[Record, Record]) -> Comparison:
+def compare(
+    old: Mapping[str, Results], new: Mapping[str, Results], records: tuple[Record, Record]
+) -> ResultsComparison:
     """Compare two runs.
 
     Args:
@@ -56,7 +58,7 @@ def compare(old: Mapping[str, Results], new: Mapping[str, Results], records: tup
     missing += [f"{name}: not asked now" for name in old if name not in new]
     for name in (name for name in new if name in old):
         _compare_question(old[name], new[name], changes, missing, same=same)
-    return Comparison(same, changes, missing, _versions(*records))
+    return ResultsComparison(same, changes, missing, _versions(*records))
 
 
 def _compare_question(old: Results, new: Results, changes: list[Change], missing: list[str], *, same: bool) -> None:

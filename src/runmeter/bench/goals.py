@@ -54,7 +54,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     goals: tuple[Goal, ...] = ()
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class GoalOutcome(msgspec.Struct, frozen=True):
     """What was measured for a goal."""
 
     goal: Goal
@@ -90,7 +90,7 @@ def load_goals(folder: Path) -> Sequence[Goal]:
     return goals
 
 
-def judge(goals: Sequence[Goal], results: Mapping[str, Results], parameters: Parameters) -> Sequence[Outcome]:
+def judge(goals: Sequence[Goal], results: Mapping[str, Results], parameters: Parameters) -> Sequence[GoalOutcome]:
     """Hold what was measured against the goals, as far as their questions were asked.
 
     Args:
@@ -101,17 +101,17 @@ def judge(goals: Sequence[Goal], results: Mapping[str, Results], parameters: Par
     return [_judge(goal, results, parameters) for goal in goals if goal.questions <= results.keys()]
 
 
-def _judge(goal: Goal, results: Mapping[str, Results], parameters: Parameters) -> Outcome:
+def _judge(goal: Goal, results: Mapping[str, Results], parameters: Parameters) -> GoalOutcome:
     terms = [_rounds(term, results) for term in goal.terms]
     known = [rounds for rounds in terms if rounds is not None and rounds.values]
     if len(known) < len(terms):
-        return Outcome(goal, None, "not measured")
+        return GoalOutcome(goal, None, "not measured")
     if len(known) == 2 and len(goal.questions) == 1:
         known = [known[0].over(known[1])]
     if not all(rounds.values for rounds in known):
-        return Outcome(goal, None, "not measured")
+        return GoalOutcome(goal, None, "not measured")
     measured = _measured(goal, known, results, parameters)
-    return Outcome(goal, measured, _verdict(goal, measured, known, parameters))
+    return GoalOutcome(goal, measured, _verdict(goal, measured, known, parameters))
 
 
 def _measured(goal: Goal, known: Sequence[Rounds], results: Mapping[str, Results], parameters: Parameters) -> Interval:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from .compare import Comparison, compare
+from .compare import ResultsComparison, compare
 from .figures import Results, noisy_share, unsteadiness, usual_loop_ns
-from .goals import Goal, Outcome, judge
+from .goals import Goal, GoalOutcome, judge
 from .record import Record
 
 
@@ -16,9 +16,9 @@ class Summary(msgspec.Struct, frozen=True):
     record: Record
     results: Mapping[str, Results]
     """By question."""
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[GoalOutcome]
     """Of the goals."""
-    comparison: Comparison | None
+    comparison: ResultsComparison | None
     """With an earlier run."""
     unsteadiness: float
     """How much the machine's pace varied, as a share."""

@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from .compare import Comparison
+from .compare import ResultsComparison
 from .figures import Figure, Results
 from .formats import NOTHING, digits, figure_range, figure_relative, figure_spread, figure_time, memory, percent
-from .goals import Outcome
+from .goals import GoalOutcome
 from .question import Case
 from .summary import Summary
 
@@ -138,7 +138,7 @@ def _bars(figures: Sequence[Figure], results: Results) -> Sequence[RenderableTyp
     ]
 
 
-def goal_table(outcomes: Sequence[Outcome]) -> Table:
+def goal_table(outcomes: Sequence[GoalOutcome]) -> Table:
     """A line for each goal."""
     table = Table(title="Goals", title_justify="left", title_style="bold", box=SIMPLE_HEAD, header_style="dim")
     table.add_column("")
@@ -151,7 +151,7 @@ def goal_table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def goal_cells(outcome: Outcome) -> tuple[str, str, str]:
+def goal_cells(outcome: GoalOutcome) -> tuple[str, str, str]:
     """A goal's limit, what was measured, and its interval."""
     goal, measured = outcome.goal, outcome.measured
     unit = "" if goal.denominator is not None else " MB" if goal.terms[0].memory else " µs"
@@ -161,7 +161,7 @@ def goal_cells(outcome: Outcome) -> tuple[str, str, str]:
     return limit, f"{digits(measured.median)}{unit}", f"{digits(measured.low)} – {digits(measured.high)}"
 
 
-def show_comparison(comparison: Comparison, console: Console) -> None:
+def show_comparison(comparison: ResultsComparison, console: Console) -> None:
     """Print what has changed."""
     beyond = [change for change in comparison.changes if change.is_beyond_noise]
     what = "times" if comparison.is_same_machine else "another machine or Python, so ratios to the baseline"

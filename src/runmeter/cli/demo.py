@@ -51,7 +51,7 @@ class DemoOptions:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DemoOutcome:
     """How it went."""
 
     errors: list[Exception]
@@ -153,7 +153,7 @@ async def _demo(
 
 async def _work(
     engine: Engine, patterns: Sequence[BasePattern], questions: Sequence[str], concurrency: int, console: Console
-) -> Outcome:
+) -> DemoOutcome:
     """Have each pattern answer its share of the questions, all at the same time, until done or Ctrl-C."""
     errors: list[Exception] = []
     interrupted = False
@@ -184,7 +184,7 @@ async def _work(
                 for number, pattern in enumerate(patterns):
                     working.start_soon(answer, pattern, questions[number :: len(patterns)])
             watching.cancel_scope.cancel()
-    return Outcome(errors, interrupted)
+    return DemoOutcome(errors, interrupted)
 
 
 def _show(console: Console, engine: Engine, keeper: RunKeeper) -> None:

@@ -79,7 +79,7 @@ class RunOptions:
 
 
 @dataclass
-class Outcome:
+class RunOutcome:
     """How the run went."""
 
     events: list[Event] = field(default_factory=list)
@@ -197,7 +197,7 @@ async def _run(
     events: CommandLog | None,
     budgets: Sequence[Budget],
 ) -> int:
-    outcome = Outcome()
+    outcome = RunOutcome()
     async with simulator or nullcontext() as url:
         if url is not None:
             config = replace(config, base_url=url, api_key="simulated")
@@ -218,7 +218,7 @@ async def _run(
 
 
 async def _until_ctrl_c(
-    engine: Engine, pattern: BasePattern, options: RunOptions, settings: Settings, outcome: Outcome, out: TextIO
+    engine: Engine, pattern: BasePattern, options: RunOptions, settings: Settings, outcome: RunOutcome, out: TextIO
 ) -> None:
     async def stop_on_ctrl_c() -> None:
         with anyio.open_signal_receiver(signal.SIGINT) as signals:
@@ -233,7 +233,7 @@ async def _until_ctrl_c(
 
 
 async def _execute(
-    engine: Engine, pattern: BasePattern, options: RunOptions, settings: Settings, outcome: Outcome, out: TextIO
+    engine: Engine, pattern: BasePattern, options: RunOptions, settings: Settings, outcome: RunOutcome, out: TextIO
 ) -> None:
     told: dict[str, Any] = {"context": settings.context, "tags": options.tags, "timeout": options.timeout}
     try:
@@ -250,7 +250,7 @@ async def _execute(
         outcome.error = error
 
 
-def _show(options: RunOptions, engine: Engine, outcome: Outcome, out: TextIO, console: Console) -> None:
+def _show(options: RunOptions, engine: Engine, outcome: RunOutcome, out: TextIO, console: Console) -> None:
     if options.as_json:
         _write(out, _json(**_report(options, engine, outcome)) + "\n")
     elif outcome.result is not None:
@@ -270,7 +270,7 @@ def _show(options: RunOptions, engine: Engine, outcome: Outcome, out: TextIO, co
         console.print(run_summary(row, outcome.duration_ns, outcome.status, outcome.error, outcome.trace_id))
 
 
-def _report(options: RunOptions, engine: Engine, outcome: Outcome) -> dict[str, Any]:
+def _report(options: RunOptions, engine: Engine, outcome: RunOutcome) -> dict[str, Any]:
     row = engine.usage().total
     report = {
         "type": "result",

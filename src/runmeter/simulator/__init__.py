@@ -11,8 +11,8 @@ Running it needs the extra: `pip install 'runmeter[simulator]'`.
 
 from .faults import Fault
 from .model.catalogue import Model
-from .model.prompt import Item, Output, Prompt, Tool
-from .model.replies import Reply, ToolCall
+from .model.prompt import Item, Output, Prompt, PromptTool
+from .model.replies import Reply, ScriptedCall
 from .server import Simulator
 from .statistics import SimulatorStatistics
 
@@ -22,9 +22,9 @@ __all__ = [
     "Model",
     "Output",
     "Prompt",
+    "PromptTool",
     "Reply",
+    "ScriptedCall",
     "Simulator",
     "SimulatorStatistics",
-    "Tool",
-    "ToolCall",
 ]

@@ -142,7 +142,7 @@ def _require_extra() -> None:
 
 def _start(service: Service, port: int) -> "ServerThread":
     # Here, and not above: without the extra, `import runmeter.simulator` must still work.
-    from .http.app import make_app
+    from .app import make_app
     from .http.thread import ServerThread
 
     Tokenizer(USUAL_MODEL).encode("")  # load the vocabulary now, so that the first request is as fast as any

@@ -15,7 +15,7 @@ from .model.replies import Replies, Reply, Script
 from .objects.conversation import Conversation
 from .objects.upload import Upload
 from .objects.vector_store import VectorStore
-from .statistics import Account
+from .statistics import Bill
 
 T = TypeVar("T")
 
@@ -134,7 +134,7 @@ class Service:
         self.clock = clock
         self.replies = Replies(script)
         self.faults = Faults(faults)
-        self.account = Account()
+        self.account = Bill()
         self.responses = Store[StoredResponse](STORED_RESPONSES)
         self.conversations = Store[Conversation](STORED_CONVERSATIONS)
         self.uploads = Store[Upload](STORED_FILES)

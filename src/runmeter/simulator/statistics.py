@@ -28,7 +28,7 @@ class SimulatorStatistics(msgspec.Struct, frozen=True):
         return sum(self.usage.values(), Usage())
 
 
-class Account:
+class Bill:
     """Adds up. Written by the simulator's thread, read from any."""
 
     def __init__(self) -> None:

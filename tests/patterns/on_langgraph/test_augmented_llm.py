@@ -34,9 +34,9 @@ from runmeter.patterns import (
 from runmeter.patterns.errors import RetiredModel
 from runmeter.patterns.langgraph.augmented_llm import CONTEXT, NOTHING_FOUND, AugmentedLLMConfig
 from runmeter.patterns.retrieval.retriever import Passage
-from runmeter.simulator import Fault, Prompt, Reply, Simulator, ToolCall
+from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
 
-FIND = ToolCall("find", '{"number": "AB-1"}')
+FIND = ScriptedCall("find", '{"number": "AB-1"}')
 TEXT = "It is in Berlin, where it waits for the customs officer to come back from a very long lunch."
 
 
@@ -153,7 +153,7 @@ async def test_a_conversation_survives_a_run_that_broke_off(scene: Scene, durabi
         await anyio.sleep_forever()
         raise AssertionError
 
-    scene.simulator.script(Reply(tool_calls=(ToolCall("look"),)))
+    scene.simulator.script(Reply(tool_calls=(ScriptedCall("look"),)))
     async with scene.pattern(look, durability=durability) as pattern:
 
         async def work() -> None:
@@ -188,7 +188,7 @@ async def test_those_of_different_conversations_do_not_wait(scene: Scene) -> Non
         waiting.release()
         await both.wait()
 
-    scene.simulator.script(*[Reply(tool_calls=(ToolCall("meet"),))] * 2)
+    scene.simulator.script(*[Reply(tool_calls=(ScriptedCall("meet"),))] * 2)
     async with scene.pattern(meet) as pattern, anyio.create_task_group() as tasks:
         for name in ("c1", "c2"):
             tasks.start_soon(pattern.execute, "Go.", {"conversation_id": name})
@@ -201,7 +201,7 @@ async def test_a_run_does_not_wait_for_itself(scene: Scene) -> None:
     async def again() -> str:
         return (await pattern.execute("And now?", {"conversation_id": "c1"})).content
 
-    scene.simulator.script(Reply(tool_calls=(ToolCall("again"),)))
+    scene.simulator.script(Reply(tool_calls=(ScriptedCall("again"),)))
     async with scene.pattern(again) as pattern:
         result = await pattern.execute("Go.", {"conversation_id": "c1"})
         assert [call.error_type for call in result.function_calls] == ["PatternError"]
@@ -274,7 +274,7 @@ async def test_a_context_that_makes_no_sense_is_refused(scene: Scene, context: d
 )
 async def test_text_that_cannot_be_sent_is_cleaned(scene: Scene, message: Any) -> None:
     arguments = '{"number": "AB \\ud83d é"}'
-    scene.simulator.script(Reply(tool_calls=(ToolCall("search", arguments),)))
+    scene.simulator.script(Reply(tool_calls=(ScriptedCall("search", arguments),)))
     seen: list[str] = []
 
     async def search(number: str) -> str:
@@ -292,7 +292,7 @@ async def test_text_that_cannot_be_sent_is_cleaned(scene: Scene, message: Any) -
 
 
 async def test_a_number_of_any_size_is_an_argument(scene: Scene) -> None:
-    scene.simulator.script(Reply(tool_calls=(ToolCall("weigh", '{"grams": 100000000000000000000000}'),)))
+    scene.simulator.script(Reply(tool_calls=(ScriptedCall("weigh", '{"grams": 100000000000000000000000}'),)))
 
     async def weigh(grams: float) -> str:
         return f"{grams:g} g"
@@ -316,11 +316,11 @@ async def test_every_call_is_answered(scene: Scene) -> None:
     begun, release = threading.Event(), threading.Event()
     calls = (
         FIND,
-        ToolCall("nope"),
-        ToolCall("find", "{x"),
-        ToolCall("fail"),
-        ToolCall("stuck"),
-        ToolCall("find", '{"number": 1}'),
+        ScriptedCall("nope"),
+        ScriptedCall("find", "{x"),
+        ScriptedCall("fail"),
+        ScriptedCall("stuck"),
+        ScriptedCall("find", '{"number": 1}'),
     )
     scene.simulator.script(Reply(tool_calls=calls), Reply("Done."))
 
@@ -384,7 +384,7 @@ async def test_the_mode_says_whether_tools_are_called(scene: Scene, mode: Any, c
 
 
 async def test_calls_of_an_answer_that_was_cut_off_are_not_made(scene: Scene) -> None:
-    long = ToolCall("find", '{"number": "' + "AB-1 " * 100 + '"}')
+    long = ScriptedCall("find", '{"number": "' + "AB-1 " * 100 + '"}')
     scene.simulator.script(Reply(tool_calls=(FIND, long)))
     run = Run()
     async with scene.pattern(find, openai_max_tokens=40) as pattern:
@@ -506,7 +506,7 @@ async def test_a_run_that_times_out_leaves_nothing_open(scene: Scene, where: str
     if where in ("request", "stream"):
         scene.simulator.inject(Fault("latency", seconds=3600 if where == "request" else 0, between_chunks=3600))
     else:
-        scene.simulator.script(Reply(tool_calls=(ToolCall("hang" if where == "tool" else "stuck"),)))
+        scene.simulator.script(Reply(tool_calls=(ScriptedCall("hang" if where == "tool" else "stuck"),)))
     try:
         async with (
             scene.pattern(hang, stuck) as pattern,
@@ -557,7 +557,7 @@ async def test_langchain_tools_are_counted_once(scene: Scene) -> None:
         """Weigh a parcel by calling another tool."""
         return str(await find.ainvoke({"number": number}))
 
-    scene.simulator.script(Reply(tool_calls=(FIND, ToolCall("weigh", '{"number": "AB-1"}'))), Reply("Done."))
+    scene.simulator.script(Reply(tool_calls=(FIND, ScriptedCall("weigh", '{"number": "AB-1"}'))), Reply("Done."))
     captured = Captured()
     run = Run(tracing=captured.telemetry)
     async with scene.pattern(find, weigh) as pattern:
@@ -578,7 +578,7 @@ async def test_a_pattern_that_is_a_tool_of_another_is_metered_once(scene: Scene)
         return str(result.value.content)
 
     recorder = Recorder()
-    scene.simulator.script(Reply(tool_calls=(ToolCall("ask_expert", '{"question": "Is a pine a tree?"}'),)))
+    scene.simulator.script(Reply(tool_calls=(ScriptedCall("ask_expert", '{"question": "Is a pine a tree?"}'),)))
     async with (
         scene.pattern(name="expert") as expert,
         scene.pattern(ask_expert, name="clerk") as clerk,

@@ -53,7 +53,7 @@ from runmeter.patterns import (
 from runmeter.patterns.langgraph.metering import handler as callbacks
 from runmeter.patterns.langgraph.metering import open_calls
 from runmeter.patterns.langgraph.metering.requests import describe_request, describe_sent, with_limit
-from runmeter.simulator import Fault, Prompt, Reply, Simulator, ToolCall
+from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
 
 PATTERNS = [
     AugmentedLLMPattern,
@@ -181,7 +181,7 @@ async def test_what_was_used_takes_the_reservations_place(scene: Scene, kind: An
 
 async def test_no_request_uses_more_than_its_bound(scene: Scene) -> None:
     stage = Stage(Budget(tokens=10_000_000))
-    scene.simulator.script(Reply(tool_calls=(ToolCall("find", '{"number": "AB-1"}'),)), Reply(TEXT))
+    scene.simulator.script(Reply(tool_calls=(ScriptedCall("find", '{"number": "AB-1"}'),)), Reply(TEXT))
 
     async def find(number: str) -> str:
         """Find a parcel."""
@@ -361,7 +361,7 @@ async def test_a_gate_that_is_refused_is_no_gate_that_failed(scene: Scene) -> No
 
 
 async def test_an_agent_that_is_a_tool_ends_the_run_it_is_refused_in(scene: Scene) -> None:
-    scene.simulator.script(Reply(tool_calls=(ToolCall("research", '{"question": "Why?"}'),)))
+    scene.simulator.script(Reply(tool_calls=(ScriptedCall("research", '{"question": "Why?"}'),)))
 
     async def research(question: str) -> str:
         """Ask another agent."""

@@ -33,9 +33,9 @@ from runmeter.patterns.langgraph.evaluator_optimizer import (
     EvaluatorOptimizerPattern,
     Verdict,
 )
-from runmeter.simulator import Fault, Prompt, Reply, Simulator, ToolCall
+from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
 
-FIND = ToolCall("find", '{"number": "AB-1"}')
+FIND = ScriptedCall("find", '{"number": "AB-1"}')
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ from runmeter.patterns.langgraph.orchestrator_workers import (
     Task,
 )
 from runmeter.patterns.langgraph.routing import RoutingPattern
-from runmeter.simulator import Fault, Prompt, Reply, Simulator, ToolCall
+from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
 
 TEXT = "All three parcels are in Berlin, where they wait for the customs officer to come back from lunch."
 
@@ -123,7 +123,7 @@ def all_whole(events: list[Any]) -> dict[str, Status]:
 
 async def test_a_request_is_planned_done_and_put_together(scene: Scene) -> None:
     scene.plans += [plan("one", "two", "three")]
-    scene.work["two"] = Reply(tool_calls=(ToolCall("find", '{"number": "AB-2"}'),))
+    scene.work["two"] = Reply(tool_calls=(ScriptedCall("find", '{"number": "AB-2"}'),))
     captured = Captured()
     run = Run(tracing=captured.telemetry)
     async with scene.pattern(find, system_prompt="Be brief.", name="desk") as pattern:
@@ -342,7 +342,7 @@ async def test_an_error_that_passes_is_an_attempt_of_the_worker(scene: Scene) ->
 
 async def test_a_pattern_as_worker_is_a_child_run_that_nobody_hears(scene: Scene) -> None:
     scene.plans += [plan("one", "two")]
-    scene.work["one"] = Reply(tool_calls=(ToolCall("find", '{"number": "AB-2"}'),))
+    scene.work["one"] = Reply(tool_calls=(ScriptedCall("find", '{"number": "AB-2"}'),))
     recorder = Recorder()
     config = OpenAIPatternConfig(base_url=scene.url, api_key=KEY, name="finder")
     async with AugmentedLLMPattern(config, [find]) as finder, scene.pattern(worker=finder) as pattern:
@@ -376,7 +376,7 @@ async def test_another_model_may_do_the_tasks(scene: Scene) -> None:
 
 async def test_workers_share_the_limit_of_calls(scene: Scene) -> None:
     scene.plans += [plan(*"abcd")]
-    scene.work = {title: Reply(tool_calls=(ToolCall("find", '{"number": "1"}'),) * 2) for title in "abcd"}
+    scene.work = {title: Reply(tool_calls=(ScriptedCall("find", '{"number": "1"}'),) * 2) for title in "abcd"}
     run = Run()
     async with scene.pattern(find, max_function_calls=5) as pattern:
         with run():
@@ -412,7 +412,7 @@ async def test_a_run_that_times_out_leaves_nothing_open(scene: Scene, where: str
 
     hanging, recorder = Hanging(), Recorder()
     scene.plans += [plan("one", "two")]
-    scene.work = dict.fromkeys(("one", "two"), Reply(tool_calls=(ToolCall("hang"),)))
+    scene.work = dict.fromkeys(("one", "two"), Reply(tool_calls=(ScriptedCall("hang"),)))
     if where == "plan":
         scene.simulator.inject(Fault("latency", seconds=3600))
     async with (

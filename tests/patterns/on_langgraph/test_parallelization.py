@@ -24,7 +24,7 @@ from runmeter.patterns.langgraph.parallelization import (
     ParallelizationPattern,
     Section,
 )
-from runmeter.simulator import Fault, Prompt, Reply, Simulator, ToolCall
+from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
 
 QUESTION = "Should we plant a pine?"
 PARTS = [{"name": name, "instructions": f"You are {name}."} for name in ("soil", "sun", "rain")]
@@ -260,7 +260,7 @@ async def test_one_that_blocks_holds_nobody_up(scene: Scene) -> None:
 
 
 async def test_branches_have_the_tools_and_share_the_allowance(scene: Scene) -> None:
-    call = Reply(tool_calls=(ToolCall("find", '{"number": "AB-1"}'),) * 2)
+    call = Reply(tool_calls=(ScriptedCall("find", '{"number": "AB-1"}'),) * 2)
     scene.simulator.script(call, call)
     run = Run()
     async with scene.pattern(find, sections=PARTS[:2], max_function_calls=3) as pattern:
@@ -325,7 +325,7 @@ async def test_the_first_failure_ends_the_others(scene: Scene) -> None:
         return "now"
 
     scene.says = {
-        f"You are {name}.": Reply(tool_calls=(ToolCall(tool),))
+        f"You are {name}.": Reply(tool_calls=(ScriptedCall(tool),))
         for name, tool in (("soil", "hang"), ("sun", "fail_then"))
     }
     run = Run()
@@ -465,7 +465,7 @@ async def test_a_run_that_times_out_leaves_nothing_open(scene: Scene, at_the_end
         await anyio.sleep_forever()
         raise AssertionError
 
-    scene.says = {} if at_the_end else {"You are s": Reply(tool_calls=(ToolCall("hang"),))}
+    scene.says = {} if at_the_end else {"You are s": Reply(tool_calls=(ScriptedCall("hang"),))}
     tools = () if at_the_end else (hang,)
     async with (
         scene.pattern(*tools, sections=PARTS, max_concurrency=2, aggregator=wait) as pattern,

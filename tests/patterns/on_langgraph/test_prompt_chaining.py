@@ -30,9 +30,9 @@ from runmeter.patterns import (
 from runmeter.patterns.errors import GateError
 from runmeter.patterns.langgraph.prompt_chaining import PromptChainingConfig, PromptChainingPattern, StepResult
 from runmeter.patterns.langgraph.steps import Gate, Step
-from runmeter.simulator import Fault, Prompt, Reply, Simulator, ToolCall
+from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
 
-FIND = ToolCall("find", '{"number": "AB-1"}')
+FIND = ScriptedCall("find", '{"number": "AB-1"}')
 DRAFT = Step(name="draft", prompt="Draft: {input}")
 POLISH = Step(name="polish", prompt="Polish: {draft}")
 

@@ -37,13 +37,13 @@ from runmeter.patterns import (
     RetryPolicy,
 )
 from runmeter.patterns.langgraph.routing import Route, RoutingConfig, RoutingPattern
-from runmeter.simulator import Fault, Prompt, Reply, Simulator, ToolCall
+from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
 
 ROUTES = (
     Route(name="Refund", description="Money back.", instructions="Be sorry."),
     Route(name="Parcel", description="Where a parcel is.", instructions="Be exact."),
 )
-FIND = Reply(tool_calls=(ToolCall("find", '{"number": "AB-1"}'),))
+FIND = Reply(tool_calls=(ScriptedCall("find", '{"number": "AB-1"}'),))
 TEXT = "It is in Berlin, where it waits for the customs officer to come back from a very long lunch."
 
 
@@ -370,7 +370,7 @@ async def test_a_run_that_times_out_leaves_nothing_open(scene: Scene, where: str
     if where == "classify":
         scene.simulator.inject(Fault("latency", seconds=3600))
     tools = [hang_tool] if where == "answer" else []
-    scene.replies += [Reply(tool_calls=(ToolCall("hang_tool"),))]
+    scene.replies += [Reply(tool_calls=(ScriptedCall("hang_tool"),))]
     handlers = {"Parcel": hang} if where == "handler" else {}
     async with (
         scene.pattern(*tools, handlers=handlers) as pattern,

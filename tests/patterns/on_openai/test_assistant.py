@@ -23,9 +23,9 @@ from runmeter.patterns import OpenAIPatternConfig, PatternError, PatternRegistry
 from runmeter.patterns.errors import ConversationLocked, UnknownConversation
 from runmeter.patterns.openai.assistant import OpenAIAssistantConfig, OpenAIAssistantPattern
 from runmeter.patterns.openai.threads.threads import INTERRUPTED, LockPatience, missing_outputs
-from runmeter.simulator import Fault, Prompt, Reply, Simulator, ToolCall
+from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
 
-FIND = ToolCall("find", '{"number": "AB-1"}')
+FIND = ScriptedCall("find", '{"number": "AB-1"}')
 
 
 async def find(number: str) -> dict[str, str]:
@@ -72,7 +72,7 @@ class Scene:
 
     async def interrupt(self, pattern: OpenAIAssistantPattern, thread_id: str) -> None:
         """Have a run in a thread end in the middle of its calls. What comes after it is said without any."""
-        self.script(Reply(tool_calls=(FIND, ToolCall("hang"))), Reply("Here."), Reply("Still here."))
+        self.script(Reply(tool_calls=(FIND, ScriptedCall("hang"))), Reply("Here."), Reply("Still here."))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(pattern.execute, "Hang.", {"thread_id": thread_id})
             await self.hanging.wait()
@@ -181,7 +181,7 @@ async def test_a_run_that_fails_leaves_no_thread(scene: Scene) -> None:
 
 async def test_a_run_that_is_cancelled_leaves_no_thread(scene: Scene) -> None:
     recorder = Recorder()
-    scene.script(Reply(tool_calls=(ToolCall("hang"),)))
+    scene.script(Reply(tool_calls=(ScriptedCall("hang"),)))
     async with scene.pattern(scene.hang) as pattern, Engine() as engine:
         engine.subscribe(recorder, name="recorder", lane="lossless")
         async with anyio.create_task_group() as tasks:
@@ -263,7 +263,7 @@ async def test_a_run_in_the_thread_of_a_run_is_refused(scene: Scene) -> None:
         async def ask() -> str:
             return (await inner.execute("Hello.", {"thread_id": thread_id})).content
 
-        scene.script(Reply(tool_calls=(ToolCall("ask"),)), Reply("Never mind."))
+        scene.script(Reply(tool_calls=(ScriptedCall("ask"),)), Reply("Never mind."))
         async with scene.pattern(ask) as outer:
             result = await outer.execute("Ask.", {"thread_id": thread_id})
     assert result.content == "Never mind."
@@ -402,7 +402,7 @@ async def test_a_run_that_has_made_calls_is_not_begun_again(scene: Scene) -> Non
             await other.clients.get().conversations.items.create(thread_id, items=[call])
 
         async with scene.pattern(meddle) as pattern:
-            scene.script(Reply(tool_calls=(ToolCall("meddle"),)))
+            scene.script(Reply(tool_calls=(ScriptedCall("meddle"),)))
             with pytest.raises(openai.BadRequestError, match="No tool output found"), Run()():
                 await pattern.execute("Go.", {"thread_id": thread_id})
     assert made == 1

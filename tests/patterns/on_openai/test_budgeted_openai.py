@@ -44,7 +44,7 @@ from runmeter.patterns.openai.responses.requests import Requests
 from runmeter.patterns.openai_client.clients import Clients
 from runmeter.patterns.requests.bounds import Sent
 from runmeter.patterns.retrieval.ingestion import Document
-from runmeter.simulator import Fault, Reply, Simulator, ToolCall
+from runmeter.simulator import Fault, Reply, ScriptedCall, Simulator
 
 PARAMS: dict[str, Any] = {"model": "gpt-6-luna", "input": "Where is parcel AB-1?", "max_output_tokens": 100}
 TEXT = "It is in Berlin, where it waits for the customs officer to come back from a very long lunch. " * 3
@@ -312,7 +312,7 @@ async def test_a_tool_whose_model_is_refused_ends_the_run_and_is_not_for_the_mod
                 return ""
             return str(await run_child(inner, number) if how == "as a child" else await inner.execute(number))
 
-        service.simulator.script(Reply(tool_calls=(ToolCall("look", '{"number": "AB-1"}'),) * calls))
+        service.simulator.script(Reply(tool_calls=(ScriptedCall("look", '{"number": "AB-1"}'),) * calls))
         stage = Stage(Budget(calls=1))
         async with service.pattern(look) as pattern:
             with pytest.raises(BudgetExceeded), stage.run():
@@ -325,7 +325,7 @@ async def test_a_tool_whose_model_is_refused_ends_the_run_and_is_not_for_the_mod
 async def test_an_agent_that_is_refused_ends_the_run_of_the_one_that_manages(service: Service) -> None:
     agents = (Agent(name="boss", instructions="You manage."), Agent(name="hand", instructions="You work."))
     config = OpenAIMultiAgentConfig(base_url=service.simulator.url, api_key=KEY, agents=agents, coordination="manager")
-    service.simulator.script(Reply(tool_calls=(ToolCall("ask_hand", '{"task": "Look."}'),)))
+    service.simulator.script(Reply(tool_calls=(ScriptedCall("ask_hand", '{"task": "Look."}'),)))
     recorder = Recorder()
     async with OpenAIMultiAgentPattern(config) as pattern, Engine(budgets=[Budget(calls=1)]) as engine:
         engine.subscribe(recorder, name="recorder", lane="lossless")

@@ -20,10 +20,10 @@ from runmeter.patterns.openai.threads.history import (
     HistoryStore,
     InMemoryHistoryStore,
 )
-from runmeter.simulator import Fault, Prompt, Reply, Simulator, ToolCall
+from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
 
 MEMORIES = ("local", "response", "conversation")
-FIND = ToolCall("find", '{"number": "AB-1"}')
+FIND = ScriptedCall("find", '{"number": "AB-1"}')
 MODEL = "gpt-6-luna"
 
 
@@ -147,7 +147,7 @@ async def test_a_turn_that_ends_badly_leaves_the_history_as_it_was(scene: Scene,
             with pytest.raises(openai.RateLimitError), Run()():
                 await pattern.execute("Two.")
         else:
-            scene.script(Reply(tool_calls=(ToolCall("hang"),)))
+            scene.script(Reply(tool_calls=(ScriptedCall("hang"),)))
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(pattern.execute, "Two.")
                 await scene.hanging.wait()
@@ -160,7 +160,7 @@ async def test_a_turn_that_ends_badly_leaves_the_history_as_it_was(scene: Scene,
 
 async def test_a_cancelled_turn_in_a_thread_is_repaired(scene: Scene) -> None:
     async with scene.pattern(scene.hang, memory="conversation") as pattern:
-        scene.script(Reply(tool_calls=(ToolCall("hang"),)))
+        scene.script(Reply(tool_calls=(ScriptedCall("hang"),)))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(pattern.execute, "Two.")
             await scene.hanging.wait()
@@ -335,7 +335,7 @@ async def test_a_turn_that_has_made_calls_is_not_begun_again(scene: Scene) -> No
     async with scene.pattern(forget_it, memory="response") as pattern:
         with run():
             await pattern.execute("One.")
-            scene.script(Reply(tool_calls=(ToolCall("forget_it"),)))
+            scene.script(Reply(tool_calls=(ScriptedCall("forget_it"),)))
             with pytest.raises(openai.BadRequestError, match="not found"):
                 await pattern.execute("Two.")
     assert made == 1
@@ -439,7 +439,7 @@ async def test_a_store_is_told_of_each_turn_once(scene: Scene) -> None:
     store = Slow()
     async with scene.pattern(scene.hang, store=store) as pattern:
         await pattern.execute("One.")
-        scene.script(Reply(tool_calls=(ToolCall("hang"),)))
+        scene.script(Reply(tool_calls=(ScriptedCall("hang"),)))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(pattern.execute, "Two.")
             await scene.hanging.wait()

@@ -25,9 +25,9 @@ from runmeter.patterns import (
     RetryPolicy,
     Tool,
 )
-from runmeter.simulator import Fault, Prompt, Reply, Simulator, ToolCall
+from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
 
-FIND = ToolCall("find", '{"number": "AB-1"}')
+FIND = ScriptedCall("find", '{"number": "AB-1"}')
 
 
 async def find(number: str) -> dict[str, str]:
@@ -170,7 +170,13 @@ async def test_a_temperature_is_sent_to_models_that_take_it(scene: Scene) -> Non
 async def test_parallel_calls_run_at_once_and_are_all_answered(scene: Scene) -> None:
     scene.simulator.script(
         Reply(
-            tool_calls=(ToolCall("meet"), ToolCall("nope"), ToolCall("meet", "{x"), ToolCall("fail"), ToolCall("meet"))
+            tool_calls=(
+                ScriptedCall("meet"),
+                ScriptedCall("nope"),
+                ScriptedCall("meet", "{x"),
+                ScriptedCall("fail"),
+                ScriptedCall("meet"),
+            )
         ),
         Reply("Done."),
     )
@@ -203,7 +209,7 @@ async def test_parallel_calls_run_at_once_and_are_all_answered(scene: Scene) -> 
 
 async def test_a_call_that_takes_too_long_is_answered(scene: Scene) -> None:
     begun, release = threading.Event(), threading.Event()
-    scene.simulator.script(Reply(tool_calls=(ToolCall("stuck"), ToolCall("hang"))), Reply("Never mind."))
+    scene.simulator.script(Reply(tool_calls=(ScriptedCall("stuck"), ScriptedCall("hang"))), Reply("Never mind."))
 
     def stuck() -> None:
         begun.set()
@@ -342,7 +348,7 @@ def test_a_required_call_needs_a_tool() -> None:
 
 
 async def test_calls_of_an_answer_that_was_cut_off_are_not_made(scene: Scene) -> None:
-    long = ToolCall("find", json.dumps({"number": "AB-1 " * 100}))
+    long = ScriptedCall("find", json.dumps({"number": "AB-1 " * 100}))
     scene.simulator.script(Reply(tool_calls=(FIND, long)))
     run = Run()
     async with scene.pattern(find, openai_max_tokens=40) as pattern:
@@ -420,7 +426,7 @@ async def test_a_run_that_times_out_leaves_nothing_open(scene: Scene, where: str
     if where in ("request", "stream"):
         scene.simulator.inject(Fault("latency", seconds=3600 if where == "request" else 0, between_chunks=3600))
     else:
-        scene.simulator.script(Reply(tool_calls=(ToolCall("hang" if where == "tool" else "stuck"),)))
+        scene.simulator.script(Reply(tool_calls=(ScriptedCall("hang" if where == "tool" else "stuck"),)))
     async with scene.pattern(hang, stuck, stream_responses=where == "stream") as pattern:
         try:
             async with (

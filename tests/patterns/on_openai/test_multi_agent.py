@@ -30,22 +30,22 @@ from runmeter.engine.testing import Recorder
 from runmeter.patterns import OpenAIPatternConfig, PatternRegistry, ResponseFailed, RetryPolicy
 from runmeter.patterns.openai.agents import Agent, Handoff
 from runmeter.patterns.openai.multi_agent import MultiAgentResult, OpenAIMultiAgentConfig, OpenAIMultiAgentPattern
-from runmeter.simulator import Fault, Prompt, Reply, Simulator, ToolCall
+from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
 
 FRONT = Agent(name="front", description="Greets.", instructions="You greet.")
 BILLING = Agent(name="billing", description="Knows bills.", instructions="You know bills.")
 PARCELS = Agent(name="parcels", description="Knows parcels.", instructions="You know parcels.", model="gpt-6.1-terra")
 AGENTS = (FRONT, BILLING, PARCELS)
 QUESTION = "Where is parcel AB-1?"
-FIND = ToolCall("find", '{"number": "AB-1"}')
+FIND = ScriptedCall("find", '{"number": "AB-1"}')
 
 
-def to(agent: str, why: str = "it fits") -> ToolCall:
-    return ToolCall(f"transfer_to_{agent}", json.dumps({"reason": why}))
+def to(agent: str, why: str = "it fits") -> ScriptedCall:
+    return ScriptedCall(f"transfer_to_{agent}", json.dumps({"reason": why}))
 
 
-def ask(agent: str, task: str = "Look.") -> ToolCall:
-    return ToolCall(f"ask_{agent}", json.dumps({"task": task}))
+def ask(agent: str, task: str = "Look.") -> ScriptedCall:
+    return ScriptedCall(f"ask_{agent}", json.dumps({"task": task}))
 
 
 def find(number: str) -> str:
@@ -197,7 +197,7 @@ def test_tools_that_do_not_fit_are_refused(agents: Any, options: Any, why: str) 
 
 async def test_each_agent_has_its_own_tools(scene: Scene) -> None:
     replies = iter(
-        [Reply(tool_calls=(to("b"),)), Reply(tool_calls=(ToolCall("pay", '{"amount": 2}'),)), Reply("Done.")]
+        [Reply(tool_calls=(to("b"),)), Reply(tool_calls=(ScriptedCall("pay", '{"amount": 2}'),)), Reply("Done.")]
     )
     scene.by_agent = lambda _: next(replies)
     agents = (Agent(name="a", tools=("find",)), Agent(name="b", tools=(), handoffs=()))
@@ -472,7 +472,7 @@ async def test_a_run_that_times_out_leaves_nothing_open(scene: Scene) -> None:
     def hangs(prompt: Prompt) -> Reply:
         if "You greet." in str(prompt.instructions):
             return Reply(tool_calls=(ask("billing"), ask("parcels")))
-        return Reply(tool_calls=(ToolCall("hang"),))
+        return Reply(tool_calls=(ScriptedCall("hang"),))
 
     scene.by_agent = hangs
     async with (

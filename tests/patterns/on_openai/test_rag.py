@@ -18,7 +18,7 @@ from runmeter.patterns.openai.rag import NOTHING_FOUND, OpenAIRAGConfig, OpenAIR
 from runmeter.patterns.openai.vector_store import VectorStoreRetriever
 from runmeter.patterns.retrieval.ingestion import Chunking
 from runmeter.patterns.retrieval.retriever import Passage
-from runmeter.simulator import Fault, Prompt, Reply, Simulator, ToolCall
+from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
 
 TEXTS = {
     "bees.md": "# Bees\n\nBees visit flowers to collect nectar. A colony counts fifty thousand bees in summer.\n",
@@ -287,7 +287,7 @@ async def test_tools_can_be_used_beside_the_passages(scene: Scene) -> None:
     assert result.turns == 2
     assert [item.type for item in scene.prompts[-1].items] == ["message", "function_call", "function_call_output"]
     assert run.reported == scene.simulator.statistics().total
-    scene.replies.append(Reply(tool_calls=(ToolCall("tide_tables", '{"harbour": "Brest"}'),) * 2))
+    scene.replies.append(Reply(tool_calls=(ScriptedCall("tide_tables", '{"harbour": "Brest"}'),) * 2))
     async with scene.pattern(tide_tables, max_function_calls=1) as pattern:
         result = await pattern.execute(DEPTH)
     assert [call.error_type for call in result.function_calls] == [None, "CallLimitReached"]

@@ -27,10 +27,10 @@ from runmeter.engine.testing import ManualClock, Recorder
 from runmeter.patterns import OpenAIPatternConfig, PatternConfig, PatternRegistry, ResponseFailed, RetryPolicy
 from runmeter.patterns.errors import ListenerGone
 from runmeter.patterns.openai.streaming import OpenAIStreamingConfig, OpenAIStreamingPattern, StreamingResult
-from runmeter.simulator import Fault, Reply, Simulator, ToolCall
+from runmeter.simulator import Fault, Reply, ScriptedCall, Simulator
 
 TEXT = "It is in Berlin, where it waits for the customs officer to come back from a very long lunch."
-FIND = ToolCall("find", '{"number": "AB-1"}')
+FIND = ScriptedCall("find", '{"number": "AB-1"}')
 QUESTION = "Where is parcel AB-1?"
 
 
@@ -148,7 +148,7 @@ async def test_the_time_to_the_first_piece_has_the_tools_in_it(scene: Scene) -> 
         clock.advance(7)
         return "done"
 
-    scene.simulator.script(Reply(tool_calls=(ToolCall("slow"),)), Reply(TEXT), Reply(""))
+    scene.simulator.script(Reply(tool_calls=(ScriptedCall("slow"),)), Reply(TEXT), Reply(""))
     async with scene.pattern(slow) as pattern, Engine(clock=clock) as engine:
         result = (await engine.run(pattern, QUESTION)).value
         silent = (await engine.run(pattern, QUESTION)).value
@@ -279,7 +279,7 @@ async def test_an_incomplete_answer_is_an_answer(scene: Scene, cause: str) -> No
 
 
 async def test_the_socket_is_told_what_happens(scene: Scene) -> None:
-    scene.simulator.script(Reply("Let me look.", tool_calls=(FIND, ToolCall("nothing"))), Reply(TEXT))
+    scene.simulator.script(Reply("Let me look.", tool_calls=(FIND, ScriptedCall("nothing"))), Reply(TEXT))
     ws, run = Socket(), Run()
     async with scene.pattern(find, ws=ws, parallel_tool_calls=False) as pattern:
         with run() as execution:

@@ -20,7 +20,7 @@ from runmeter.engine import Engine, ExecutionFinished, FunctionCall, Provenance,
 from runmeter.engine.testing import Recorder
 from runmeter.patterns.errors import ListenerGone, ResponseFailed
 from runmeter.patterns.openai.streaming import OpenAIStreamingConfig, OpenAIStreamingPattern
-from runmeter.simulator import Fault, Reply, Simulator, ToolCall
+from runmeter.simulator import Fault, Reply, ScriptedCall, Simulator
 
 TEXT = "It is in Berlin, where it waits for the customs officer to come back from a very long lunch."
 QUESTION = "Where is parcel AB-1?"
@@ -121,7 +121,7 @@ def text_of(messages: list[dict[str, Any]]) -> str:
 
 async def test_a_client_gets_the_answer_piece_by_piece() -> None:
     async with serve() as service:
-        service.simulator.script(Reply(tool_calls=(ToolCall("find", '{"number": "AB-1"}'),)), Reply(TEXT))
+        service.simulator.script(Reply(tool_calls=(ScriptedCall("find", '{"number": "AB-1"}'),)), Reply(TEXT))
         async with service.client() as client:
             await client.send(QUESTION)
             messages = await messages_of(client)

@@ -20,8 +20,8 @@ from ..model.prompt import (
     Item,
     Part,
     Prompt,
+    PromptTool,
     Temperature,
-    Tool,
     TopP,
     allowed_name,
     check_sampling,
@@ -65,7 +65,7 @@ class FunctionTool(msgspec.Struct):
     """A tool offered. Only functions are called."""
 
     type: str
-    function: Tool | None = None
+    function: PromptTool | None = None
 
 
 class StreamOptions(msgspec.Struct):
@@ -290,7 +290,7 @@ def _items(message: Message) -> Iterator[Item]:
         yield Item("function_call", call_id=call.id, name=function.name, arguments=function.arguments)
 
 
-def _choice(tools: Sequence[Tool], choice: str | dict[str, Any] | None) -> tuple[Choice, Sequence[Tool]]:
+def _choice(tools: Sequence[PromptTool], choice: str | dict[str, Any] | None) -> tuple[Choice, Sequence[PromptTool]]:
     match choice:
         case {"type": "function", "function": {"name": str(name)}}:
             return choose(tools, "required", [name])

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ..errors import ApiError, convert
-from ..http.forms import Part, read_form
+from ..http.forms import FormField, read_form
 from ..objects.upload import LARGEST, FileObject, Upload
 from ..service import Answer, Call, Service
 
@@ -16,7 +16,7 @@ _LIFETIMES = {"batch": 2_592_000}
 """Seconds, where the request does not say: files of other purposes stay until they are deleted."""
 
 
-class Expiry(msgspec.Struct, forbid_unknown_fields=True):
+class FileExpiry(msgspec.Struct, forbid_unknown_fields=True):
     """When a file is to be forgotten."""
 
     anchor: Literal["created_at"]
@@ -27,7 +27,7 @@ class CreateFile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The fields of POST /files, but for the file itself."""
 
     purpose: Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
-    expires_after: Expiry | None = None
+    expires_after: FileExpiry | None = None
 
 
 class Content(bytes):
@@ -92,7 +92,7 @@ def find_upload(service: Service, file_id: str) -> Upload:
     return upload
 
 
-def _fields(form: dict[str, Part]) -> dict[str, Any]:
+def _fields(form: dict[str, FormField]) -> dict[str, Any]:
     """`expires_after[seconds]` is how a form says `{"expires_after": {"seconds": …}}`."""
     fields: dict[str, Any] = {}
     for name, part in form.items():

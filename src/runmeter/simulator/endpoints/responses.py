@@ -18,8 +18,8 @@ from ..model.prompt import (
     Item,
     Metadata,
     Prompt,
+    PromptTool,
     Temperature,
-    Tool,
     TopP,
     allowed_name,
     check_calls,
@@ -28,7 +28,7 @@ from ..model.prompt import (
     served_tier,
 )
 from ..model.schemas import check_schema
-from ..objects.conversation import Conversation, Turn
+from ..objects.conversation import Conversation, ConversationTurn
 from ..objects.input_items import read_items, store_items
 from ..objects.response import ResponseObject, as_input, cancelled, failed, finished, output_items, store_output
 from ..objects.response_stream import error_event, response_events
@@ -143,7 +143,12 @@ class PendingResponse:
     """A response from its draft to its end, which decides what is billed and what is kept."""
 
     def __init__(
-        self, service: Service, request: CreateResponse, prompt: Prompt, turn: Turn | None, fault: Fault | None
+        self,
+        service: Service,
+        request: CreateResponse,
+        prompt: Prompt,
+        turn: ConversationTurn | None,
+        fault: Fault | None,
     ) -> None:
         self._service = service
         self._prompt = prompt
@@ -213,7 +218,7 @@ class PendingResponse:
             self._service.responses.put(response.id, stored)
 
 
-def _begin_turn(service: Service, request: CreateResponse, call: Call) -> Turn | None:
+def _begin_turn(service: Service, request: CreateResponse, call: Call) -> ConversationTurn | None:
     """Take the conversation, if the request names one, until its response has ended."""
     conversation = _conversation(service, request)
     if conversation is None:
@@ -272,16 +277,16 @@ def _history(service: Service, request: PromptParams) -> Sequence[Item]:
     return stored.items
 
 
-def _tool(given: dict[str, Any], index: int) -> Tool:
+def _tool(given: dict[str, Any], index: int) -> PromptTool:
     present = {key: value for key, value in given.items() if value is not None}  # null is as good as nothing
-    tool = convert(present, Tool, f"tools[{index}]")
+    tool = convert(present, PromptTool, f"tools[{index}]")
     check_schema(
         tool.parameters, f"function '{tool.name}'", f"tools[{index}].parameters", "invalid_function_parameters"
     )
     return tool
 
 
-def _choice(tools: Sequence[Tool], choice: str | dict[str, Any] | None) -> tuple[Choice, Sequence[Tool]]:
+def _choice(tools: Sequence[PromptTool], choice: str | dict[str, Any] | None) -> tuple[Choice, Sequence[PromptTool]]:
     match choice:
         case {"type": "function", "name": str(name)}:
             return choose(tools, "required", [name])

@@ -17,7 +17,7 @@ _ESCAPED = re.compile(r'\\(["\\])|%(22|0A|0D)')
 "multipart form data", 2026)."""
 
 
-class Part(msgspec.Struct, frozen=True):
+class FormField(msgspec.Struct, frozen=True):
     """One field of a form."""
 
     content: bytes
@@ -25,7 +25,7 @@ class Part(msgspec.Struct, frozen=True):
     """For a file."""
 
 
-def read_form(body: bytes, content_type: str) -> dict[str, Part]:
+def read_form(body: bytes, content_type: str) -> dict[str, FormField]:
     """The fields of a form, by name; the last where there are several of a name.
 
     Raises:
@@ -42,7 +42,7 @@ def read_form(body: bytes, content_type: str) -> dict[str, Part]:
     return dict(map(_part, parts[:-1]))
 
 
-def _part(raw: bytes) -> tuple[str, Part]:
+def _part(raw: bytes) -> tuple[str, FormField]:
     """A part's name, and the part."""
     head, separator, content = raw.partition(b"\r\n\r\n")
     found = _DISPOSITION.search(head[:_LONGEST_HEAD].decode(errors="replace"))
@@ -50,7 +50,7 @@ def _part(raw: bytes) -> tuple[str, Part]:
     values = {name.lower(): _unescape(quoted) or plain for name, quoted, plain in settings}
     if not separator or not values.get("name"):
         raise _unreadable("a part of it has no name")
-    return values["name"], Part(content, values.get("filename"))
+    return values["name"], FormField(content, values.get("filename"))
 
 
 def _unescape(text: str) -> str:

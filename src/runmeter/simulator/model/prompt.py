@@ -58,7 +58,7 @@ class Item(msgspec.Struct, omit_defaults=True):
         return "\n".join(part.text or part.refusal or "" for part in content or ())
 
 
-class Tool(msgspec.Struct, frozen=True):
+class PromptTool(msgspec.Struct, frozen=True):
     """A function the model may call."""
 
     name: FunctionName
@@ -80,8 +80,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     model: Model
     items: Sequence[Item]
     instructions: str | None = None
-    tools: Sequence[Tool] = ()
-    allowed: Sequence[Tool] = ()
+    tools: Sequence[PromptTool] = ()
+    allowed: Sequence[PromptTool] = ()
     """The tools it may call now."""
     choice: Choice = "auto"
     parallel: bool = True
@@ -129,8 +129,8 @@ def allowed_name(tool: Any) -> str:
 
 
 def choose(
-    tools: Sequence[Tool], mode: str | None, names: Sequence[str] | None = None
-) -> tuple[Choice, Sequence[Tool]]:
+    tools: Sequence[PromptTool], mode: str | None, names: Sequence[str] | None = None
+) -> tuple[Choice, Sequence[PromptTool]]:
     """Read a request's `tool_choice`: whether a tool may or must be called, and which.
 
     Args:

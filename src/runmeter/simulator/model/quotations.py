@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from .prompt import Item, Prompt
-from .ranking import Document, Ranking
+from .ranking import RankedDocument, Ranking
 from .words import REQUEST, plain_sentences, shorten, words
 
 _READ = 200_000
@@ -92,7 +92,7 @@ def _answer(question: str, passages: Iterable[tuple[str, str]]) -> str:
     for number, text in passages:
         for sentence in plain_sentences(_body(text)):
             marks.setdefault(sentence, number)  # passages overlap: the first that says it is named
-    documents = [Document.of(sentence) for sentence in marks if len(sentence) <= _LONGEST]
+    documents = [RankedDocument.of(sentence) for sentence in marks if len(sentence) <= _LONGEST]
     scores = Ranking(documents).scores(question)
     best = max(scores, default=0)
     if not best:

@@ -16,7 +16,7 @@ _LONGEST_QUERY = 200
 """Different stems of a query that are looked for."""
 
 
-class Document(msgspec.Struct, frozen=True, gc=False):
+class RankedDocument(msgspec.Struct, frozen=True, gc=False):
     """A text that can be found."""
 
     text: str
@@ -35,7 +35,7 @@ class Document(msgspec.Struct, frozen=True, gc=False):
 class Ranking:
     """Documents, and which stems are rare among them."""
 
-    def __init__(self, documents: Sequence[Document]) -> None:
+    def __init__(self, documents: Sequence[RankedDocument]) -> None:
         self._documents = documents
         self._containing = Counter(stem for document in documents for stem in document.stems)
         self._usual_length = sum(document.length for document in documents) / max(len(documents), 1)
@@ -50,7 +50,7 @@ class Ranking:
         most = sum(rarities.values())
         return [self._score(document, rarities) / most if most else 0.0 for document in self._documents]
 
-    def _score(self, document: Document, rarities: Mapping[str, float]) -> float:
+    def _score(self, document: RankedDocument, rarities: Mapping[str, float]) -> float:
         length = document.length / self._usual_length if self._usual_length else 1
         damping = _SATURATION * (1 - _LENGTH_WEIGHT + _LENGTH_WEIGHT * length)
         found = ((rarity, document.stems.get(stem, 0)) for stem, rarity in rarities.items())

@@ -10,14 +10,14 @@ from zlib import crc32
 import msgspec
 
 from .arguments import synthesise
-from .prompt import Output, Prompt, Tool
+from .prompt import Output, Prompt, PromptTool
 from .questions import QUOTING, asking, question
 from .quotations import answer_from_passages
-from .ranking import Document, Ranking
+from .ranking import RankedDocument, Ranking
 from .words import keywords, plain_sentences, shorten, summary
 
 
-class ToolCall(msgspec.Struct, frozen=True):
+class ScriptedCall(msgspec.Struct, frozen=True):
     """The model asks for a function to be called."""
 
     name: str
@@ -29,7 +29,7 @@ class Reply(msgspec.Struct, frozen=True):
     """What the model says to one request."""
 
     text: str = ""
-    tool_calls: tuple[ToolCall, ...] = ()
+    tool_calls: tuple[ScriptedCall, ...] = ()
     reasoning_tokens: int = 0
     """Spent before the answer, and billed as output."""
 
@@ -77,18 +77,18 @@ def improvise(prompt: Prompt) -> Reply:
     return Reply(text, reasoning_tokens=_reasoning_tokens(prompt))
 
 
-def _calls(prompt: Prompt, tools: Sequence[Tool]) -> tuple[ToolCall, ...]:
+def _calls(prompt: Prompt, tools: Sequence[PromptTool]) -> tuple[ScriptedCall, ...]:
     """The tool that fits the user's words best; for about every third text, the second best as well."""
     asked = keywords(prompt.user_text)
 
-    def fit(tool: Tool) -> int:
+    def fit(tool: PromptTool) -> int:
         properties = " ".join(tool.parameters.get("properties") or ())
         return len(asked & keywords(f"{tool.name} {properties}")) * 3 + len(asked & keywords(tool.description))
 
     best = sorted(tools, key=fit, reverse=True)
     two = prompt.parallel and _chance(prompt) % 3 == 0
     return tuple(
-        ToolCall(tool.name, json.dumps(synthesise(tool.parameters, _subject(prompt)), ensure_ascii=False))
+        ScriptedCall(tool.name, json.dumps(synthesise(tool.parameters, _subject(prompt)), ensure_ascii=False))
         for tool in best[: 2 if two else 1]
     )
 
@@ -155,7 +155,7 @@ def _gist(text: str, asked: str) -> str:
     """What of a text fits the question best, or says most, or is its beginning."""
     lines = plain_sentences(text)
     sentences = [line for line in lines if len(line) <= _LONGEST and line[:1].isupper() and line.endswith((".", "!"))]
-    scores = Ranking([Document.of(line) for line in sentences]).scores(asked)
+    scores = Ranking([RankedDocument.of(line) for line in sentences]).scores(asked)
     if any(scores):
         return sentences[max(range(len(scores)), key=lambda index: scores[index])]
     return summary(text, most=2) or _ended(shorten(text, _LONGEST))

@@ -11,7 +11,7 @@ import msgspec
 
 from runmeter.engine import Tokenizer
 
-from ..model.ranking import Document
+from ..model.ranking import RankedDocument
 
 _MODEL = "text-embedding-3-large"
 
@@ -31,7 +31,7 @@ class ChunkSize(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             raise ValueError("chunk_overlap_tokens must not exceed half of max_chunk_size_tokens")
 
 
-def cut(text: str, size: ChunkSize) -> list[Document]:
+def cut(text: str, size: ChunkSize) -> list[RankedDocument]:
     """Cut a text into chunks of equal size, the last one of what is left. No character is cut in two."""
     tokenizer = Tokenizer(_MODEL)
     tokens = tokenizer.encode(text)
@@ -47,4 +47,6 @@ def cut(text: str, size: ChunkSize) -> list[Document]:
 
     step = size.max_chunk_size_tokens - size.chunk_overlap_tokens
     firsts = range(0, max(len(tokens) - size.chunk_overlap_tokens, 1), step)
-    return [Document.of(raw[place(first) : place(first + size.max_chunk_size_tokens)].decode()) for first in firsts]
+    return [
+        RankedDocument.of(raw[place(first) : place(first + size.max_chunk_size_tokens)].decode()) for first in firsts
+    ]

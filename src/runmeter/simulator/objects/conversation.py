@@ -30,7 +30,7 @@ class Conversation:
         self.metadata = metadata
         self._created_at = created_at
         self._items: dict[str, StoredItem] = {}
-        self._turn: Turn | None = None
+        self._turn: ConversationTurn | None = None
 
     @property
     def items(self) -> Sequence[StoredItem]:
@@ -88,7 +88,7 @@ class Conversation:
         """
         del self._items[self.item(item_id).id]
 
-    def begin(self, given: Sequence[StoredItem]) -> "Turn":
+    def begin(self, given: Sequence[StoredItem]) -> "ConversationTurn":
         """Begin a response to this input.
 
         Raises:
@@ -97,16 +97,16 @@ class Conversation:
         if self._turn is not None:
             raise conversation_locked()
         self.check_new(given, "input")
-        self._turn = Turn(self, given)
+        self._turn = ConversationTurn(self, given)
         return self._turn
 
-    def end(self, turn: "Turn") -> None:
+    def end(self, turn: "ConversationTurn") -> None:
         """Let the next response begin, if this one is still under way."""
         if self._turn is turn:
             self._turn = None
 
 
-class Turn:
+class ConversationTurn:
     """A response under way in a conversation, which is locked as long."""
 
     def __init__(self, conversation: Conversation, given: Sequence[StoredItem]) -> None:

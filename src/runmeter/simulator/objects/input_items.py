@@ -19,7 +19,7 @@ class _InputItem(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     status: str | None = None
 
 
-class Message(_InputItem, kw_only=True):
+class MessageInput(_InputItem, kw_only=True):
     """A message of the user's, the developer's, or an earlier answer."""
 
     role: Literal["user", "assistant", "system", "developer"]
@@ -27,7 +27,7 @@ class Message(_InputItem, kw_only=True):
     phase: str | None = None
 
 
-class FunctionCall(_InputItem, kw_only=True):
+class FunctionCallInput(_InputItem, kw_only=True):
     """A call the model made."""
 
     call_id: str
@@ -48,7 +48,7 @@ class FunctionCallOutput(_InputItem, kw_only=True):
     caller: Any = None
 
 
-class Reasoning(_InputItem, kw_only=True):
+class ReasoningInput(_InputItem, kw_only=True):
     """What the model thought."""
 
     summary: list[Part]
@@ -57,10 +57,10 @@ class Reasoning(_InputItem, kw_only=True):
 
 
 _SHAPES: dict[str, type[_InputItem]] = {
-    "message": Message,
-    "function_call": FunctionCall,
+    "message": MessageInput,
+    "function_call": FunctionCallInput,
     "function_call_output": FunctionCallOutput,
-    "reasoning": Reasoning,
+    "reasoning": ReasoningInput,
 }
 """The kinds that are understood. Others, such as calls of built-in tools, pass unread."""
 

@@ -45,7 +45,7 @@ class OutputMessage(msgspec.Struct, tag_field="type", tag="message"):
     role: Literal["assistant"] = "assistant"
 
 
-class FunctionCall(msgspec.Struct, tag_field="type", tag="function_call"):
+class FunctionCallItem(msgspec.Struct, tag_field="type", tag="function_call"):
     """The model asks for a tool."""
 
     id: str
@@ -63,7 +63,7 @@ class ReasoningItem(msgspec.Struct, tag_field="type", tag="reasoning"):
     encrypted_content: str | None = None
 
 
-OutputItem: TypeAlias = ReasoningItem | OutputMessage | FunctionCall
+OutputItem: TypeAlias = ReasoningItem | OutputMessage | FunctionCallItem
 
 
 class ResponseObject(msgspec.Struct, kw_only=True):
@@ -129,7 +129,7 @@ def _item(
     status: ItemStatus = "completed" if block.complete else "incomplete"
     if block.tool is None:
         return OutputMessage(new_id("msg_"), status, [OutputText(block.text)], phase)
-    return FunctionCall(new_id("fc_"), new_id("call_"), block.tool, block.text, status)
+    return FunctionCallItem(new_id("fc_"), new_id("call_"), block.tool, block.text, status)
 
 
 def finished(draft: ResponseObject, output: list[OutputItem], generation: Generation) -> ResponseObject:
@@ -175,7 +175,7 @@ def as_input(item: OutputItem) -> Item:
     match item:
         case OutputMessage():
             return Item(role="assistant", content=[Part("output_text", part.text) for part in item.content])
-        case FunctionCall():
+        case FunctionCallItem():
             return Item("function_call", name=item.name, call_id=item.call_id, arguments=item.arguments)
         case ReasoningItem():
             return Item("reasoning", summary=[Part("summary_text", part.text) for part in item.summary])

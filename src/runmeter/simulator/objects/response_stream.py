@@ -12,7 +12,7 @@ from ..faults import Fault
 from ..model.billing import Block, Generation
 from ..service import Chunk
 from .response import (
-    FunctionCall,
+    FunctionCallItem,
     OutputMessage,
     OutputText,
     ReasoningItem,
@@ -62,7 +62,7 @@ def _response(draft: ResponseObject, final: ResponseObject, generation: Generati
                 yield from _reasoning(item, index, generation.usage.reasoning_tokens)
             case OutputMessage():
                 yield from _message(item, index, next(blocks))
-            case FunctionCall():
+            case FunctionCallItem():
                 yield from _function_call(item, index, next(blocks))
     yield _Event(f"response.{final.status}", {"response": final})
 
@@ -92,7 +92,7 @@ def _message(item: OutputMessage, index: int, block: Block) -> Iterator[_Event]:
     yield _Event("response.output_item.done", {"output_index": index, "item": item})
 
 
-def _function_call(item: FunctionCall, index: int, block: Block) -> Iterator[_Event]:
+def _function_call(item: FunctionCallItem, index: int, block: Block) -> Iterator[_Event]:
     draft = msgspec.structs.replace(item, status="in_progress", arguments="")
     yield _Event("response.output_item.added", {"output_index": index, "item": draft})
     where = {"item_id": item.id, "output_index": index}

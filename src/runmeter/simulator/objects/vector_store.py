@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from ..model.ranking import Document, Ranking
+from ..model.ranking import RankedDocument, Ranking
 from .chunking import ChunkSize, cut
 from .filters import Attribute, Filter
 from .upload import Upload
@@ -45,7 +45,7 @@ class IndexedFile(msgspec.Struct, frozen=True):
 
     description: VectorStoreFile
     filename: str
-    chunks: Sequence[Document]
+    chunks: Sequence[RankedDocument]
 
 
 class Expiry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -189,6 +189,6 @@ def _read(content: bytes) -> str | LastError:
     return text if text.strip() else LastError("invalid_file", "The file could not be parsed because it is empty.")
 
 
-def _hit(file: IndexedFile, chunk: Document, score: float) -> Hit:
+def _hit(file: IndexedFile, chunk: RankedDocument, score: float) -> Hit:
     text = [{"type": "text", "text": chunk.text}]
     return Hit(file.description.id, file.filename, score, file.description.attributes, text)

@@ -13,12 +13,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ..endpoints import chat, conversations, embeddings, files, responses, vector_stores
-from ..endpoints import models as catalogue
-from ..errors import ApiError
-from ..faults import HEADER, EndpointPath, Fault
-from ..service import Answer, Call, Plain, Service, Stream
-from .exchange import Exchange
+from .endpoints import chat, conversations, embeddings, files, responses, vector_stores
+from .endpoints import models as catalogue
+from .errors import ApiError
+from .faults import HEADER, EndpointPath, Fault
+from .http.exchange import Exchange
+from .service import Answer, Call, Plain, Service, Stream
 
 logger = logging.getLogger("runmeter")
 
