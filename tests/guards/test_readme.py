@@ -15,6 +15,7 @@ import anyio
 import pytest
 from process_support import output_of, python
 
+from runmeter.patterns import PatternRegistry
 from runmeter.simulator import Simulator
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +88,8 @@ def test_python_runs(
 def test_the_first_block_prints_what_is_shown_below_it(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """But for the times that it took, and the room that they take."""
+    """But for the times that it took, and the room that they take. The registry of the process has counted nothing yet."""
+    monkeypatch.setattr("runmeter.patterns.get_pattern_registry", PatternRegistry)
     (_, code), (_, shown), *_ = BLOCK.findall((ROOT / "README.md").read_text())
     module = ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", module)
