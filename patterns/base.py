@@ -1,4 +1,4 @@
-"""What patterns have in common: their results, and the classes they derive from."""
+"""The base class of patterns, and the base class of their results."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -14,25 +14,25 @@ from .tools.toolbox import FunctionResult, Toolbox
 
 
 class PatternResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a pattern returns."""
+    """The result that every pattern returns, or derives its own from."""
 
     content: str
     """The answer's text."""
     finish_reason: str = "stop"
-    """Why the last answer ended: `stop`, `length`, `content_filter`, `tool_calls` …"""
+    """The reason the last answer ended: `stop`, `length`, `content_filter`, `tool_calls` …"""
     messages: tuple[Any, ...] = ()
-    """What the run added to the conversation: Responses items as dicts, or LangChain messages."""
+    """Messages that the run added to the conversation: Responses items as dicts, or LangChain messages."""
     turns: int = 0
     """Answers of the model, retries not counted."""
     function_calls: tuple[FunctionResult, ...] = ()
-    """All function calls the model asked for, also those that failed or were refused, in order."""
+    """Function calls that the model asked for, also those that failed or were refused, in order."""
     response_id: str | None = None
     """The API's id of the last answer."""
     conversation_id: str | None = None
 
 
 class BasePattern(ABC):
-    """A pattern: `execute` does its work. It may be run many times, and many times at once.
+    """Base class of all patterns: `execute` does the work. It may be run many times, and many times at once.
 
     Args:
         config: What to do and how.
@@ -41,14 +41,14 @@ class BasePattern(ABC):
             `send_json` or `send_text`. See `Delivery`.
 
     Raises:
-        ConfigurationError: the config is not of the kind the pattern needs, or a tool is none.
+        ConfigurationError: the config is not of the kind the pattern needs, or one of `tools` is not a tool.
     """
 
     pattern_type: ClassVar[str]
     framework: ClassVar[str]
     operation: ClassVar[Literal["invoke_agent", "invoke_workflow"]] = "invoke_agent"
     accepted_config: ClassVar[type[PatternConfig]] = PatternConfig
-    """What a config must be at the least."""
+    """The most general config class that the pattern accepts."""
     config_type: ClassVar[type[PatternConfig]] = PatternConfig
     """The pattern's own kind of config. A more general one is made into it, with defaults for the rest."""
 
@@ -64,12 +64,12 @@ class BasePattern(ABC):
 
     @property
     def name(self) -> str:
-        """What the pattern is called in statistics and traces."""
+        """The pattern's name in statistics and traces."""
         return self.config.name or str(self.pattern_type)
 
     @abstractmethod
     async def execute(self, messages: Any, context: Mapping[str, Any] | None = None) -> PatternResult:
-        """Do the work.
+        """Run the pattern on messages, and return its result.
 
         Args:
             messages: A string, OpenAI dicts or LangChain messages.
@@ -78,10 +78,10 @@ class BasePattern(ABC):
 
     @classmethod  # noqa: B027 - a pattern may be built on nothing
     def preload(cls) -> None:
-        """Import what the pattern is built on, which takes a second, now and not in its first run."""
+        """Import the libraries a pattern is built on, which takes a second, now and not in its first run."""
 
     async def aclose(self) -> None:
-        """Close what the pattern holds open. It opens anew if it is used again."""
+        """Close the clients and connections a pattern holds open. It opens anew if it is used again."""
         return
 
     async def __aenter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""What patterns can be told: their types and configurations, checked when they are made."""
+"""Pattern types and configurations, checked when they are made."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -29,7 +29,7 @@ Name: TypeAlias = Annotated[str, Meta(min_length=1)]
 
 
 class PatternType(StrEnum):
-    """The twelve patterns."""
+    """The names of the twelve patterns that the engine brings."""
 
     AUGMENTED_LLM = "augmented_llm"
     PROMPT_CHAINING = "prompt_chaining"
@@ -46,7 +46,7 @@ class PatternType(StrEnum):
 
     @property
     def framework(self) -> Framework:
-        """What the pattern is built on."""
+        """The framework that the pattern is built on."""
         return "openai" if self.startswith("openai_") else "langgraph"
 
 
@@ -60,7 +60,7 @@ class Checked:
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Self:
-        """Make one of plain data, such as a table of a TOML file.
+        """Make a config, or a part of one, of plain data, such as a table of a TOML file.
 
         Raises:
             ConfigurationError: a name in it is unknown, a needed one is missing, or a value does not fit.
@@ -89,14 +89,14 @@ class Checked:
 
 @dataclass(frozen=True, kw_only=True)
 class PatternConfig(Checked):
-    """What any pattern can be told. Checked when it is made.
+    """Settings that every pattern takes. Checked when they are made.
 
     Raises:
         ConfigurationError: a value has the wrong type or lies outside its range.
     """
 
     name: Name | None = None
-    """What the pattern is called in statistics and traces; by default its type."""
+    """The pattern's name in statistics and traces; by default its type."""
     system_prompt: str | None = None
     """Instructions before all messages."""
     max_iterations: AtLeastOne = 10
@@ -110,12 +110,12 @@ class PatternConfig(Checked):
     request_timeout: Seconds = 600.0
     """Seconds one request to the model may take, its answer included."""
     max_retries: Count = 2
-    """How often a request is tried again after an error that may pass."""
+    """Upper bound on retries of a request after errors that may pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenAIPatternConfig(PatternConfig):
-    """What a pattern on the OpenAI API can be told. Checked when it is made.
+    """Settings of every pattern that asks OpenAI's models. Checked when they are made.
 
     Raises:
         ConfigurationError: a value has the wrong type or lies outside its range, or an id is one of the Assistants API.
@@ -143,7 +143,7 @@ class OpenAIPatternConfig(PatternConfig):
     `{"type": "file_search", "vector_store_ids": ["vs_1"]}`. The config keeps definitions."""
     max_tool_calls: AtLeastOne | None = None
     """How often OpenAI may run its own tools (`assistant_tools`) for one answer. Each time the model reads everything
-    again: without a limit nobody knows the most that an answer can cost, and a budget in USD or tokens refuses it."""
+    again: without a limit an answer's cost has no upper bound, and a budget in USD or tokens refuses it."""
     thread_id: str | None = None
     """The conversation to go on with."""
     persistent_thread: bool = False
@@ -156,13 +156,14 @@ class OpenAIPatternConfig(PatternConfig):
     stream_responses: bool = True
     """Stream answers also where they are not handed out in pieces: then the time to the first chunk is known, and of an
     answer that is cut, how much came. Each piece takes the OpenAI client about a tenth of a millisecond of CPU time:
-    False asks for such answers at once. Read by the `openai_*` patterns; the others stream where somebody listens."""
+    False asks for such answers at once. Read by the `openai_*` patterns; the others
+    stream where the answer's pieces are taken."""
     enable_token_counting: bool = True
     """Count locally where the API reports no usage; it is then marked as an estimate. False leaves it unknown.
     The LangGraph patterns do so for any model, with OpenAI's vocabularies."""
     recover_usage: bool = False
     """Where a stream was cut, or left, ask the API what its answer used, if `store` has it kept. This holds up the end
-    of the request, and so a cancellation, for a second at the most. Read by the `openai_*` patterns."""
+    of the request, and so a cancellation, for at most a second. Read by the `openai_*` patterns."""
     cost_tracking_enabled: bool = True
     """False leaves `estimated_cost_usd` empty in the registry's statistics of this name, as long as instances of that
     name are in use and all of them say so."""
@@ -191,7 +192,7 @@ class OpenAIPatternConfig(PatternConfig):
 
 
 def check_config(pattern: str, needed: type[PatternConfig], config: object) -> None:
-    """Check that a pattern is given the kind of config it needs.
+    """Check that a pattern is given the class of config it needs.
 
     Raises:
         ConfigurationError: it is not; the message names both kinds.
@@ -205,7 +206,7 @@ Config = TypeVar("Config", bound=PatternConfig)
 
 
 def specialise(pattern: str, needed: type[Config], config: PatternConfig) -> Config:
-    """A pattern's own kind of config, made of a more general one: what that does not say has its default.
+    """Make a pattern's own class of config of a more general one: what that does not say has its default.
 
     Raises:
         ConfigurationError: the config says things that this pattern cannot be told.
@@ -223,7 +224,7 @@ def specialise(pattern: str, needed: type[Config], config: PatternConfig) -> Con
 
 
 def _with_parts(value: Any, kind: Any) -> Any:
-    """A value whose parts of plain data are made into what they are, so that an unknown name in them is an error."""
+    """Make parts of plain data in a value what they are, so that an unknown name in them is an error."""
     part, by_name = _part_of(kind)
     if part is None:
         return value
@@ -242,7 +243,7 @@ def _as_part(value: Any, part: type[Checked]) -> Any:
 
 @cache
 def _part_of(kind: Any) -> tuple[type[Checked] | None, bool]:
-    """The kind of part that a field holds, itself or several of them; and whether by name."""
+    """Find the kind of part that a field holds, itself or several of them; and whether by name."""
     if isinstance(kind, type) and issubclass(kind, Checked):
         return kind, False
     for part, by_name in map(_part_of, get_args(kind)):

@@ -9,7 +9,7 @@ from .text import valid_text
 
 
 def instructions_of(context: Mapping[str, Any], default: str | None) -> str | None:
-    """The instructions of a run, with valid text.
+    """Read the instructions of a run from its context, with valid text.
 
     Args:
         context: Where `instructions` may be; None there stands for none at all.
@@ -27,10 +27,10 @@ def instructions_of(context: Mapping[str, Any], default: str | None) -> str | No
 
 
 def conversation_id_of(context: Mapping[str, Any]) -> str | None:
-    """The conversation that a run is part of: what the context says, or else the run itself.
+    """Read the id of the conversation that a run is part of: what the context says, or else the run itself.
 
     Raises:
-        ConfigurationError: it is no string, or an empty one.
+        ConfigurationError: it is not a string, or an empty one.
     """
     told = context.get("conversation_id")
     told = current_execution().info.conversation_id if told is None else told
@@ -38,14 +38,14 @@ def conversation_id_of(context: Mapping[str, Any]) -> str | None:
 
 
 def checked_id(source: str, value: object) -> str:
-    """An id that is one.
+    """Check that a value can be an id, and return it.
 
     Args:
         source: Where it comes from.
         value: A string that is not empty.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is not.
     """
     if not isinstance(value, str) or not value:
         raise ConfigurationError(f"{source} must be a string that is not empty, not {value!r}")

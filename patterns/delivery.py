@@ -1,4 +1,4 @@
-"""Where the pieces of an answer go: to whoever streams the run, and to a WebSocket."""
+"""Delivery of an answer's pieces: to the stream of the run, and to a WebSocket."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -32,7 +32,7 @@ class Delivery:
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody listens: then a pattern streams its answer if it can."""
+        """True if a stream or a WebSocket takes pieces: then a pattern streams its answer if it can."""
         return self._send is not None or current_execution().streaming
 
     async def delta(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""What can go wrong in patterns and their tools, each with a sentence of its own.
+"""Errors of patterns and their tools, each with a sentence of its own.
 
 RunmeterError
 └── PatternError
@@ -9,7 +9,7 @@ RunmeterError
     ├── ResponseFailed      the model's answer ended in an error, or never ended
     ├── ListenerGone        the WebSocket an answer was streamed to takes no more
     ├── MalformedAnswer     the model's answer has not the shape that was asked for (also a ValueError)
-    ├── ConversationLocked  somebody else is at work on the conversation, and was for too long
+    ├── ConversationLocked  the conversation was locked by another request for too long
     ├── UnknownConversation there is no such conversation, or not any more (also a LookupError)
     ├── ContextTooLong      what the model would have to read is longer than it may be (also a ValueError)
     ├── GateError           the gate of a chain's step raised an error, or gave no answer
@@ -90,7 +90,7 @@ class MalformedAnswer(PatternError, ValueError):
     """The model's answer has not the shape that was asked for. `answer` is what it said."""
 
     def __init__(self, shape: str, why: str, answer: str) -> None:
-        super().__init__(f"the answer is no {shape!r}: {why}")
+        super().__init__(f"the answer is not a {shape!r}: {why}")
         self.shape = shape
         self.answer = answer
 
@@ -108,7 +108,7 @@ class GateError(PatternError):
 
 
 class ConversationLocked(PatternError):
-    """Somebody else is at work on the conversation, and was for longer than the run may wait."""
+    """Another request held the conversation locked for longer than the run may wait."""
 
     code = "conversation_locked"
     """The API's."""
@@ -122,7 +122,7 @@ class ConversationLocked(PatternError):
 
 
 class UnknownConversation(PatternError, LookupError):
-    """There is no such conversation, or not any more."""
+    """The conversation does not exist, or not any more."""
 
     def __init__(self, conversation_id: str, why: str) -> None:
         super().__init__(f"conversation {conversation_id!r} cannot be gone on with: {why}")
@@ -130,7 +130,7 @@ class UnknownConversation(PatternError, LookupError):
 
 
 class ContextTooLong(PatternError, ValueError):
-    """What the model would have to read is longer than it may be, even without all that was said before."""
+    """The context is longer than it may be, even without all earlier turns."""
 
     def __init__(self, tokens: int, limit: int) -> None:
         super().__init__(
@@ -146,7 +146,7 @@ class ToolError(PatternError):
 
 
 class UnknownTool(ToolError):
-    """There is no tool of that name."""
+    """The model called a tool that the pattern does not have."""
 
     def __init__(self, name: str, available: Iterable[str]) -> None:
         super().__init__(f"there is no tool {name!r}; the tools are: {', '.join(available) or 'none'}")

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def check_function(what: str, function: object) -> None:
-    """Check that something is a function.
+    """Check that an option's value is a function.
 
     Raises:
         ConfigurationError: it is not; `what` says which option it is.
@@ -45,7 +45,7 @@ async def call_function(function: Callable[..., Any], /, *arguments: Any, **name
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """Do something in a worker thread. A run that is cancelled waits no longer; the thread goes on.
+    """Do some work in a worker thread. A run that is cancelled waits no longer; the thread goes on.
 
     These threads are counted by themselves, so that functions that hang keep nothing else from working.
     """

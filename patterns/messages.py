@@ -15,7 +15,7 @@ from .text import valid, valid_text
 Item: TypeAlias = dict[str, Any]
 
 _KEPT = ("id", "type", "role", "status", "phase")
-"""What a message says beside its content that the Responses API knows."""
+"""Fields of a message beside its content that the Responses API knows."""
 _LANGCHAIN_ROLES = {
     "human": "user",
     "ai": "assistant",
@@ -29,14 +29,14 @@ def to_items(messages: Any) -> list[Item]:
     """Write messages as Responses input items.
 
     Raises:
-        ConfigurationError: something is no message, or there is none.
+        ConfigurationError: one of `messages` is not a message, or there is none.
     """
     items: list[Item] = []
     for message in as_sequence(messages):
         try:
             items += map(valid, _items_of(message))
         except (TypeError, AttributeError, KeyError) as error:
-            # Not the message itself: it may be long, and is nobody else's business.
+            # Not the message itself: it may be long, and private.
             raise ConfigurationError(f"a message is not built as OpenAI's are: {error!r}") from error
     if not items:
         raise ConfigurationError("there are no messages")
@@ -44,7 +44,7 @@ def to_items(messages: Any) -> list[Item]:
 
 
 def as_sequence(messages: Any) -> Iterable[Any]:
-    """Several messages, where there may be only one."""
+    """Make a sequence of one message or several."""
     if isinstance(messages, str | Mapping) or not isinstance(messages, Iterable) or hasattr(messages, "model_dump"):
         return [messages]
     return messages
@@ -80,7 +80,7 @@ def _items_of(message: Any) -> Iterator[Item]:
 
 
 def _as_dict(message: Any) -> Item:
-    """A message as a dict in a form of OpenAI's."""
+    """Write a message as a dict in a form of OpenAI's."""
     if isinstance(message, str):
         return {"role": "user", "content": message}
     if isinstance(message, Mapping):
@@ -120,7 +120,7 @@ def _content(content: Any, *, assistant: bool) -> Any:
 
 
 def _part(part: Any, *, assistant: bool) -> Item | None:
-    """A content part in the form of the Responses API; None for LangChain's copies of calls and reasoning."""
+    """Write a content part in the form of the Responses API; None for LangChain's copies of calls and reasoning."""
     if isinstance(part, str):
         part = {"type": "text", "text": part}
     match part.get("type"):
@@ -141,5 +141,5 @@ def _part(part: Any, *, assistant: bool) -> Item | None:
 
 
 def _text(content: Any) -> Any:
-    """A tool's output: text, or the parts the API takes."""
+    """Read a tool's output: text, or the parts the API takes."""
     return content if isinstance(content, str) else _content(content, assistant=False)

@@ -1,4 +1,4 @@
-"""How deep JSON that a model writes may nest: a limit of our own, the same on every interpreter."""
+"""A limit on the nesting of JSON that a model writes: a limit of our own, the same on every interpreter."""
 
 from collections.abc import Iterable
 from typing import Any

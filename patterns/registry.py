@@ -42,18 +42,18 @@ DEFAULTS = {
 
 @dataclass(frozen=True, slots=True)
 class PatternInstance:
-    """A pattern that is in use."""
+    """A pattern instance that is in use."""
 
     pattern: BasePattern
     pattern_type: str
     framework: str
     created_at: datetime
-    """In UTC."""
+    """The time of its creation, in UTC."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Registration:
-    """A pattern that can be created."""
+    """A pattern class that can be created by its name."""
 
     name: str
     framework: str
@@ -85,19 +85,19 @@ class _Registration:
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class _Record:
-    """What the registry knows of an instance. It must not hold the instance itself, or that would live for ever."""
+    """A registry's record of an instance. It must not hold the instance itself, or that would live for ever."""
 
     name: str
     framework: str
     created_at: datetime
     recipe: tuple[Any, ...] | None
-    """What it was made of, if it may be handed out again."""
+    """The type, config and options it was made of, if it may be handed out again."""
 
 
 class PatternRegistry:
     """Creates patterns, knows those in use, and keeps their statistics. Safe to share between threads.
 
-    Instances are known only as long as somebody uses them: the registry keeps none alive.
+    Instances are known only as long as they are referenced elsewhere: the registry keeps none alive.
 
     Args:
         usage: Where statistics are kept; hand it to the engine, `Engine(usage=registry.usage)`.
@@ -123,7 +123,7 @@ class PatternRegistry:
         framework: str | None = None,
         replace: bool = False,
     ) -> None:
-        """Make a pattern available.
+        """Make a pattern available by a name.
 
         Args:
             pattern_type: Its name.
@@ -132,12 +132,12 @@ class PatternRegistry:
             replace: Whether it may take the place of another.
 
         Raises:
-            ConfigurationError: the name is taken, the class is no pattern, or the framework cannot be told.
+            ConfigurationError: the name is taken, the class is not a pattern, or the framework cannot be told.
         """
         name = str(pattern_type)
         if isinstance(pattern, str):
             if not re.fullmatch(r"[\w.]+:\w+", pattern):
-                raise ConfigurationError(f"pattern {name!r}: {pattern!r} is no 'module:Class'")
+                raise ConfigurationError(f"pattern {name!r}: {pattern!r} is not of the form 'module:Class'")
             framework = framework or (PatternType(name).framework if name in list(PatternType) else None)
         elif _is_pattern_class(pattern):
             framework = framework or getattr(pattern, "framework", None)
@@ -152,7 +152,7 @@ class PatternRegistry:
         logger.debug("pattern %r is registered, on %s", name, framework)
 
     def preload(self, *pattern_types: PatternType | str) -> None:
-        """Import what patterns are built on, now and not while something waits for their first run.
+        """Import the libraries that patterns are built on, now and not while something waits for their first run.
 
         Raises:
             UnknownPattern: one of them is not registered.
@@ -162,7 +162,7 @@ class PatternRegistry:
             self.pattern_class(name).preload()
 
     def pattern_class(self, pattern_type: PatternType | str) -> type[BasePattern]:
-        """A pattern's class, which is imported if it was not yet. Its `config_type` is what it can be told.
+        """A pattern's class, which is imported if it was not yet. Its `config_type` is the config it takes.
 
         Raises:
             UnknownPattern: it is not registered.
@@ -176,7 +176,7 @@ class PatternRegistry:
         return tuple(self._registrations)
 
     def get_pattern_framework(self, pattern_type: PatternType | str) -> str:
-        """What a pattern is built on: `openai`, `langgraph`, or what it was registered with.
+        """Look up a pattern's framework: `openai`, `langgraph`, or what it was registered with.
 
         Raises:
             UnknownPattern: there is no such pattern.
@@ -190,11 +190,11 @@ class PatternRegistry:
         raise UnknownPattern(name, self.available)
 
     def is_openai_pattern(self, pattern_type: PatternType | str) -> bool:
-        """Whether a pattern uses the OpenAI API directly. Raises `UnknownPattern`."""
+        """Tell whether a pattern uses the OpenAI API directly. Raises `UnknownPattern`."""
         return self.get_pattern_framework(pattern_type) == "openai"
 
     def is_langgraph_pattern(self, pattern_type: PatternType | str) -> bool:
-        """Whether a pattern is a LangGraph graph. Raises `UnknownPattern`."""
+        """Tell whether a pattern is a LangGraph graph. Raises `UnknownPattern`."""
         return self.get_pattern_framework(pattern_type) == "langgraph"
 
     # Instances
@@ -209,7 +209,7 @@ class PatternRegistry:
         cached: bool = False,
         **options: Any,
     ) -> BasePattern:
-        """Create a pattern.
+        """Create a pattern by the name of its type.
 
         Args:
             pattern_type: Which.
@@ -222,7 +222,7 @@ class PatternRegistry:
         Raises:
             UnknownPattern: it is not registered.
             MissingFramework: the library it is built on is not installed.
-            ConfigurationError: the config is not of the kind it needs, or a tool is none.
+            ConfigurationError: the config is not of the kind it needs, or one of `tools` is not a tool.
         """
         registration = self._registration(pattern_type)
         name = registration.name
@@ -243,7 +243,7 @@ class PatternRegistry:
         return pattern
 
     def instances(self) -> tuple[PatternInstance, ...]:
-        """The patterns created here that are in use, oldest first."""
+        """List the patterns created here that are in use, oldest first."""
         with self._lock:
             known = [
                 PatternInstance(pattern, record.name, record.framework, record.created_at)
@@ -280,7 +280,7 @@ class PatternRegistry:
         self._instances[_Record(registration.name, registration.framework, created_at, recipe)] = pattern
 
     def _find(self, recipe: tuple[Any, ...]) -> BasePattern | None:
-        """An instance made of the same things: an equal config, and else the very same objects."""
+        """Find an instance made of an equal config, and else the very same objects."""
         for record, pattern in self._instances.items():
             if record.recipe is not None and _is_same(record.recipe, recipe):
                 return pattern
@@ -317,7 +317,7 @@ class PatternRegistry:
             model: What used the tokens.
 
         Raises:
-            ConfigurationError: a value is not of its kind, or a key is none of these. Then nothing is counted.
+            ConfigurationError: a value is not of its kind, or a key is unknown. Then nothing is counted.
         """
         name = str(pattern_type)
         told = read_metrics(metrics, success, openai_metrics, duration_ms)
@@ -328,7 +328,7 @@ class PatternRegistry:
         self.usage.fold([reported(name, framework, model, told, self._clock)])
 
     def get_usage_stats(self, pattern_type: PatternType | str | None = None) -> UsageStats:
-        """What runs did and used: of one pattern by its name, or of all, then with `by_pattern`.
+        """Report runs and their usage: of one pattern by its name, or of all, then with `by_pattern`.
 
         For values with more in them (by tag, by model, exact costs) see `usage.snapshot()`.
         """
@@ -344,7 +344,7 @@ class PatternRegistry:
         return total
 
     def _uncosted(self) -> set[str]:
-        """The names of which every instance in use has its cost tracking switched off."""
+        """The names of patterns of which every instance in use has its cost tracking switched off."""
         with self._lock:
             tracked = [
                 (each.name, getattr(each.config, "cost_tracking_enabled", True)) for each in self._instances.values()

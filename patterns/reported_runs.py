@@ -35,7 +35,7 @@ class _OpenAIMetrics(msgspec.Struct, frozen=True):
 
 
 class RunMetrics(msgspec.Struct, frozen=True):
-    """What is told of a run. None stands for what is not known."""
+    """Figures that a caller reports of a run. None stands for what is not known."""
 
     success: bool | None = None
     duration_ms: _Milliseconds | None = None
@@ -48,7 +48,7 @@ class RunMetrics(msgspec.Struct, frozen=True):
 def read_metrics(
     metrics: Any, success: bool | None, openai_metrics: Mapping[str, Any] | None, duration_ms: float | None
 ) -> RunMetrics:
-    """Read what is told of a run: by its metrics, or by single arguments.
+    """Read the figures reported of a run: by its metrics, or by single arguments.
 
     Raises:
         ConfigurationError: both are given, or neither; a value is not of its kind; a mapping has another key; or an
@@ -79,7 +79,7 @@ def _of_arguments(duration_ms: float, success: bool | None, openai_metrics: Mapp
 
 
 def reported(pattern: str, framework: str, model: Any, metrics: RunMetrics, clock: Clock) -> RunReported:
-    """The event of a run that was made outside an engine.
+    """Make the event of a run that was made outside an engine.
 
     Args:
         pattern: Its name in the statistics.
@@ -112,7 +112,7 @@ def reported(pattern: str, framework: str, model: Any, metrics: RunMetrics, cloc
 
 
 def _usage(tokens: _Tokens) -> tuple[Usage | None, Provenance]:
-    """What was used, if anything; and whether that is all, or a lower bound."""
+    """Read what was used, if anything; and whether that is all, or a lower bound."""
     told_in, told_out, total = tokens.input, tokens.output, tokens.total
     if total is not None:
         if told_in is None and told_out is None and total:
@@ -129,7 +129,7 @@ def _usage(tokens: _Tokens) -> tuple[Usage | None, Provenance]:
 
 
 def _told(what: str, value: Any, kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """What a mapping's keys or an object's attributes say, as far as they are there; the names must be the kind's."""
+    """Read a mapping's keys or an object's attributes, as far as they are there; the names must be the kind's."""
     names = kind.__struct_fields__
     if isinstance(value, Mapping):
         if unknown := value.keys() - set(names):
@@ -152,7 +152,7 @@ def _read(what: str, told: Mapping[str, Any], kind: type[_Read]) -> _Read:
 
 
 def _plain(value: Any) -> Any:
-    """A mapping with numbers of Python's own, also where a library has others: numpy, for one."""
+    """Convert a mapping to numbers of Python's own, also where a library has others: numpy, for one."""
     match value:
         case bool():
             return value

@@ -1,16 +1,16 @@
-"""Text that can be sent: what cannot be written as UTF-8 would fail where nobody looks for it."""
+"""Text that can be sent: what cannot be written as UTF-8 would fail far from its cause."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def valid_text(text: str) -> str:
-    """The text with a question mark for each lone surrogate: models and file names are where these come from."""
+    """Replace each lone surrogate in a text by a question mark: models and file names are where these come from."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def valid(value: Any) -> Any:
-    """A JSON value whose every text is valid, its keys included."""
+    """Make every text in a JSON value valid, its keys included."""
     if isinstance(value, str):
         return valid_text(value)
     if isinstance(value, Mapping):

@@ -8,7 +8,7 @@ NS_PER_MS = 1_000_000
 
 
 class Bucket(TypedDict):
-    """Durations of about the same length."""
+    """A bucket of a histogram: durations of about the same length."""
 
     up_to_ms: float
     """The longest that is counted here."""
@@ -16,7 +16,7 @@ class Bucket(TypedDict):
 
 
 class Durations(TypedDict):
-    """How long something took, as a histogram, in milliseconds. None where there is no value yet.
+    """A histogram of durations, in milliseconds. None where there is no value yet.
 
     The same length is in the same bucket always, so that histograms of several processes add up: `count`, `total_ms`,
     and the counts of buckets with an equal `up_to_ms`. A bucket is at most 1.6 % wide.
@@ -35,7 +35,7 @@ class Durations(TypedDict):
 
 
 class OpenAIMetrics(TypedDict):
-    """Tokens, calls and money. Of LangGraph patterns too."""
+    """Tokens, calls and money, of LangGraph patterns too."""
 
     total_tokens: int
     input_tokens: int
@@ -63,7 +63,7 @@ class OpenAIMetrics(TypedDict):
 
 
 class UsageStats(TypedDict):
-    """What runs did and used."""
+    """Statistics of runs and of what they used."""
 
     total_executions: int
     successful_executions: int
@@ -83,7 +83,7 @@ class UsageStats(TypedDict):
 
 
 def stats_of(row: UsageRow, *, with_cost: bool = True) -> UsageStats:
-    """A row of the usage statistics in the registry's keys. Durations are in milliseconds, costs in USD."""
+    """Translate a row of the usage statistics to the registry's keys. Durations are in milliseconds, costs in USD."""
     return {
         "total_executions": row.executions,
         "successful_executions": row.successes,

@@ -1,4 +1,4 @@
-"""Having an answer from a LangChain model: streamed to whoever listens, in time, tried again after errors that pass."""
+"""Answers of LangChain models: streamed to the run's delivery, in time, tried again after errors that pass."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What came of a question: the last answer, and all that was said on the way, the answer included."""
+    """The outcome of a question: the last answer, and all that was said on the way, the answer included."""
 
     answer: AIMessage
     new: list[BaseMessage]
 
     @property
     def text(self) -> str:
-        """The answer's text."""
+        """The text of the last answer."""
         return text_of(self.answer)
 
     @property
     def finish_reason(self) -> str:
-        """Why the answer ended."""
+        """The reason why the answer ended."""
         return finish_reason_of(self.answer) or "stop"
 
     @property
@@ -47,7 +47,7 @@ class Answered:
 
 
 def text_of(message: BaseMessage) -> str:
-    """A message's text. A refusal is what the model has to say, too; OpenAI puts it elsewhere."""
+    """Read a message's text. A refusal is what the model has to say, too; OpenAI puts it elsewhere."""
     if text := str(message.text):
         return text
     blocks = message.content if isinstance(message.content, list) else ()
@@ -56,7 +56,7 @@ def text_of(message: BaseMessage) -> str:
 
 
 def id_of(answer: AIMessage) -> str | None:
-    """The API's id of an answer."""
+    """Read the API's id of an answer."""
     response_id = answer.response_metadata.get("id")
     return response_id if isinstance(response_id, str) else None
 
@@ -72,7 +72,7 @@ async def ask(
     estimate: bool = False,
     ready: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
 ) -> AIMessage:
-    """Have a model answer. The answer is streamed if somebody listens.
+    """Have a model answer. The answer is streamed if the delivery wants its pieces.
 
     Where a budget applies, each attempt is reserved before it leaves. A budget that may lower `max_output_tokens` does
     so for OpenAI's models, and for others that have a `max_tokens`.
@@ -89,7 +89,7 @@ async def ask(
 
     Raises:
         BudgetExceeded: a budget has no room for it. It is not tried again.
-        UnboundedRequest: a budget must know the most that it can use, and nobody does.
+        UnboundedRequest: a budget applies, and the request has no known upper bound.
         ResponseFailed: the answer was not complete in time, or its stream was cut.
         Exception: whatever the model raises, for the last time.
     """
@@ -139,7 +139,7 @@ class _Question:
         """Whether a piece of the answer was handed out: then another attempt would repeat it."""
 
     async def describe(self) -> ModelRequest | None:
-        """What is asked for, with its bound; None if the model does not say."""
+        """Describe the request, with its bound; None if the model does not say."""
         if self._described is None:
             described = describe_question(self._model, self._messages)
             if described is None:
@@ -150,7 +150,7 @@ class _Question:
 
     @property
     def streamed(self) -> bool:
-        """Whether somebody listens."""
+        """True if the delivery wants the answer's pieces."""
         return self._delivery is not None and self._delivery.wanted
 
     async def ask(self, model: Model, about: Asking) -> AIMessage:

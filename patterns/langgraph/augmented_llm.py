@@ -39,7 +39,7 @@ NOTHING_FOUND = (
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentedLLMConfig(OpenAIPatternConfig):
-    """What the augmented LLM can be told. Checked when it is made.
+    """Settings of the augmented LLM. Checked when they are made.
 
     Raises:
         ConfigurationError: a value has the wrong type or lies outside its range.
@@ -54,14 +54,14 @@ class AugmentedLLMConfig(OpenAIPatternConfig):
 
 
 class AugmentedResult(PatternResult, frozen=True, kw_only=True):
-    """An answer, and what it may be made from."""
+    """The augmented LLM's answer, and the passages it may be made from."""
 
     passages: tuple[Passage, ...] = ()
     """What was retrieved for it: `[1]` in the answer means the first of them."""
 
 
 class _State(TypedDict):
-    """What the graph remembers between runs of a conversation."""
+    """The graph's state, kept between runs of a conversation."""
 
     messages: Annotated[list[BaseMessage], add_messages]
 
@@ -138,12 +138,12 @@ class AugmentedLLMPattern(LangGraphBasePattern):
             graph.add_node("retrieve", metered(self._retrieve_node))
             graph.add_edge(START, "retrieve")
             graph.add_edge("retrieve", "model")
-        # Two of one kind: what nobody will go on with is not worth a checkpoint.
+        # Two of one kind: a conversation that will not go on is not worth a checkpoint.
         self.graph = self._compile(graph)
         self.remembering_graph = graph.compile(self._checkpointer, name=self.name)
 
     async def execute(self, messages: Any, context: Mapping[str, Any] | None = None) -> AugmentedResult:
-        """Answer.
+        """Answer the last message of a conversation.
 
         Args:
             messages: A string, OpenAI dicts or LangChain messages.
@@ -151,7 +151,7 @@ class AugmentedLLMPattern(LangGraphBasePattern):
 
         Raises:
             AsyncioRequired: the event loop is not asyncio's.
-            ConfigurationError: something is no message, no id or no instructions, or there is no API key.
+            ConfigurationError: a message, an id or the instructions are not valid, or there is no API key.
             PatternError: it is part of a run of the same conversation.
             ResponseFailed: an answer was not complete in time, or its stream was cut.
             Exception: whatever the retriever raises, or the model for the last time.
@@ -217,7 +217,7 @@ class AugmentedLLMPattern(LangGraphBasePattern):
 
 
 def _is_open_reasoning(message: BaseMessage) -> bool:
-    """Whether an answer was cut off before reasoning came to anything: no request may have it.
+    """Tell whether an answer was cut off before reasoning came to anything: no request may have it.
 
     Source: the API's error "'reasoning' was provided without its required following item" (continuedev/continue#8933).
     """
@@ -228,13 +228,13 @@ def _is_open_reasoning(message: BaseMessage) -> bool:
 
 
 def _last_question(messages: Sequence[BaseMessage]) -> int | None:
-    """Where the user's last message stands."""
+    """Find the place of the user's last message."""
     places = (place for place, message in enumerate(messages) if isinstance(message, HumanMessage))
     return max(places, default=None)
 
 
 def _with_passages(messages: Sequence[BaseMessage], passages: Sequence[Passage]) -> list[BaseMessage]:
-    """The conversation, with passages in the user's last message: a prompt cache still knows what is before it."""
+    """Put passages into the user's last message: a prompt cache still knows what is before it."""
     position = _last_question(messages)
     assert position is not None  # noqa: S101 - else nothing would have been searched
     question = messages[position]

@@ -54,7 +54,7 @@ class GraphRun:
 
 
 class LangGraphBasePattern(BasePattern):
-    """A pattern on LangGraph. It needs asyncio.
+    """Base class of the patterns on LangGraph. They need asyncio.
 
     Args:
         config: A `PatternConfig`. An `OpenAIPatternConfig` describes the default model as well.
@@ -64,7 +64,7 @@ class LangGraphBasePattern(BasePattern):
         retry: When to try a request again; by default what the config says. A model's own retries come on top.
 
     Raises:
-        ConfigurationError: the config is of another kind, or a tool or the model is none.
+        ConfigurationError: the config is of another kind, or a tool or the model is not one.
     """
 
     framework = "langgraph"
@@ -98,7 +98,7 @@ class LangGraphBasePattern(BasePattern):
 
     @property
     def model(self) -> BaseChatModel:
-        """The chat model. The default one is made on first use, and anew for another event loop.
+        """The pattern's chat model. The default one is made on first use, and anew for another event loop.
 
         Raises:
             ConfigurationError: there is no API key.
@@ -160,12 +160,12 @@ class LangGraphBasePattern(BasePattern):
             messages: The conversation.
             choice: Whether it may call tools, must, or has none.
             instructions: What it is told before all messages.
-            deliver: Whether this is the run's answer, whose pieces are handed out to whoever listens.
+            deliver: Whether this is the run's answer, whose pieces are handed out.
             model: Another model than the pattern's own.
 
         Raises:
             BudgetExceeded: a budget has no room for the request. It ends the run, whatever a pattern's policy.
-            UnboundedRequest: a budget must know the most that it can use, and nobody does. So does this.
+            UnboundedRequest: a budget applies, and the request has no known upper bound. So does this.
             ConfigurationError: there is no API key, or the model cannot call the tools that there are.
             RetiredModel: the default model has been shut down.
             ResponseFailed: the answer was not complete in time, or its stream was cut.
@@ -293,7 +293,7 @@ class LangGraphBasePattern(BasePattern):
         return answer
 
     async def _checked_model(self) -> BaseChatModel:
-        """The chat model; the default one only if it has not been shut down, as far as the table, or the API, says."""
+        """The pattern's chat model; the default one only if the table, or the API, does not call it shut down."""
         if self._given_model is None:
             await self._guard.check(self.config.openai_model, self._clients.get())
         return self.model
@@ -312,7 +312,7 @@ class LangGraphBasePattern(BasePattern):
     def _bind(
         self, model: BaseChatModel, to: ToolChoice | Shape[Any], bind: Callable[[], Runnable[Any, BaseMessage]]
     ) -> Runnable[Any, BaseMessage]:
-        """A model bound to tools or to a shape, which is done once for each."""
+        """Bind a model to tools or to a shape, which is done once for each."""
         bound = self._bound.get((id(model), to))
         if bound is None:
             bound = self._bound[id(model), to] = model, bind()  # it is kept, so that no other gets its id
@@ -344,16 +344,16 @@ class LangGraphBasePattern(BasePattern):
 
 
 def conversation_of(messages: Any) -> list[BaseMessage]:
-    """Messages in any form, as LangChain's, each call among them answered.
+    """Convert messages in any form to LangChain's, each call among them answered.
 
     Raises:
-        ConfigurationError: something is no message, or there is none.
+        ConfigurationError: one of `messages` is not a message, or there is none.
     """
     return list(answer_open_calls(to_langchain(messages)))
 
 
 def check_model(what: str, model: object) -> None:
-    """Check that something can be asked as a chat model.
+    """Check that a value can be asked as a chat model.
 
     Raises:
         ConfigurationError: it cannot; `what` says which option it is.
@@ -368,12 +368,12 @@ def join_texts(*texts: str | None) -> str:
 
 
 def is_complete(answer: AIMessage) -> bool:
-    """Whether an answer came to its end, so that the calls in it can be relied on."""
+    """Tell whether an answer came to its end, so that the calls in it can be relied on."""
     return finish_reason_of(answer) not in ("length", "content_filter")
 
 
 def _make_model(config: OpenAIPatternConfig, client: Any) -> BaseChatModel:
-    """OpenAI's model over our own client, whose errors hide the key and which leaves retries to the pattern."""
+    """Make OpenAI's model over our own client, whose errors hide the key and which leaves retries to the pattern."""
     from langchain_openai import ChatOpenAI  # only where no other model is given
 
     effort, hosted_calls = config.reasoning_effort, config.max_tool_calls if config.assistant_tools else None

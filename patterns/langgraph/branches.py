@@ -1,4 +1,4 @@
-"""What comes of branches that worked at once, and how one answer is made of it."""
+"""Results of branches that worked at once, and the making of one answer of them."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from ..text import valid_text
 
 
 class BranchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a branch."""
+    """The result of one branch, or the error it failed with."""
 
     name: str
     """The section's name, or `vote 1`, `vote 2` …"""
@@ -33,13 +33,13 @@ Aggregator: TypeAlias = Callable[[Sequence[BranchResult]], str | Awaitable[str]]
 
 
 def count_votes(branches: Iterable[BranchResult], choices: tuple[str, ...]) -> dict[str, int]:
-    """How many votes each choice got, in the order of the choices."""
+    """Count the votes each choice got, in the order of the choices."""
     votes = Counter(branch.output for branch in branches if branch.error_type is None)
     return {choice: votes[choice] for choice in choices}
 
 
 def most_voted(tally: Mapping[str, int]) -> tuple[str, ...]:
-    """The choices that got the most votes."""
+    """Find the choices that got the most votes."""
     most = max(tally.values(), default=0)
     return tuple(choice for choice, votes in tally.items() if votes == most)
 
@@ -50,12 +50,12 @@ def concatenate(branches: Iterable[BranchResult]) -> str:
 
 
 def finish_reason_of_all(branches: Iterable[BranchResult]) -> str:
-    """Why an answer ended that is made of these: if one of them is not whole, neither is it."""
+    """Tell why an answer ended that is made of these: if one of them is not whole, neither is it."""
     return next((branch.finish_reason for branch in branches if branch.finish_reason != "stop"), "stop")
 
 
 async def aggregate(aggregator: Aggregator, branches: Sequence[BranchResult]) -> str:
-    """Have a function make one answer.
+    """Have a function make one answer of the branches' results.
 
     Raises:
         ConfigurationError: it gave no string.

@@ -20,7 +20,7 @@ DelegateLike: TypeAlias = Any
 
 
 def as_delegate(what: str, delegate: DelegateLike) -> Any:
-    """What `run_child` takes, of whatever can do a step's work. A sync function will run in a worker thread.
+    """Make a runnable for `run_child` of a pattern or a function. A sync function will run in a worker thread.
 
     Args:
         what: Which option it is, for the message.
@@ -47,7 +47,7 @@ def as_delegate(what: str, delegate: DelegateLike) -> Any:
 async def delegate_to(
     delegate: Any, messages: Sequence[BaseMessage], context: Mapping[str, Any], *, conversation_id: str | None = None
 ) -> Any:
-    """Have a delegate do a step on the way, as a child run whose deltas nobody gets.
+    """Have a delegate do a step on the way, as a child run whose deltas are not handed out.
 
     Returns:
         What it returns.
@@ -87,7 +87,7 @@ async def answer_with(
 
 
 def as_result(value: Any) -> PatternResult:
-    """What a delegate returned, as a pattern's result."""
+    """Make a pattern's result of what a delegate returned."""
     if isinstance(value, PatternResult):
         return value
     text = "" if value is None else valid_text(str(value))
@@ -95,7 +95,7 @@ def as_result(value: Any) -> PatternResult:
 
 
 class _Forwarded:
-    """The deltas of a child run, as those of the run it is part of."""
+    """Forwards the deltas of a child run, as those of the run it is part of."""
 
     def __init__(self, delivery: Delivery, execution: Execution) -> None:
         self._delivery = delivery

@@ -60,7 +60,7 @@ _VERDICT = shape_of(Verdict, "verdict")
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatorOptimizerConfig(OpenAIPatternConfig):
-    """What the evaluator-optimizer pattern can be told. Checked when it is made.
+    """Settings of the evaluator-optimizer pattern. Checked when they are made.
 
     Raises:
         ConfigurationError: a value has the wrong type or lies outside its range.
@@ -77,7 +77,7 @@ class EvaluatorOptimizerConfig(OpenAIPatternConfig):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer, and what was thought of it."""
+    """One answer, and the verdict on it."""
 
     text: str
     verdict: Verdict | None
@@ -85,7 +85,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OptimizedResult(PatternResult, frozen=True, kw_only=True):
-    """What the evaluator-optimizer pattern returns.
+    """Result of the evaluator-optimizer pattern: the best answer, and all attempts.
 
     `content`, `finish_reason`, `response_id` and `messages` are those of the chosen attempt.
     """
@@ -101,7 +101,7 @@ class OptimizedResult(PatternResult, frozen=True, kw_only=True):
 
 
 class _State(TypedDict):
-    """What the graph passes on."""
+    """The state that the graph's nodes pass on."""
 
     messages: Annotated[list[BaseMessage], operator.add]
     """The conversation, with all answers so far and what was said of them."""
@@ -141,7 +141,7 @@ class EvaluatorOptimizerPattern(LangGraphBasePattern):
         retry: When to try a request again; by default what the config says.
 
     Raises:
-        ConfigurationError: the config is of another kind, a tool or a model is none, the evaluator cannot be called,
+        ConfigurationError: the config is of another kind, a tool or a model is not one, the evaluator cannot be called,
             or there is an `evaluator_model` besides.
     """
 
@@ -178,7 +178,7 @@ class EvaluatorOptimizerPattern(LangGraphBasePattern):
         self.graph = self._compile(graph)
 
     async def execute(self, messages: Any, context: Mapping[str, Any] | None = None) -> OptimizedResult:
-        """Answer, as well as it goes.
+        """Answer, have the answer judged and improved, and return the best one.
 
         Args:
             messages: A string, OpenAI dicts or LangChain messages.
@@ -186,7 +186,7 @@ class EvaluatorOptimizerPattern(LangGraphBasePattern):
 
         Raises:
             AsyncioRequired: the event loop is not asyncio's.
-            ConfigurationError: something is no message, there is no API key, or the evaluator gave no `Verdict`.
+            ConfigurationError: a message is not valid, there is no API key, or the evaluator gave no `Verdict`.
             ResponseFailed: an answer was not complete in time, or its stream was cut.
             Exception: whatever a model raises, for the last time, or the evaluator.
         """
@@ -258,7 +258,7 @@ class EvaluatorOptimizerPattern(LangGraphBasePattern):
 
 
 def _score(attempt: Attempt) -> float:
-    """What was not judged is below all that was."""
+    """Rate an attempt by its score; one that was not judged is below all that were."""
     return -1 if attempt.verdict is None else attempt.verdict.score
 
 

@@ -6,7 +6,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 
 class LatestStateSaver(InMemorySaver):
-    """Keeps the latest state of each conversation.
+    """A checkpointer that keeps the latest state of each conversation.
 
     LangGraph's own keeps all of them, each with all that was said until then: a conversation of a thousand turns would
     be there a thousand times. Source: langgraph-checkpoint, `checkpoint/memory/__init__.py` (2026-11).

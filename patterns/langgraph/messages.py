@@ -21,7 +21,7 @@ def to_langchain(messages: Any) -> list[BaseMessage]:
     """Turn messages into LangChain's; those that are already stay as they are, if their text is valid.
 
     Raises:
-        ConfigurationError: something is no message, or there is none.
+        ConfigurationError: one of `messages` is not a message, or there is none.
     """
     converted: list[BaseMessage] = []
     for message in as_sequence(messages):
@@ -36,7 +36,7 @@ def to_langchain(messages: Any) -> list[BaseMessage]:
 
 
 def valid_message(message: Message) -> Message:
-    """The message, or, if it has text that cannot be sent, a copy without."""
+    """Replace a message that has text that cannot be sent by a copy without; others stay as they are."""
     changed: dict[str, Any] = {}
     for name in ("content", "tool_calls", "invalid_tool_calls") if isinstance(message, AIMessage) else ("content",):
         value = getattr(message, name)
@@ -46,7 +46,7 @@ def valid_message(message: Message) -> Message:
 
 
 def answer_open_calls(messages: Sequence[BaseMessage]) -> Iterator[BaseMessage]:
-    """Answer the function calls that nobody has, as a run that was stopped leaves them: no API takes such a history."""
+    """Answer function calls that have no output, as a run that was stopped leaves them: no API takes such a history."""
     for number, message in enumerate(messages):
         yield message
         if not isinstance(message, AIMessage) or not (calls := calls_of(message)):
@@ -58,14 +58,14 @@ def answer_open_calls(messages: Sequence[BaseMessage]) -> Iterator[BaseMessage]:
 
 
 def calls_of(message: AIMessage) -> list[tuple[str, str, str]]:
-    """The function calls a model asks for: id, name, and arguments as JSON or what it wrote in place of it."""
+    """List the function calls a model asks for: id, name, and arguments as JSON or what it wrote in place of it."""
     read = [(call["id"] or "", call["name"], _to_json(call["args"])) for call in message.tool_calls]
     unread = [(call["id"] or "", call["name"] or "", call["args"] or "") for call in message.invalid_tool_calls]
     return read + unread
 
 
 def _to_json(args: dict[str, Any]) -> str:
-    """Python's own writer takes all that its reader gave LangChain, such as numbers of any size."""
+    """Write arguments by Python's own writer: it takes all that its reader gave LangChain, as numbers of any size."""
     return valid_text(json.dumps(args, ensure_ascii=False, separators=(",", ":")))
 
 
@@ -99,7 +99,7 @@ def _message(item: Item) -> BaseMessage:
 
 
 def _with_call(message: BaseMessage, item: Item) -> AIMessage:
-    """The message with one call more. A copy: it may be the user's own."""
+    """Add one call to a message. A copy: it may be the user's own."""
     assert isinstance(message, AIMessage)  # noqa: S101 - the caller has seen to it
     call_id, name, arguments = item.get("call_id"), item.get("name") or "", item.get("arguments") or "{}"
     try:

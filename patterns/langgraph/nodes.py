@@ -14,7 +14,7 @@ Node = TypeVar("Node", bound=Callable[..., Awaitable[Any]])
 
 
 def metered(node: Node) -> Node:
-    """The node, so that its run's handler hears of every model and tool that it runs, however deep.
+    """Wrap a node so that its run's handler hears of every model and tool that it runs, however deep.
 
     The handler is not the graph's: LangChain would tell it of each start and end of the graph and of its nodes, which
     the pattern knows anyway, and takes some 20 µs for each (langchain-core 1.7.2, `ahandle_event`).

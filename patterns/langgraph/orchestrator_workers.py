@@ -46,7 +46,7 @@ PlanProblem: TypeAlias = Literal["empty", "too_long", "malformed"]
 
 @dataclass(frozen=True, kw_only=True)
 class OrchestratorWorkersConfig(OpenAIPatternConfig):
-    """What the orchestrator pattern can be told. Checked when it is made.
+    """Settings of the orchestrator pattern. Checked when they are made.
 
     Raises:
         ConfigurationError: a value has the wrong type or lies outside its range.
@@ -68,7 +68,7 @@ class OrchestratorWorkersConfig(OpenAIPatternConfig):
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """What one worker does."""
+    """A task that one worker does."""
 
     title: str
     instructions: str
@@ -81,7 +81,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a task."""
+    """The result of one task, or the error it failed with."""
 
     task: Task
     output: str | None = None
@@ -93,7 +93,7 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OrchestratedResult(PatternResult, frozen=True, kw_only=True):
-    """What the orchestrator pattern returns: the answer, and what it was made of."""
+    """Result of the orchestrator pattern: the answer, and what it was made of."""
 
     tasks: tuple[TaskResult, ...] = ()
     """In the order of the plan; none where the model answered by itself."""
@@ -112,7 +112,7 @@ class _State(TypedDict, total=False):
 
 
 class _Assignment(TypedDict):
-    """What a worker is given."""
+    """The messages and the task that a worker is given."""
 
     messages: list[BaseMessage]
     task: Task
@@ -150,7 +150,7 @@ class OrchestratorWorkersPattern(LangGraphBasePattern):
         retry: When to try a request again; by default what the config says.
 
     Raises:
-        ConfigurationError: the config is of another kind, or a tool, a model or the worker is none.
+        ConfigurationError: the config is of another kind, or a tool, a model or the worker is not one.
     """
 
     pattern_type = PatternType.ORCHESTRATOR_WORKERS
@@ -188,7 +188,7 @@ class OrchestratorWorkersPattern(LangGraphBasePattern):
         self.graph = self._compile(graph)
 
     async def execute(self, messages: Any, context: Mapping[str, Any] | None = None) -> OrchestratedResult:
-        """Plan, do the tasks, answer.
+        """Plan tasks, have workers do them, and answer with what they found.
 
         Args:
             messages: A string, OpenAI dicts or LangChain messages.
@@ -196,7 +196,7 @@ class OrchestratorWorkersPattern(LangGraphBasePattern):
 
         Raises:
             AsyncioRequired: the event loop is not asyncio's.
-            ConfigurationError: something is no message, or there is no API key.
+            ConfigurationError: a message is not valid, or there is no API key.
             MalformedAnswer: the plan is too long, and the config says to fail.
             ResponseFailed: an answer was not complete in time, or its stream was cut.
             BudgetExceeded: a budget has no room for a request, whatever `on_worker_failure` says.
@@ -247,7 +247,7 @@ class OrchestratorWorkersPattern(LangGraphBasePattern):
         return {"done": [result]}
 
     async def _do(self, run: _Run, task: Task, messages: list[BaseMessage]) -> TaskResult:
-        """Do a task, as a child run."""
+        """Do one task, as a child run."""
         if self._worker is not None:
             context = {name: value for name, value in run.context.items() if name != "conversation_id"}
             result = as_result(await delegate_to(self._worker, messages, {**context, "task": task}))
@@ -284,7 +284,7 @@ def _assign(task: Task) -> str:
 
 
 def _report(done: Iterable[TaskResult], left_out: Iterable[Task]) -> str:
-    """What the workers found, and what they did not."""
+    """Report what the workers found, and what they did not."""
     parts = [f"## {each.task.title}\n\n{each.output}" for each in done if each.output is not None]
     parts += [f"## {each.task.title}\n\nNot done: the worker failed." for each in done if each.output is None]
     parts += [f"## {task.title}\n\nNot done: there were too many tasks." for task in left_out]

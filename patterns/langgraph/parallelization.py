@@ -57,7 +57,7 @@ SECTIONS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelizationConfig(OpenAIPatternConfig):
-    """What is done at once, how its results become one, and what happens if a part of it fails.
+    """Settings of the parallelization pattern. Checked when they are made.
 
     Raises:
         ConfigurationError: a value has the wrong type or lies outside its range, or two of them do not go together.
@@ -103,18 +103,18 @@ class ParallelizationConfig(OpenAIPatternConfig):
 
     @property
     def branches(self) -> int:
-        """How many branches there are."""
+        """The number of branches of a run."""
         return len(self.sections) if self.mode == "sectioning" else self.votes
 
     @property
     def tolerated(self) -> int:
-        """How many of them may fail."""
+        """The number of branches that may fail."""
         needed = {"fail": self.branches, "skip": 1, "threshold": self.min_successes}[self.on_failure]
         return self.branches - needed
 
 
 class ParallelResult(PatternResult, frozen=True, kw_only=True):
-    """An answer made of several."""
+    """An answer made of several branches, and these."""
 
     branches: tuple[BranchResult, ...] = ()
     """All of them, also those that failed, in the order they were given."""
@@ -128,7 +128,7 @@ class ParallelResult(PatternResult, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class _Branch:
-    """What is sent to a node: one for each branch."""
+    """The message to a node that starts one branch."""
 
     name: str
     instructions: str
@@ -150,7 +150,7 @@ class _Run(GraphRun):
 
 
 class ParallelizationPattern(LangGraphBasePattern):
-    """Several answers at once, and one made of them.
+    """Gives several answers at once, and makes one of them.
 
     The graph sends each branch to a node `branch` of its own, and all results to the node `aggregate`. Branches may use
     the tools; a vote with choices is cast after that. All branches share one `max_function_calls`.
@@ -166,7 +166,7 @@ class ParallelizationPattern(LangGraphBasePattern):
         retry: When to try a request again; by default what the config says.
 
     Raises:
-        ConfigurationError: the config is of another kind, a tool, the model or the aggregator is none, or there are
+        ConfigurationError: the config is of another kind, a tool, the model or the aggregator is not one, or there are
             two aggregations.
     """
 
@@ -201,7 +201,7 @@ class ParallelizationPattern(LangGraphBasePattern):
         self.graph = self._compile(graph)
 
     async def execute(self, messages: Any, context: Mapping[str, Any] | None = None) -> ParallelResult:
-        """Answer.
+        """Answer in several branches at once, and make one answer of them.
 
         Args:
             messages: A string, OpenAI dicts or LangChain messages. Every branch is given all of them.
@@ -209,7 +209,7 @@ class ParallelizationPattern(LangGraphBasePattern):
 
         Raises:
             AsyncioRequired: the event loop is not asyncio's.
-            ConfigurationError: something is no message, there is no API key, or the aggregator gave no string.
+            ConfigurationError: a message is not valid, there is no API key, or the aggregator gave no string.
             BudgetExceeded: a budget has no room for a request, whatever `on_failure` says.
             Exception: the first error of a branch, if more failed than may; or the synthesis's or aggregator's.
         """
@@ -262,7 +262,7 @@ class ParallelizationPattern(LangGraphBasePattern):
         return {"results": [result]}
 
     def _failure(self, run: _Run) -> BaseException | None:
-        """What the run fails with, if it has."""
+        """The error that the run fails with, if it has failed."""
         refused = next(filter(None, map(refusal_in, run.errors)), None)
         return refused or (run.errors[0] if len(run.errors) > self.config.tolerated else None)
 

@@ -33,7 +33,7 @@ DEFAULT_STEPS = (Step(name="outline", prompt=OUTLINE), Step(name="write", prompt
 
 @dataclass(frozen=True, kw_only=True)
 class PromptChainingConfig(OpenAIPatternConfig):
-    """What the prompt chaining pattern can be told. Checked when it is made.
+    """Settings of the prompt chaining pattern. Checked when they are made.
 
     Raises:
         ConfigurationError: a value has the wrong type or lies outside its range; steps do not fit together; there are
@@ -41,9 +41,9 @@ class PromptChainingConfig(OpenAIPatternConfig):
     """
 
     steps: tuple[Step, ...] = DEFAULT_STEPS
-    """In order. The first one begins."""
+    """The chain's steps, in order. The first one begins."""
     max_steps: AtLeastOne = 20
-    """How many steps a run takes at most, repeated ones counted each time."""
+    """Upper bound on the steps of a run, repeated ones counted each time."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,20 +53,20 @@ class PromptChainingConfig(OpenAIPatternConfig):
 
 
 class StepResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a step."""
+    """The result of one step of a chain."""
 
     name: str
     output: str
     passed: bool = True
-    """Whether its gate let it pass; True where there is none."""
+    """True if its gate let it pass, or it has no gate."""
     reason: str | None = None
-    """Why it did not."""
+    """The reason why its gate did not let it pass."""
     finish_reason: str = "stop"
-    """Why its answer ended, as in `PatternResult`: an output that ended by `length` is cut off."""
+    """The reason why its answer ended, as in `PatternResult`: an output that ended by `length` is cut off."""
 
 
 class ChainResult(PatternResult, frozen=True, kw_only=True):
-    """What the prompt chaining pattern returns.
+    """Result of the prompt chaining pattern: the last output, and each step's.
 
     `content` is the last step's output. If the chain was stopped there is no answer: `content` is empty, and
     `finish_reason` is `gate_failed` or `max_steps`. `messages` are those of the step that answered.
@@ -81,7 +81,7 @@ class ChainResult(PatternResult, frozen=True, kw_only=True):
 
 
 class _State(TypedDict):
-    """What the graph passes on."""
+    """The state that the graph's nodes pass on."""
 
     steps: Annotated[list[StepResult], operator.add]
     """Those that were taken, in order."""
@@ -114,7 +114,7 @@ class PromptChainingPattern(LangGraphBasePattern):
         retry: When to try a request again; by default what the config says.
 
     Raises:
-        ConfigurationError: the config is of another kind, or a tool is none.
+        ConfigurationError: the config is of another kind, or one of `tools` is not a tool.
     """
 
     pattern_type = PatternType.PROMPT_CHAINING
@@ -150,7 +150,7 @@ class PromptChainingPattern(LangGraphBasePattern):
         self.graph = self._compile(graph)
 
     async def execute(self, messages: Any, context: Mapping[str, Any] | None = None) -> ChainResult:
-        """Take the steps.
+        """Take the steps of the chain, one after the other.
 
         Args:
             messages: A string, OpenAI dicts or LangChain messages.
@@ -158,7 +158,7 @@ class PromptChainingPattern(LangGraphBasePattern):
 
         Raises:
             AsyncioRequired: the event loop is not asyncio's.
-            ConfigurationError: something is no message, or there is no API key.
+            ConfigurationError: a message is not valid, or there is no API key.
             GateError: a gate raised an error; the message names the step.
             ResponseFailed: an answer was not complete in time, or its stream was cut.
             Exception: whatever the model raises, for the last time.
@@ -190,7 +190,7 @@ class PromptChainingPattern(LangGraphBasePattern):
         )
 
     async def _take(self, step: Step, state: _State, runtime: Runtime[_Run]) -> _State:
-        """A step's node."""
+        """Take one step of the chain: the node of the graph for it."""
         run, finishes = runtime.context, self._then[step.name] == FINISH
         answered = await self._answer(
             run,
@@ -205,7 +205,7 @@ class PromptChainingPattern(LangGraphBasePattern):
         return {"steps": [_result_of(step, answered, reason)]}
 
     def _prompt(self, step: Step, run: _Run, taken: list[StepResult]) -> str:
-        """What a step asks; after a failure also what was not accepted, and why."""
+        """Fill in a step's prompt; after a failure also what was not accepted, and why."""
         asked = str(run.asked.text)
         outputs = {result.name: result.output for result in taken}
         names = [each.name for each in self.config.steps]
@@ -219,12 +219,12 @@ class PromptChainingPattern(LangGraphBasePattern):
         return valid_text(prompt)
 
     async def _next(self, state: _State) -> str:
-        """The edge after a step."""
+        """Name the edge after a step."""
         target = self._target(state["steps"][-1])
         return END if target in (FINISH, STOP) or len(state["steps"]) >= self.config.max_steps else target
 
     def _target(self, taken: StepResult) -> str:
-        """Where the chain wants to go: to a step, `FINISH` or `STOP`."""
+        """Name the chain's next target: a step, `FINISH` or `STOP`."""
         return (self._then if taken.passed else self._on_failure)[taken.name]
 
 
@@ -239,7 +239,7 @@ def _result_of(step: Step, answered: Answered, reason: str | None) -> StepResult
 
 
 def _split(messages: list[BaseMessage]) -> tuple[list[BaseMessage], HumanMessage]:
-    """What was said before, and what the user asks now. Where somebody else spoke last, nothing is taken away."""
+    """Divide messages into what was said before, and what the user asks now, if the user spoke last."""
     last = messages[-1]
     if isinstance(last, HumanMessage):
         return messages[:-1], last
@@ -248,7 +248,7 @@ def _split(messages: list[BaseMessage]) -> tuple[list[BaseMessage], HumanMessage
 
 
 def _in_place_of(asked: HumanMessage, prompt: str) -> HumanMessage:
-    """The user's message with another text: images and files stay."""
+    """Give the user's message another text: images and files stay."""
     content = asked.content if isinstance(asked.content, list) else []
     others = [part for part in content if isinstance(part, dict) and part.get("type") != "text"]
     return HumanMessage([{"type": "text", "text": prompt}, *others] if others else prompt)

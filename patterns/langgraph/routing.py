@@ -34,13 +34,13 @@ CLASSIFY = (
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 RouteName: TypeAlias = Annotated[str, Meta(pattern=r"\S")]
 FallBack: TypeAlias = Literal["unknown_label", "low_confidence", "malformed"]
-"""Why a request took the default route: the model named a route that there is not, was not sure enough, or gave an
-answer that could not be read, twice."""
+"""The reason why a request took the default route: the model named a route that there is not, was not sure
+enough, or gave an answer that could not be read, twice."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Route(Checked):
-    """Where a request can go.
+    """A destination of requests: its description for the model that decides, and its instructions.
 
     Raises:
         ConfigurationError: a value has the wrong type.
@@ -48,9 +48,9 @@ class Route(Checked):
 
     name: RouteName
     description: str = ""
-    """When to take it, for the model that decides."""
+    """The messages it is for, told to the model that decides."""
     instructions: str | None = None
-    """What the model that answers is told, after the config's `system_prompt`."""
+    """Instructions of the model that answers, after the config's `system_prompt`."""
 
 
 GENERAL = Route(name="general", description="Anything that no other route fits.")
@@ -75,7 +75,7 @@ ROUTES = (
 
 @dataclass(frozen=True, kw_only=True)
 class RoutingConfig(OpenAIPatternConfig):
-    """What the routing pattern can be told. Checked when it is made.
+    """Settings of the routing pattern. Checked when they are made.
 
     Raises:
         ConfigurationError: a value has the wrong type or lies outside its range, two routes have one name, the default
@@ -102,7 +102,7 @@ class RoutingConfig(OpenAIPatternConfig):
 
     @property
     def by_label(self) -> dict[str, Route]:
-        """All routes, by their names in lower case without spaces around."""
+        """The config's routes, by their names in lower case without spaces around."""
         routes = {_plain(route.name): route for route in self.routes}
         if self.default_route == GENERAL.name:
             routes.setdefault(GENERAL.name, GENERAL)
@@ -119,7 +119,7 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RoutedResult(PatternResult, frozen=True, kw_only=True):
-    """What the routing pattern returns: the answer of what handled the message, and how that was chosen."""
+    """Result of the routing pattern: the answer of what handled the message, and how that was chosen."""
 
     route: str
     """The route that was taken."""
@@ -128,9 +128,9 @@ class RoutedResult(PatternResult, frozen=True, kw_only=True):
     confidence: float | None
     reason: str | None
     fell_back: FallBack | None = None
-    """Why the default route was taken; None if the model chose the route that was taken."""
+    """The reason why the default route was taken; None if the model chose the route that was taken."""
     handled: Any = None
-    """What the route's handler returned; None where the model answered."""
+    """The value that the route's handler returned; None where the model answered."""
 
 
 class _Decision(msgspec.Struct, frozen=True):
@@ -173,7 +173,7 @@ class RoutingPattern(LangGraphBasePattern):
         retry: When to try a request again; by default what the config says.
 
     Raises:
-        ConfigurationError: the config is of another kind, a tool is none, or a handler is none or of no route.
+        ConfigurationError: the config is of another kind, a tool is not one, or a handler is not one or of no route.
     """
 
     pattern_type = PatternType.ROUTING
@@ -207,7 +207,7 @@ class RoutingPattern(LangGraphBasePattern):
         self.graph = self._compile(graph)
 
     async def execute(self, messages: Any, context: Mapping[str, Any] | None = None) -> RoutedResult:
-        """Classify and answer.
+        """Classify the message, and have the route's handler or the model answer.
 
         Args:
             messages: A string, OpenAI dicts or LangChain messages.
@@ -215,7 +215,7 @@ class RoutingPattern(LangGraphBasePattern):
 
         Raises:
             AsyncioRequired: the event loop is not asyncio's.
-            ConfigurationError: something is no message, or there is no API key.
+            ConfigurationError: a message is not valid, or there is no API key.
             ResponseFailed: an answer was not complete in time, or its stream was cut.
             Exception: whatever the model or the handler raises.
         """
@@ -270,7 +270,7 @@ class RoutingPattern(LangGraphBasePattern):
         return _Decision(route, said)
 
     def _check_handlers(self, handlers: Any) -> dict[str, Any]:
-        """The handlers, by the names of their routes as the config has them."""
+        """Check the handlers, and return them by the names of their routes as the config has them."""
         if not isinstance(handlers, Mapping):
             raise ConfigurationError(f"handlers must be a dict by route name, not a {type(handlers).__name__!r}")
         checked: dict[str, Any] = {}
@@ -284,7 +284,7 @@ class RoutingPattern(LangGraphBasePattern):
 
 
 def _shape(routes: Sequence[Route]) -> Shape[Classification]:
-    """The shape of a classification, with the routes' names as the only labels."""
+    """Make the shape of a classification, with the routes' names as the only labels."""
     schema = msgspec.json.schema(Classification)["$defs"][Classification.__name__]
     properties = {**schema["properties"], "route": {"type": "string", "enum": [route.name for route in routes]}}
     return shape_of(Classification, "classification", schema={**schema, "properties": properties})
@@ -295,7 +295,7 @@ def _describe(route: Route) -> str:
 
 
 def _plain(name: str) -> str:
-    """A route's name as it is compared."""
+    """Write a route's name as it is compared."""
     return " ".join(name.split()).casefold()
 
 

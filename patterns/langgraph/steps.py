@@ -30,7 +30,7 @@ class Gate(Checked):
     """A check that can be written as plain data. What it is not told is not checked.
 
     Raises:
-        ConfigurationError: it checks nothing, or `must_match` is no regular expression.
+        ConfigurationError: it checks nothing, or `must_match` is not a regular expression.
     """
 
     must_match: str | None = None
@@ -52,7 +52,7 @@ class Gate(Checked):
             raise ConfigurationError(f"Gate.must_match: {error}, is {self.must_match!r}") from error
 
     def __call__(self, output: str) -> str | None:
-        """Why the output does not pass; None if it does."""
+        """Tell why the output does not pass; None if it does."""
         reasons = []
         if self.must_match is not None and not re.search(self.must_match, output, re.DOTALL):
             reasons.append(f"it does not match {self.must_match!r}")
@@ -67,7 +67,7 @@ class Step(Checked):
     """A step of a chain: a question to the model, made of a template.
 
     Raises:
-        ConfigurationError: a value does not fit; the template is none; the gate cannot be called.
+        ConfigurationError: a value does not fit; the template cannot be read; the gate cannot be called.
     """
 
     name: StepName
@@ -102,10 +102,10 @@ class Step(Checked):
         self.placeholders()
 
     def placeholders(self) -> set[str]:
-        """The names in the template.
+        """The names of the placeholders in the template.
 
         Raises:
-            ConfigurationError: it is no template.
+            ConfigurationError: it cannot be read as one.
         """
         where = f"Step.prompt of {self.name!r}"
         try:
@@ -146,13 +146,13 @@ def _check_name(field: str, step: Step, name: str, known: Collection[str]) -> No
 
 
 async def check_gate(step: Step, output: str) -> str | None:
-    """Ask a step's gate.
+    """Ask a step's gate for its judgement.
 
     Returns:
         Why it does not let the output pass; None if it does.
 
     Raises:
-        GateError: it raised an error, or said something that is no answer.
+        GateError: it raised an error, or said something that is not an answer.
         BudgetExceeded: it asked a model, and a budget has no room for that.
     """
     if step.gate is None:

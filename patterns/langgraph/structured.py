@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Shape(Generic[T]):
-    """What an answer is to look like."""
+    """The shape that an answer is held to."""
 
     name: str
     """1 to 64 letters, digits, `_` and `-`."""
@@ -35,12 +35,12 @@ class Shape(Generic[T]):
 
     @cached_property
     def request(self) -> str:
-        """What a model is told that cannot be held to it."""
+        """Instructions for a model that cannot be held to the shape."""
         return f"{self.description}\n\nAnswer with one JSON object only, of this schema: {json.dumps(self.schema)}"
 
 
 def shape_of(kind: type[T], name: str, *, schema: Mapping[str, Any] | None = None) -> Shape[T]:
-    """The shape of a msgspec struct; its docstring says what it is for.
+    """Make the shape of a msgspec struct; its docstring says what it is for.
 
     Args:
         kind: The struct.
@@ -57,7 +57,7 @@ def shape_of(kind: type[T], name: str, *, schema: Mapping[str, Any] | None = Non
 
 
 def bind_shape(model: BaseChatModel, shape: Shape[Any]) -> Runnable[Any, BaseMessage]:
-    """The model, held to a shape by OpenAI's structured outputs, or else by a function that it must call.
+    """Hold a model to a shape by OpenAI's structured outputs, or else by a function that it must call.
 
     Raises:
         NotImplementedError: it can do neither; the shape's `request` is what is left.
@@ -70,7 +70,7 @@ def bind_shape(model: BaseChatModel, shape: Shape[Any]) -> Runnable[Any, BaseMes
 
 
 def read_shape(answer: AIMessage, shape: Shape[T]) -> T:
-    """Read an answer: a call of the function that stands for the shape, or JSON, alone or within text.
+    """Read an answer as its shape: a call of the function that stands for it, or JSON, alone or within text.
 
     Raises:
         MalformedAnswer: it is neither, nests deeper than `MAX_NESTING` levels, or does not have the shape.

@@ -41,7 +41,7 @@ class Agent(Checked):
     """One of several agents. Checked when it is made.
 
     Raises:
-        ConfigurationError: a value has the wrong type, or the name is none that a function could have.
+        ConfigurationError: a value has the wrong type, or the name is not one that a function could have.
     """
 
     name: Name
@@ -66,7 +66,7 @@ class Agent(Checked):
 
 
 class Handoff(msgspec.Struct, frozen=True):
-    """One agent handed over to another."""
+    """A handoff of one agent to another."""
 
     source: str
     target: str
@@ -82,11 +82,11 @@ class TurnAllowance(CallAllowance):
 
     @property
     def left(self) -> int:
-        """How many calls may still be made: none if no answer can follow them."""
+        """The number of calls that may still be made: none if no answer can follow them."""
         return super().left if self.turns < self.max_turns else 0
 
     def take_turn(self, reserved: int) -> None:
-        """Take an answer, but not one of those reserved for somebody else.
+        """Take an answer, but not one of those reserved for other agents.
 
         Raises:
             TurnLimitReached: there is none left.
@@ -100,7 +100,7 @@ def check_agents(agents: Sequence[Agent]) -> None:
     """Check that agents fit together.
 
     Raises:
-        ConfigurationError: there is none, two have one name, or one hands over to itself or to nobody there is.
+        ConfigurationError: there is none, two have one name, or one hands over to itself or to an unknown one.
     """
     names = [agent.name for agent in agents]
     if not names:
@@ -110,7 +110,7 @@ def check_agents(agents: Sequence[Agent]) -> None:
             raise ConfigurationError(f"agents: there are two of the name {agent.name!r}")
         for other in agent.handoffs or ():
             if other not in names or other == agent.name:
-                raise ConfigurationError(f"agents: {agent.name!r} hands over to {other!r}, which is no other agent")
+                raise ConfigurationError(f"agents: {agent.name!r} hands over to {other!r}, which is not another agent")
 
 
 class HandoffToolbox(Toolbox):
@@ -147,14 +147,14 @@ class HandoffToolbox(Toolbox):
         return self._targets.keys()
 
     def target_of(self, calls: Iterable[FunctionResult]) -> tuple[Agent, FunctionResult] | None:
-        """Whom these calls handed over to, and by which; None if by none."""
+        """Find the agent these calls handed over to, and the call that did; None if there is none."""
         made = (call for call in calls if call.name in self._targets and call.error_type is None)
         return next(((self._targets[call.name], call) for call in made), None)
 
     async def answer(
         self, requests: Sequence[FunctionRequest], allowance: CallAllowance, *, complete: bool = True
     ) -> list[FunctionResult]:
-        """Answer function calls; see `Toolbox.answer`."""
+        """Answer function calls, handoffs among them; see `Toolbox.answer`."""
         self._first = next((request.call_id for request in requests if request.name in self._targets), None)
         results = await super().answer(requests, allowance, complete=complete)
         self.results += results
@@ -167,7 +167,7 @@ class HandoffToolbox(Toolbox):
 
 
 def ask_tool(agent: Agent, ask: Callable[[Agent, str], Awaitable[str]]) -> Tool:
-    """An agent as a tool of the one that manages."""
+    """Make a tool of an agent, for the one that manages."""
 
     async def call(arguments: Mapping[str, Any], _: str) -> str:
         return await ask(agent, arguments["task"])

@@ -17,7 +17,7 @@ from .threads.threads import check_id
 
 @dataclass(frozen=True, kw_only=True)
 class OpenAIAssistantConfig(OpenAIThreadConfig):
-    """What an assistant can be told beyond the rest.
+    """Settings of an assistant, beyond those of every OpenAI pattern.
 
     Of the other fields it reads `assistant_id`, its name in statistics; `assistant_instructions`, else `system_prompt`;
     `assistant_tools`; `thread_id`; and `persistent_thread`, without which the threads it makes are deleted. `store`
@@ -32,7 +32,7 @@ class OpenAIAssistantConfig(OpenAIThreadConfig):
 
 
 class AssistantResult(PatternResult, frozen=True, kw_only=True):
-    """What an assistant returns."""
+    """Result of an assistant's run in a thread."""
 
     thread_id: str
     """The thread it ran in. Unless threads are persistent, one made for this run is deleted by now."""
@@ -69,7 +69,8 @@ class OpenAIAssistantPattern(ThreadPattern):
         retry: When to try a request again; by default what the config says.
 
     Raises:
-        ConfigurationError: the config is of another kind, a tool is none, or an id is one of the Assistants API.
+        ConfigurationError: the config is of another kind, one of `tools` is not a tool, or an id is one of the
+            Assistants API.
     """
 
     pattern_type = PatternType.OPENAI_ASSISTANT
@@ -77,14 +78,14 @@ class OpenAIAssistantPattern(ThreadPattern):
     config: OpenAIAssistantConfig
 
     async def execute(self, messages: Any, context: Mapping[str, Any] | None = None) -> AssistantResult:
-        """Answer in a thread.
+        """Answer messages in a thread.
 
         Args:
             messages: A string, OpenAI dicts or LangChain messages: what is new, the thread has the rest.
             context: `thread_id` and `instructions`, each optional.
 
         Raises:
-            ConfigurationError: something is no message, no id or no instructions, or there is no API key.
+            ConfigurationError: a message, an id or the instructions are not valid, or there is no API key.
             PatternError: it is part of a run in the same thread.
             UnknownConversation: the thread does not exist, or not any more.
             ConversationLocked: another process was at work on it for too long.
@@ -113,7 +114,7 @@ class OpenAIAssistantPattern(ThreadPattern):
         return _result(outcome, thread_id, "created", repaired)
 
     async def create_thread(self, metadata: Mapping[str, str] | None = None) -> str:
-        """Make a thread. Unless the config says `persistent_thread`, it is deleted when the pattern is closed.
+        """Make a new thread. Unless the config says `persistent_thread`, it is deleted when the pattern is closed.
 
         Args:
             metadata: Up to 16 pairs to keep with it.
@@ -142,7 +143,7 @@ class OpenAIAssistantPattern(ThreadPattern):
     async def list_items(
         self, thread_id: str, *, order: Literal["asc", "desc"] = "asc", limit: int | None = None
     ) -> tuple[Item, ...]:
-        """What was said in a thread, as Responses items.
+        """List what was said in a thread, as Responses items.
 
         Args:
             thread_id: Its id.
@@ -157,7 +158,7 @@ class OpenAIAssistantPattern(ThreadPattern):
         return await self.threads.items(check_id("thread_id", thread_id), order=order, limit=limit)
 
     def _thread_of(self, context: Mapping[str, Any]) -> str | None:
-        """The thread a run is told to run in."""
+        """Read the id of the thread a run is told to run in."""
         if context.get("thread_id") is not None:
             return check_id("context['thread_id']", context["thread_id"])
         if self.config.thread_id is not None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class OpenAIBasePattern(BasePattern):
-    """A pattern on the OpenAI API. It has one client for each event loop it is used in, made on first use.
+    """Base class of the patterns on the OpenAI API, with one client for each event loop, made on first use.
 
     A pattern of one's own derives from it and implements `execute`, with `responses` for single requests or with
     `tool_loop` for answers that may call tools.
@@ -53,7 +53,7 @@ class OpenAIBasePattern(BasePattern):
 
     @cached_property
     def responses(self) -> "MeteredResponses":
-        """Sends requests to the Responses API, each attempt metered."""
+        """The sender of requests to the Responses API, each attempt metered."""
         from .responses.metered import MeteredResponses
 
         return MeteredResponses(
@@ -68,14 +68,14 @@ class OpenAIBasePattern(BasePattern):
 
     @cached_property
     def tool_loop(self) -> "ToolLoop":
-        """Asks the model, makes the calls it wants, and asks again."""
+        """The loop that asks the model, makes the calls it wants, and asks again."""
         from .responses.tool_loop import ToolLoop
 
         return ToolLoop(self.config, self.toolbox, self.responses, self.delivery)
 
     @property
     def openai_config(self) -> OpenAIPatternConfig:
-        """The pattern's config, of its own kind."""
+        """The pattern's config, of its own class."""
         return self.config
 
     @classmethod
@@ -84,5 +84,5 @@ class OpenAIBasePattern(BasePattern):
         load_library()
 
     async def aclose(self) -> None:
-        """Close the clients. The pattern makes new ones if it is used again."""
+        """Close the pattern's clients. The pattern makes new ones if it is used again."""
         await self.clients.aclose()

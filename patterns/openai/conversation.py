@@ -35,7 +35,7 @@ _RELEASE_TIMEOUT = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class OpenAIConversationConfig(OpenAIThreadConfig):
-    """What a conversation can be told beyond the rest.
+    """Settings of a conversation, beyond those of every OpenAI pattern.
 
     Raises:
         ConfigurationError: besides the usual, a memory that has no limit is given one, or a summary has no room in it.
@@ -75,12 +75,12 @@ class OpenAIConversationConfig(OpenAIThreadConfig):
 
     @property
     def context_limit(self) -> int:
-        """Tokens a context may have that is kept here."""
+        """Upper bound on the tokens of a context that is kept here."""
         return self.max_context_tokens or DEFAULT_CONTEXT_TOKENS
 
 
 class ConversationResult(PatternResult, frozen=True, kw_only=True):
-    """What a turn of a conversation returns."""
+    """Result of one turn of a conversation."""
 
     context_tokens: int | None = None
     """Tokens of the turn's first request, as counted here; None where OpenAI keeps the conversation."""
@@ -100,7 +100,7 @@ class ConversationResult(PatternResult, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class _Answer:
-    """A turn that went well."""
+    """A turn's outcome, if it went well."""
 
     outcome: LoopOutcome
     history: History
@@ -133,7 +133,7 @@ class OpenAIConversationPattern(ThreadPattern):
         retry: When to try a request again; by default what the config says.
 
     Raises:
-        ConfigurationError: the config is of another kind, or a tool or the store is none.
+        ConfigurationError: the config is of another kind, or a tool or the store is not one.
     """
 
     pattern_type = PatternType.OPENAI_CONVERSATION
@@ -167,14 +167,14 @@ class OpenAIConversationPattern(ThreadPattern):
         Tokenizer(DEFAULT_MODEL).encode("")
 
     async def execute(self, messages: Any, context: Mapping[str, Any] | None = None) -> ConversationResult:
-        """Answer, and remember.
+        """Answer in a conversation, and remember both.
 
         Args:
             messages: A string, OpenAI dicts or LangChain messages: what is new.
             context: `conversation_id` (or `thread_id`) and `instructions`, each optional.
 
         Raises:
-            ConfigurationError: something is no message, no id or no instructions, or there is no API key.
+            ConfigurationError: a message, an id or the instructions are not valid, or there is no API key.
             PatternError: it is part of a run of the same conversation.
             ContextTooLong: the new messages are longer than the limit by themselves.
             UnknownConversation: OpenAI does not have the conversation, or not any more.
@@ -219,7 +219,7 @@ class OpenAIConversationPattern(ThreadPattern):
             await self.store.delete(conversation)
 
     def _conversation_of(self, context: Mapping[str, Any]) -> str:
-        """The conversation a run belongs to."""
+        """Read the id of the conversation a run belongs to."""
         told = (context.get("conversation_id"), context.get("thread_id"), current_execution().info.conversation_id)
         chosen = next((each for each in told if each is not None), self.config.thread_id)
         if chosen is None:
@@ -297,7 +297,7 @@ class OpenAIConversationPattern(ThreadPattern):
 
 
 def _is_gone(error: Exception) -> bool:
-    """Whether OpenAI does not have the answer that a request goes on from."""
+    """Tell whether OpenAI does not have the answer that a request goes on from."""
     if getattr(error, "code", None) == "previous_response_not_found":
         return True
     return status_code(error) in (400, 404) and getattr(error, "param", None) == "previous_response_id"

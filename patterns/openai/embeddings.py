@@ -47,7 +47,7 @@ DEFAULT_EMBEDDING_MODEL = "text-embedding-3-small"
 LONGEST_TEXT = 8_192
 """Tokens of one text (openai 3.54.0, `types/embedding_create_params.py`, 2026-11)."""
 _BATCH_BYTES = 300_000
-"""The API's limit on the tokens of one request, from the same source. A token is one byte at the least."""
+"""The API's limit on the tokens of one request, from the same source. A token is at least one byte."""
 _BATCH_TEXTS = 100
 """Far below the API's 2048: reading a long answer would keep the event loop from other work."""
 
@@ -55,7 +55,7 @@ Vector: TypeAlias = "array[float]"
 
 
 class MeteredEmbeddings:
-    """Asks for vectors; each attempt is a model call that says what it used, and how that is known.
+    """Asks for vectors of texts; each attempt is a model call with its usage and that usage's provenance.
 
     Args:
         requests: Sends the requests.
@@ -78,7 +78,7 @@ class MeteredEmbeddings:
         self._estimate = estimate
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
-        """The vectors of some texts, in one request.
+        """Embed some texts, in one request.
 
         Args:
             texts: At least one, none of them empty, and no more than the API takes in one request: see `batches`.
@@ -145,7 +145,7 @@ class MeteredEmbeddings:
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Texts in groups that are not too large for one request."""
+    """Divide texts into groups that are not too large for one request."""
     batch: list[str] = []
     size = 0
     for text in texts:
@@ -212,7 +212,7 @@ class EmbeddingRetriever:
 
     @property
     def passages(self) -> Sequence[Passage]:
-        """All that can be found."""
+        """The passages that can be found."""
         return self._index.passages
 
     async def prepare(self) -> None:
@@ -231,7 +231,7 @@ class EmbeddingRetriever:
     async def add_files(
         self, paths: Paths, *, patterns: Sequence[str] | None = None, progress: Progress | None = None
     ) -> None:
-        """Add text files. One that is there already is replaced.
+        """Add text files to the index. One that is there already is replaced.
 
         Args:
             paths: Files, and folders in which files are looked for at any depth.
@@ -247,7 +247,7 @@ class EmbeddingRetriever:
         await self.add(await read_files(paths, patterns or self._patterns), progress=progress)
 
     async def add(self, documents: Iterable[Document], *, progress: Progress | None = None) -> None:
-        """Add documents: all of them or, if it fails, none. One whose source is there already replaces it.
+        """Add documents to the index: all or, if it fails, none. One whose source is there already replaces it.
 
         Equal texts are embedded once. If it fails, what was embedded is kept for the next try.
 
@@ -256,7 +256,7 @@ class EmbeddingRetriever:
             progress: Told how many texts are embedded, and of how many.
 
         Raises:
-            ConfigurationError: there is no API key, or something is no document.
+            ConfigurationError: there is no API key, or one of `documents` is not a `Document`.
             ResponseFailed: there was no answer in time, or it holds no vectors.
             openai.APIError: a request was refused, or the connection failed, for the last time.
         """
@@ -264,9 +264,9 @@ class EmbeddingRetriever:
             await self._add(document_list(documents), progress)
 
     async def retrieve(self, query: str, limit: int) -> list[Passage]:
-        """The passages nearest to a query, the best first. Raises what `add_files` raises."""
+        """Find the passages nearest to a query, the best first. Raises what `add_files` raises."""
         await self.prepare()
-        # A byte is a token at the most. What is longer than the API takes is searched for by its beginning.
+        # A token is at least a byte. What is longer than the API takes is searched for by its beginning.
         text = query.encode(errors="replace")[:LONGEST_TEXT].decode(errors="ignore")
         index = self._index
         if not text.strip() or not index.passages:
@@ -323,16 +323,16 @@ class EmbeddingRetriever:
 
 
 def _vectors(answer: "CreateEmbeddingResponse", count: int) -> list[Vector]:
-    """The vectors in the order of the texts.
+    """Read the vectors of an answer, in the order of the texts.
 
     Raises:
-        ResponseFailed: it has not as many as there were texts, or they are none.
+        ResponseFailed: it has not as many as there were texts, or they are not vectors.
     """
     try:
         ordered = sorted(answer.data, key=lambda each: each.index)
         vectors = [array("f", each.embedding) for each in ordered]
     except (AttributeError, TypeError) as error:
-        raise ResponseFailed("invalid_response", "the server's answer is none of the Embeddings API") from error
+        raise ResponseFailed("invalid_response", "the server's answer is not one of the Embeddings API") from error
     lengths = {len(vector) for vector in vectors}
     if len(vectors) != count or len(lengths) != 1 or 0 in lengths or not all(isfinite(sum(each)) for each in vectors):
         raise ResponseFailed("invalid_response", "the server's answer has not one vector for each text")

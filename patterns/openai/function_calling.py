@@ -18,7 +18,7 @@ from .responses.tool_loop import given
 
 @dataclass(frozen=True, kw_only=True)
 class OpenAIFunctionCallingConfig(OpenAIPatternConfig):
-    """What function calling can be told beyond the rest."""
+    """Settings of function calling, beyond those of every OpenAI pattern."""
 
     first_function: Name | None = None
     """The function that the first answer must call."""
@@ -46,7 +46,8 @@ class OpenAIFunctionCallingPattern(OpenAIBasePattern):
         retry: When to try a request again; by default what the config says.
 
     Raises:
-        ConfigurationError: the config is of another kind, a tool is none, or calls are required and there is no tool.
+        ConfigurationError: the config is of another kind, one of `tools` is not a tool, or calls are required and there
+            is no tool.
     """
 
     pattern_type = PatternType.OPENAI_FUNCTION_CALLING
@@ -70,14 +71,14 @@ class OpenAIFunctionCallingPattern(OpenAIBasePattern):
         self._first_choice = {"type": "function", "name": first} if first else None
 
     async def execute(self, messages: Any, context: Mapping[str, Any] | None = None) -> PatternResult:
-        """Answer.
+        """Answer messages, with the help of function calls.
 
         Args:
             messages: A string, OpenAI dicts or LangChain messages.
             context: `instructions` and `previous_response_id`, each optional.
 
         Raises:
-            ConfigurationError: something is no message, or there is no API key.
+            ConfigurationError: a message is not valid, or there is no API key.
             RetiredModel: the model has been shut down.
             ResponseFailed: an answer ended in an error, or did not end.
             openai.APIError: a request was refused, or the connection failed, for the last time.

@@ -45,7 +45,7 @@ DEFAULT_AGENTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class OpenAIMultiAgentConfig(OpenAIPatternConfig):
-    """What several agents can be told beyond the rest. `system_prompt` is for all of them."""
+    """Settings of several agents, beyond those of every OpenAI pattern. `system_prompt` is for all of them."""
 
     agents: tuple[Agent, ...] = DEFAULT_AGENTS
     """The first begins, or manages."""
@@ -54,7 +54,7 @@ class OpenAIMultiAgentConfig(OpenAIPatternConfig):
     max_turns: AtLeastOne = 30
     """The model's answers in one run, of all agents together. In the last one tools are switched off."""
     max_handoffs: Count = 10
-    """Handoffs in one run. They count as function calls too. After that nobody can hand over any more."""
+    """Handoffs in one run. They count as function calls too. After that no agent can hand over any more."""
     max_repeats: AtLeastOne = 2
     """How often in a row two agents may hand back to each other and do nothing else. After that it is a loop:
     whose turn it is cannot hand over any more."""
@@ -65,7 +65,7 @@ class OpenAIMultiAgentConfig(OpenAIPatternConfig):
 
 
 class MultiAgentResult(PatternResult, frozen=True, kw_only=True):
-    """What several agents return. `messages` are what was added to the conversation with the user."""
+    """Result of several agents. `messages` are what was added to the conversation with the user."""
 
     agent: str
     """Who answered. As `agent` in the next run's context it begins there."""
@@ -78,7 +78,7 @@ class MultiAgentResult(PatternResult, frozen=True, kw_only=True):
 
 @dataclass
 class _Run:
-    """What the agents of one run share."""
+    """The state that the agents of one run share."""
 
     messages: list[Item]
     common: str | None
@@ -128,8 +128,8 @@ class OpenAIMultiAgentPattern(OpenAIBasePattern):
         agent_tools: What single agents may call besides, by the agent's name.
 
     Raises:
-        ConfigurationError: the config is of another kind, a tool is none, there are two tools of one name, or an agent
-            or tool is named that there is not.
+        ConfigurationError: the config is of another kind, a tool is not one, there are two tools of one name, or an
+            agent or tool is named that there is not.
     """
 
     pattern_type = PatternType.OPENAI_MULTI_AGENT
@@ -159,14 +159,14 @@ class OpenAIMultiAgentPattern(OpenAIBasePattern):
         }
 
     async def execute(self, messages: Any, context: Mapping[str, Any] | None = None) -> MultiAgentResult:
-        """Have the agents answer.
+        """Have the agents answer messages, one of them first.
 
         Args:
             messages: A string, OpenAI dicts or LangChain messages.
             context: `agent`, `shared` and `instructions`, each optional.
 
         Raises:
-            ConfigurationError: something is no message, the agent does not exist, `shared` is no mapping, or there is
+            ConfigurationError: a message is not valid, the agent does not exist, `shared` is not a mapping, or there is
                 no API key.
             RetiredModel: an agent's model has been shut down.
             ResponseFailed: an answer ended in an error, or did not end.
@@ -267,7 +267,7 @@ class OpenAIMultiAgentPattern(OpenAIBasePattern):
         return outcome
 
     def _targets(self, run: _Run, agent: Agent) -> Sequence[Agent]:
-        """Whom an agent may hand over to now."""
+        """The agents that an agent may hand over to now."""
         colleagues = self._colleagues(agent)
         if colleagues and run.repeats >= self.config.max_repeats:
             run.limit_reached = "max_repeats"
@@ -313,7 +313,7 @@ def _is_marked(outcome: LoopOutcome) -> bool:
 
 
 def _describe_shared(shared: Any) -> str:
-    """The values that all agents know, in words."""
+    """Write the values that all agents know in words."""
     if not shared:
         return ""
     if not isinstance(shared, Mapping):
@@ -322,5 +322,5 @@ def _describe_shared(shared: Any) -> str:
 
 
 def _reason(call: FunctionResult) -> str:
-    """Why an agent hands over, in its own words. The arguments were read before: they are well-formed."""
+    """Read why an agent hands over, in its own words. The arguments were read before: they are well-formed."""
     return str((json.loads(call.arguments or "{}") or {}).get("reason") or "")

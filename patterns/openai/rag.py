@@ -40,7 +40,7 @@ _REWRITTEN_TURNS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class OpenAIRAGConfig(OpenAIPatternConfig):
-    """What retrieval-augmented generation can be told beyond the rest.
+    """Settings of retrieval-augmented generation, beyond those of every OpenAI pattern.
 
     With neither `sources` nor `vector_store_id`, and no retriever, nothing is ever found, and the model is told so.
     """
@@ -76,7 +76,7 @@ class OpenAIRAGConfig(OpenAIPatternConfig):
 
 
 class RAGResult(PatternResult, frozen=True, kw_only=True):
-    """What retrieval-augmented generation returns."""
+    """Result of retrieval-augmented generation: an answer, its passages and citations."""
 
     query: str = ""
     """What was searched for."""
@@ -105,8 +105,8 @@ class OpenAIRAGPattern(OpenAIBasePattern):
         retry: When to try a request again; by default what the config says.
 
     Raises:
-        ConfigurationError: the config is of another kind, a tool or the retriever is none, or there is a retriever as
-            well as sources in the config.
+        ConfigurationError: the config is of another kind, a tool or the retriever is not one, or there is a retriever
+            as well as sources in the config.
     """
 
     pattern_type = PatternType.OPENAI_RAG
@@ -139,14 +139,14 @@ class OpenAIRAGPattern(OpenAIBasePattern):
             await self.retriever.prepare()
 
     async def execute(self, messages: Any, context: Mapping[str, Any] | None = None) -> RAGResult:
-        """Answer.
+        """Answer the last message from the passages found for it.
 
         Args:
             messages: A string, OpenAI dicts or LangChain messages. The last one of a user's is the question.
             context: `instructions`, optional.
 
         Raises:
-            ConfigurationError: something is no message, or there is no API key.
+            ConfigurationError: a message is not valid, or there is no API key.
             IngestionError: a source is not there, or cannot be read.
             RetiredModel: the model has been shut down.
             ResponseFailed: an answer ended in an error, or did not end.
@@ -174,7 +174,7 @@ class OpenAIRAGPattern(OpenAIBasePattern):
         )
 
     async def _query(self, items: Sequence[Item], place: int) -> tuple[str, int]:
-        """What to search for, and how many answers of the model it took to know."""
+        """Make the text to search for, and count the answers of the model it took."""
         question = _text_of(items[place]) if place >= 0 else ""
         earlier = [_line(item) for item in items[:place] if item.get("role") in ("user", "assistant")]
         if not (self.config.rewrite_query and question.strip() and earlier):
@@ -227,7 +227,7 @@ class OpenAIRAGPattern(OpenAIBasePattern):
 
 
 def _last_user_message(items: Sequence[Item]) -> int:
-    """Its place, or -1."""
+    """Find the place of the last user message, or -1."""
     return max((place for place, item in enumerate(items) if item.get("role") == "user"), default=-1)
 
 
@@ -243,7 +243,7 @@ def _line(item: Item) -> str:
 
 
 def _with_passages(items: Sequence[Item], place: int, passages: Sequence[Passage]) -> list[Item]:
-    """The conversation with the passages before the question, in one message: the model reads the rest as before."""
+    """Put the passages before the question, in one message: the model reads the rest as before."""
     found = f"Passages:\n\n{number_passages(passages)}" if passages else NOTHING_FOUND
     if place < 0:
         return [*items, {"role": "user", "content": found}]

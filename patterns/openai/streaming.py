@@ -28,7 +28,7 @@ _CANCELLED = "the run was ended before its answer was complete"
 
 @dataclass(frozen=True, kw_only=True)
 class OpenAIStreamingConfig(OpenAIPatternConfig):
-    """What streaming can be told beyond the rest. `stream_responses` is always true here.
+    """Settings of streaming, beyond those of every OpenAI pattern. `stream_responses` is always true here.
 
     A listener that is slow holds the request up, whose time is limited by `request_timeout`.
     """
@@ -44,7 +44,7 @@ class OpenAIStreamingConfig(OpenAIPatternConfig):
 
 
 class StreamingResult(PatternResult, frozen=True, kw_only=True):
-    """What streaming returns."""
+    """Result of a streamed run, with the count and time of its pieces."""
 
     chunks: int
     """Pieces of text that came, those of attempts that were repeated included."""
@@ -56,8 +56,8 @@ class StreamingResult(PatternResult, frozen=True, kw_only=True):
 class OpenAIStreamingPattern(OpenAIBasePattern):
     """Asks the model and hands its answer out piece by piece; makes function calls as `openai_function_calling` does.
 
-    Pieces go to whoever streams the run by `Engine.stream`, and to a WebSocket: the one in the run's context, or else
-    the constructor's. Who takes them slowly holds the request up: no more of the answer is read than was taken. Whoever
+    Pieces go to the reader of `Engine.stream`, and to a WebSocket: the one in the run's context, or else the
+    constructor's. A slow reader holds the request up: no more of the answer is read than was taken. A reader that
     leaves ends the run: the request is cancelled, and its usage is `partial`, as far as it is known.
 
     A WebSocket gets JSON messages. Each has a `type` and the `run_id`:
@@ -81,14 +81,14 @@ class OpenAIStreamingPattern(OpenAIBasePattern):
     config: OpenAIStreamingConfig
 
     async def execute(self, messages: Any, context: Mapping[str, Any] | None = None) -> StreamingResult:
-        """Answer, piece by piece.
+        """Answer messages, piece by piece.
 
         Args:
             messages: A string, OpenAI dicts or LangChain messages.
             context: `ws_streaming`, `instructions` and `previous_response_id`, each optional.
 
         Raises:
-            ConfigurationError: something is no message or no WebSocket, or there is no API key.
+            ConfigurationError: a message or the WebSocket is not valid, or there is no API key.
             RetiredModel: the model has been shut down.
             ListenerGone: the WebSocket failed, or took nothing for too long. That the client has left shows with the
                 first message after.
@@ -119,7 +119,7 @@ class OpenAIStreamingPattern(OpenAIBasePattern):
         )
 
     def _loop(self, live: "_Live") -> ToolLoop:
-        """A tool loop for one run, since each may have a listener of its own."""
+        """Make a tool loop for one run, since each may have a listener of its own."""
         config, toolbox = self.config, self.toolbox
         if config.announce_function_calls:
             toolbox = _AnnouncedToolbox(toolbox, live, timeout=config.tool_timeout, parallel=config.parallel_tool_calls)
@@ -127,7 +127,7 @@ class OpenAIStreamingPattern(OpenAIBasePattern):
 
 
 class _Live(Delivery):
-    """One run's delivery: counts its pieces, and tells its WebSocket what else happens.
+    """Delivery of one run: counts its pieces, and tells its WebSocket what else happens.
 
     Args:
         target: Where it all goes; several runs may share it.
@@ -146,7 +146,7 @@ class _Live(Delivery):
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody listens."""
+        """True if a stream or a WebSocket takes pieces."""
         return self._target.wanted
 
     async def delta(self, text: str) -> None:
@@ -191,7 +191,7 @@ class _AnnouncedToolbox(Toolbox):
     async def answer(
         self, requests: Sequence[FunctionRequest], allowance: CallAllowance, *, complete: bool = True
     ) -> list[FunctionResult]:
-        """Answer function calls; see `Toolbox.answer`."""
+        """Answer function calls, each announced; see `Toolbox.answer`."""
         try:
             return await super().answer(requests, allowance, complete=complete)
         except ExceptionGroup as group:  # of calls at once: tools raise nothing, so it is the listener that has gone
@@ -206,7 +206,7 @@ class _AnnouncedToolbox(Toolbox):
 
 
 def _usage_of(requests: Sequence[TokenUsage]) -> dict[str, int] | None:
-    """What requests used together; None if that is not known of all, or there is nobody who measures."""
+    """Sum the usage of requests; None if that is not known of all, or no engine measures."""
     known = [each.usage for each in requests if each.usage is not None and each.provenance is not Provenance.PARTIAL]
     if not known or len(known) < len(requests):
         return None
@@ -226,7 +226,7 @@ def _code_of(error: BaseException) -> str:
 
 
 def _message_of(error: BaseException) -> str:
-    """What a listener may know: others' messages may name accounts and addresses."""
+    """Write an error's message for a listener: others' messages may name accounts and addresses."""
     if not isinstance(error, Exception):
         return _CANCELLED
     return str(error) if isinstance(error, PatternError) else _NO_DETAILS

@@ -90,11 +90,11 @@ class VectorStoreRetriever:
 
     @property
     def name(self) -> str:
-        """The vector store's id."""
+        """The id of the vector store."""
         return self.vector_store_id or "vector_store"
 
     async def retrieve(self, query: str, limit: int) -> list[Passage]:
-        """The passages that fit a query best, the best first; none as long as there is no store.
+        """Find the passages that fit a query best, the best first; none as long as there is no store.
 
         Raises:
             ConfigurationError: there is no API key.
@@ -230,7 +230,7 @@ class VectorStoreRetriever:
         try:
             await self._requests.send(request)
         except NotFoundError:
-            pass  # it is gone: by a request whose answer was lost, or by somebody else
+            pass  # it is gone: by a request whose answer was lost, or by another client
         except (APIError, ResponseFailed) as error:
             return error
         return None
@@ -249,7 +249,7 @@ class VectorStoreRetriever:
 
 
 def _file_name(source: str) -> str:
-    """A name that OpenAI takes for that of a text file; not all endings are (file search guide, "supported files")."""
+    """Make a name that OpenAI takes for that of a text file; not all endings are (guide, "supported files")."""
     name = PurePosixPath(source).name or "document"
     return name if name.endswith((".md", ".txt")) else f"{name}.txt"
 

@@ -39,7 +39,7 @@ class Clients:
         self._clients: dict[Any, AsyncOpenAI] = {}
 
     def get(self) -> "AsyncOpenAI":
-        """The running event loop's client.
+        """The client of the running event loop.
 
         Raises:
             ConfigurationError: there is no API key, or it cannot be one.
@@ -54,7 +54,7 @@ class Clients:
         return client
 
     def key_at_hand(self) -> AbstractAsyncContextManager[None]:
-        """Have the key before a request is metered: what getting it takes, and that it fails, is none of the request's.
+        """Have the key before a request is metered: what getting it takes, and that it fails, is not the request's.
 
         Raises:
             ConfigurationError: on entering, what the function returned cannot be sent.
@@ -126,7 +126,7 @@ def check_key(source: str, key: object) -> None:
         key: A string.
 
     Raises:
-        ConfigurationError: it is no string, or has other characters than visible ASCII ones.
+        ConfigurationError: it is not a string, or has other characters than visible ASCII ones.
     """
     if not isinstance(key, str):
         raise ConfigurationError(f"{source}: expected a string or an async function, got {type(key).__name__}")
@@ -138,7 +138,7 @@ def check_key(source: str, key: object) -> None:
 
 
 def _has_ended(loop: Any) -> bool:
-    """Whether an event loop has: asyncio's loop says so, trio's token refuses to take work."""
+    """Tell whether an event loop has ended: asyncio's loop says so, trio's token refuses to take work."""
     if hasattr(loop, "is_closed"):
         return bool(loop.is_closed())
     try:
@@ -149,7 +149,7 @@ def _has_ended(loop: Any) -> bool:
 
 
 def _do_nothing() -> None:
-    """What an event loop is asked to do to find out whether it still does anything."""
+    """Do nothing, in an event loop that is asked to in order to find out whether it still does anything."""
 
 
 def load_library() -> None:

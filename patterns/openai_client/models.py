@@ -1,4 +1,4 @@
-"""What is known of OpenAI's models before they are asked: which take a temperature, and which are gone.
+"""Facts about OpenAI's models known before they are asked: which take a temperature, and which are gone.
 
 Sources: the engine's table of shut down models (`engine/models.toml`); reasoning guide,
 developers.openai.com/api/docs/guides/reasoning (temperature), 2026-11; openai 3.54.0,
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NOTICE_KIND = "model_retirement"
 NEXT_MODEL = "gpt-6.1-terra"
-"""What to use instead of `DEFAULT_MODEL` once that is shut down: the next larger one."""
+"""The model to use instead of `DEFAULT_MODEL` once that is shut down: the next larger one."""
 RETRIEVE_TIMEOUT = 10.0
 """Seconds that the API has to say when a model is shut down."""
 
@@ -32,7 +32,7 @@ logger = logging.getLogger("runmeter")
 
 
 def takes_temperature(model: str, effort: str | None = None) -> bool:
-    """Whether a model accepts `temperature`: reasoning models refuse it, unless they are told not to reason.
+    """Tell whether a model accepts `temperature`: reasoning models refuse it, unless they are told not to reason.
 
     So do their fine-tuned versions (`ft:gpt-5…`), and they do under the names that routers give them (`openai/gpt-5…`).
     """
@@ -52,7 +52,7 @@ class SunsetGuard:
     def __init__(self, *, check_shutdown_date: bool = False) -> None:
         self._ask_api = check_shutdown_date
         self._told: dict[str, retirements.Retirement | None] = {}
-        """What the API said of each model it was asked for."""
+        """The API's answer on each model it was asked for."""
         self._noticed: set[str] = set()
 
     async def check(self, model: str, client: "AsyncOpenAI") -> None:
@@ -73,7 +73,7 @@ class SunsetGuard:
         self.check_table(model, client.base_url.host)
 
     def check_table(self, model: str, host: str) -> None:
-        """The same by what is known already, without asking the API. Raises what `check` raises."""
+        """Check a model by what is known already, without asking the API. Raises what `check` raises."""
         retirement = self._told.get(model) or (retirements.find(model) if _OPENAI_HOST.fullmatch(host) else None)
         today = _today()
         if retirement is None:
@@ -98,7 +98,7 @@ def _today() -> date:
 
 
 async def _retrieve(model: str, client: "AsyncOpenAI") -> retirements.Retirement | None:
-    """What the API says of a model's shutdown; None if it says nothing, or cannot be asked."""
+    """Ask the API for a model's shutdown; None if it says nothing, or cannot be asked."""
     from openai import OpenAIError
 
     try:

@@ -31,7 +31,7 @@ class DiscreetOpenAI(AsyncOpenAI):
 
 
 class _DiscreetDecoder(SSEDecoder):
-    """Reads a stream, in which the client raises what an event says of an error before anybody else sees it."""
+    """Reads a stream, in which the client raises what an event says of an error before other code sees it."""
 
     def __init__(self, key: str) -> None:
         super().__init__()
@@ -50,12 +50,12 @@ class _DiscreetDecoder(SSEDecoder):
 
 
 def _key_sent(response: httpx2.Response) -> str:
-    """The key that was sent for it. The client's own may be a newer one by now, if a function gives keys out."""
+    """The key that was sent for a response. The client's own may be a newer one, if a function gives keys out."""
     return str(response.request.headers.get("authorization", "")).removeprefix("Bearer ")
 
 
 def _hide_in_errors(data: Any, key: str) -> Any:
-    """An answer, or an event of a stream, without the key in what it says of an error. All else is the model's."""
+    """Hide the key in what an answer, or an event of a stream, says of an error. All else is the model's."""
     if not isinstance(data, dict):
         return data
     if data.get("type") == "error":
@@ -65,7 +65,7 @@ def _hide_in_errors(data: Any, key: str) -> Any:
 
 
 def _hide(value: Any, key: str) -> Any:
-    """A JSON value without the key."""
+    """Replace the key in a JSON value."""
     if len(key) < _SHORTEST_SECRET:
         return value
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The most that a request to a model can use: what budgets reserve, and the upper end of what it costs if nobody says.
+"""The upper bound of what a request to a model can use: budgets reserve it, and it bounds an unreported cost.
 
 Sources: Responses API reference, `max_output_tokens`, `max_tool_calls` (openai 3.54.0,
 `types/responses/response_create_params.py`); pricing page, developers.openai.com/api/docs/pricing (2026-11).
@@ -37,7 +37,7 @@ logger = logging.getLogger("runmeter")
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
-    """What is sent to a model that answers, as far as it says how much can be used.
+    """The parts of a request to a model that answers which say how much can be used.
 
     A tool that OpenAI runs takes another turn of the model within the same request, in which it reads everything again.
     So each of `max_tool_calls` makes room for the whole context once more. Without `max_tool_calls`, or with a tool
@@ -52,20 +52,20 @@ class Sent:
     """`text.format` of Responses, or `response_format` of Chat Completions."""
     max_output_tokens: int | None = None
     max_tool_calls: int | None = None
-    """How many calls of tools that OpenAI runs."""
+    """Upper bound on calls of tools that OpenAI runs."""
     answers: int = 1
-    """Chat Completions' `n`."""
+    """The number of answers: Chat Completions' `n`."""
     refers: bool = False
-    """Whether the model reads more than is sent: an earlier response, a conversation, a stored prompt."""
+    """True if the model reads more than is sent: an earlier response, a conversation, a stored prompt."""
     provider: str = "openai"
 
     async def bound(self) -> Usage | None:
-        """The most that it can use, worked out in a worker thread; None if there is no saying."""
-        # Nothing comes of a bound nobody waits for: a cancelled caller need not wait for it either.
+        """Work out the upper bound of usage in a worker thread; None if there is no saying."""
+        # Nothing comes of a bound that is not waited for: a cancelled caller need not wait for it either.
         return await anyio.to_thread.run_sync(self.bound_here, abandon_on_cancel=True)
 
     def bound_here(self) -> Usage | None:
-        """The same in this thread: it takes a millisecond for a few thousand words, and a second the first time."""
+        """Work out the bound in this thread: a millisecond for a few thousand words, and a second the first time."""
         most = context_size(self.provider, self.model)
         hosted = [str(tool.get("type")) for tool in self.tools if tool.get("type", "function") not in RUN_HERE]
         read = most if self.refers or hosted else self._count()
@@ -96,7 +96,7 @@ class Sent:
         except TokenizerError:
             logger.warning("cannot count tokens: the context size stands in for what is sent", exc_info=True)
         except (AttributeError, KeyError, TypeError, ValueError):
-            pass  # what is no message here may be one to the server, which alone says what it takes
+            pass  # what is not a message here may be one to the server, which alone says what it takes
         return None
 
 
@@ -108,11 +108,11 @@ class SentTexts:
     texts: Sequence[str]
 
     async def bound(self) -> Usage | None:
-        """The most that they can use, worked out in a worker thread."""
+        """Work out the upper bound of usage in a worker thread."""
         return await anyio.to_thread.run_sync(self.bound_here, abandon_on_cancel=True)
 
     def bound_here(self) -> Usage | None:
-        """The same in this thread."""
+        """Work out the upper bound of usage in this thread."""
         tokenizer = Tokenizer(self.model)
         if tokenizer.exact:
             try:
@@ -126,9 +126,9 @@ class SentTexts:
 
 
 async def bound_late(call: ModelCall, sent: Sent | SentTexts) -> None:
-    """Say what a request can have used at the most, if it has ended without a report and nobody has said it yet.
+    """Record the upper bound of a request's usage, if it has ended without a report and none is recorded yet.
 
-    This holds up the run's cancellation for `LATE_LIMIT` at the most, and usually for a millisecond. If that is not
+    This holds up the run's cancellation for at most `LATE_LIMIT`, and usually for a millisecond. If that is not
     enough there is no bound.
     """
     if call.provenance is Provenance.REPORTED or call.bound is not None or not call.is_metered:
@@ -138,6 +138,6 @@ async def bound_late(call: ModelCall, sent: Sent | SentTexts) -> None:
 
 
 def _undated(kind: str) -> str:
-    """`web_search_preview_2025_03_11` is a version of `web_search_preview`."""
+    """Name a tool without its version: `web_search_preview_2025_03_11` is one of `web_search_preview`."""
     head, _, tail = kind.partition("_20")
     return head if tail else kind

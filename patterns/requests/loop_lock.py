@@ -8,7 +8,7 @@ from anyio.lowlevel import RunVar
 
 
 class LoopLock:
-    """Lets one task at a time of each event loop in. An `anyio.Lock` would belong to the loop that took it first."""
+    """A lock that lets in one task at a time of each event loop. An `anyio.Lock` belongs to one loop."""
 
     async def __aenter__(self) -> None:
         await self._of_this_loop().acquire()

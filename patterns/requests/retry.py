@@ -37,7 +37,7 @@ PERMANENT_CODES = frozenset(
         "organization_usage_limit_exceeded",
     }
 )
-"""Come with status 429 like a rate limit, but do not pass."""
+"""Codes that come with status 429 like a rate limit, but do not pass."""
 TRANSIENT_CODES = frozenset(
     {
         "rate_limit_exceeded",
@@ -50,20 +50,20 @@ TRANSIENT_CODES = frozenset(
         "client_closed",
     }
 )
-"""Pass, whatever status they come with; in a stream they come with none. The last three are ours."""
+"""Codes of errors that pass, whatever status they come with; in a stream with none. The last three are ours."""
 _TRANSIENT_STATUSES = (408, 409, 429)
 _CONNECTION_ERRORS = frozenset({"APIConnectionError", "TransportError", "ConnectionError", "TimeoutError"})
-"""Names of classes: the client's, httpx's and Python's own."""
+"""Names of error classes: the client's, httpx's and Python's own."""
 _NO_CONNECTION = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
-"""Those of httpx that say that there never was one. Clients raise their own errors from them."""
+"""Names of httpx's errors that say that there never was one. Clients raise their own errors from them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """When to try again, and after how long.
+    """A policy of retries: when to try again, and after how long.
 
     Raises:
-        ConfigurationError: a number is negative, or none.
+        ConfigurationError: a number is negative, or not a number.
     """
 
     max_retries: int = 2
@@ -98,14 +98,14 @@ class RetryPolicy:
             return backoff * (1 - self.random() / 4)
         if asked > self.max_retry_after:
             return None
-        # What the server asks is the least: coming back earlier would be refused again.
+        # What the server asks is a lower bound: coming back earlier would be refused again.
         return asked + backoff * self.random() / 4
 
 
 async def with_retries(
     send: Callable[[int], Awaitable[T]], policy: RetryPolicy, *, repeatable: Callable[[], bool] = lambda: True
 ) -> T:
-    """Do something until it succeeds or its error is final.
+    """Send a request until it succeeds or its error is final.
 
     Args:
         send: Does it, given the attempt's number, from 1.
@@ -133,7 +133,7 @@ async def with_retries(
 
 
 def _log_decision(error: Exception, attempt: int, delay: float | None, *, may_repeat: bool) -> None:
-    """Say what comes of an attempt that failed, but not what its error says: servers quote what they were sent."""
+    """Log what comes of an attempt that failed, but not what its error says: servers quote what they were sent."""
     if delay is not None:
         verdict = f"tried again in {delay:.3f} s"
     else:
@@ -150,7 +150,7 @@ def _log_decision(error: Exception, attempt: int, delay: float | None, *, may_re
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same request may succeed later."""
+    """Tell whether the same request may succeed later."""
     said = _headers(error).get("x-should-retry")
     if said in ("true", "false"):
         return bool(said == "true")
@@ -167,12 +167,12 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_connection_loss(error: BaseException) -> bool:
-    """Whether the answer, or the rest of it, did not come for lack of a connection or of time."""
+    """Tell whether the answer, or the rest of it, did not come for lack of a connection or of time."""
     return any(base.__name__ in _CONNECTION_ERRORS for base in type(error).__mro__)
 
 
 def used_nothing(error: BaseException) -> bool:
-    """Whether the request was refused by the API, or never reached it, so that it cost nothing."""
+    """Tell whether the request was refused by the API, or never reached it, so that it cost nothing."""
     status = status_code(error)
     if status is not None:
         return 400 <= status < 500 and status != 408
@@ -180,14 +180,14 @@ def used_nothing(error: BaseException) -> bool:
 
 
 def _never_left(error: BaseException | None) -> bool:
-    """Whether there was no connection on which to send the request."""
+    """Tell whether there was no connection on which to send the request."""
     if error is None:
         return False
     return any(base.__name__ in _NO_CONNECTION for base in type(error).__mro__) or _never_left(error.__cause__)
 
 
 def status_code(error: BaseException) -> int | None:
-    """The HTTP status an error came with, if it came with one."""
+    """Read the HTTP status an error came with, if it came with one."""
     status = getattr(error, "status_code", None)
     return status if isinstance(status, int) else None
 
@@ -197,7 +197,7 @@ def _headers(error: BaseException) -> Any:
 
 
 def _retry_after(error: BaseException) -> float | None:
-    """Seconds the server asks to wait: `Retry-After-Ms`, or `Retry-After` as seconds or as a date."""
+    """Read the seconds the server asks to wait: `Retry-After-Ms`, or `Retry-After` as seconds or as a date."""
     headers = _headers(error)
     for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:

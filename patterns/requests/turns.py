@@ -23,7 +23,7 @@ class _Turn:
 
 
 _held: ContextVar[tuple[_Turn, ...]] = ContextVar("runmeter_turns_held", default=())
-"""Those of the runs that this code is part of."""
+"""The turns of the runs that this code is part of."""
 
 
 @asynccontextmanager

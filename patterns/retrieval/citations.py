@@ -19,17 +19,17 @@ class Citation(msgspec.Struct, frozen=True, kw_only=True):
     """A place in an answer that refers to a passage."""
 
     number: int
-    """The passage's, from 1."""
+    """The passage's number, from 1."""
     start: int
-    """Where in the answer the mark begins, in characters."""
+    """The place in the answer where the mark begins, in characters."""
     end: int
     """The character after its last one. `[1, 2]` is one mark and two citations."""
     passage: Passage
-    """What is cited. It is `passage.source`'s text from `passage.start` to `passage.end`, where these are known."""
+    """The cited passage: `passage.source`'s text from `passage.start` to `passage.end`, where these are known."""
 
 
 def number_passages(passages: Sequence[Passage]) -> str:
-    """Passages for a model to read: `[1] (source) text`, with empty lines between.
+    """Write passages for a model to read: `[1] (source) text`, with empty lines between.
 
     What looks like such a mark at the beginning of a passage's own lines is written with a backslash: a source cannot
     pass for another.
@@ -38,7 +38,7 @@ def number_passages(passages: Sequence[Passage]) -> str:
 
 
 def find_citations(answer: str, passages: Sequence[Passage]) -> tuple[tuple[Citation, ...], tuple[int, ...]]:
-    """What an answer cites: marks as in `number_passages`, or several numbers in one as `[1, 2]`. Code has none.
+    """Find citations in an answer: marks as in `number_passages`, or several numbers as `[1, 2]`. Code has none.
 
     Returns:
         The citations in order; and the numbers that no passage has, each once.

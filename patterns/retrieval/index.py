@@ -32,17 +32,17 @@ class PassageIndex:
     """
 
     model: str
-    """What made the vectors."""
+    """The model that made the vectors."""
     passages: Sequence[Passage] = ()
     rows: Mapping[str, int] = field(default_factory=dict)
-    """Where each text's vector is. Passages with the same text have the same one, and so exactly the same score."""
+    """The row of each text's vector. Passages with the same text have the same one, and so exactly the same score."""
     vectors: "Vectors | None" = None
     """One a row, each of length 1; None as long as there are no passages."""
 
     def replaced(
         self, sources: Collection[str], passages: Iterable[Passage], vectors: Mapping[str, Sequence[float]]
     ) -> Self:
-        """An index in which these passages are all that there is of some sources.
+        """Make an index in which these passages are all that there is of some sources.
 
         Args:
             sources: Their passages go.
@@ -65,7 +65,7 @@ class PassageIndex:
         return type(self)(self.model, kept, rows, stacked)
 
     def nearest(self, vector: Sequence[float], limit: int, min_score: float | None = None) -> list[Passage]:
-        """The passages whose vectors are most like one, the best first, with the cosine as their score.
+        """Find the passages whose vectors are most like one, the best first, with the cosine as their score.
 
         Args:
             vector: As long as those of this index.
@@ -93,7 +93,7 @@ class PassageIndex:
         ]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it to a file, which `load` reads. A file that is there already stays whole until it is replaced.
+        """Write the index to a file, which `load` reads. A file that is there already stays whole until it is replaced.
 
         Raises:
             OSError: it cannot be written.
@@ -132,7 +132,7 @@ class PassageIndex:
             rows = _rows(saved.passages)
             if len(vectors) != len(rows):
                 raise ValueError("there is not one vector for each text")
-        # A TypeError is what a file with one array alone gives, the others what is no archive, or not all of one.
+        # A TypeError is what a file with one array alone gives, the others what is not an archive, or not all of one.
         except (TypeError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
             raise ConfigurationError(f"{os.fspath(path)!r} holds no index of passages") from error
         if saved.model != model:
@@ -154,7 +154,7 @@ def _rows(passages: Sequence[Passage]) -> dict[str, int]:
 
 
 def _unit(vector: Sequence[float]) -> "NDArray[np.float32]":
-    """A vector of the same direction, of length 1."""
+    """Scale a vector to length 1."""
     import numpy as np
 
     values = np.asarray(vector, np.float32)

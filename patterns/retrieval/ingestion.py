@@ -30,24 +30,24 @@ PathLike: TypeAlias = str | os.PathLike[str]
 Paths: TypeAlias = PathLike | Iterable[PathLike]
 """Files and folders: one or several."""
 Progress: TypeAlias = Callable[[int, int], object]
-"""Told how much is done, and of how much."""
+"""A callback that is told how much is done, and of how much."""
 
 _PARAGRAPH_END = re.compile(r"\n\s*\n")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|[\u3002\uff01\uff1f]")
 _BLANK = re.compile(r"\s+")
 _BREAKS = (_PARAGRAPH_END, _SENTENCE_END, _BLANK)
-"""Where a text may be cut, the best places first."""
+"""The places where a text may be cut, the best first."""
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
     """A text that passages are taken from. A lone surrogate in it, which cannot be sent, becomes a question mark.
 
     Raises:
-        ConfigurationError: a field is no string.
+        ConfigurationError: a field is not a string.
     """
 
     source: str
-    """What it is called in citations: a file's path or a URL. No two documents have the same."""
+    """The document's name in citations: a file's path or a URL. No two documents have the same."""
     text: str
 
     def __post_init__(self) -> None:
@@ -59,7 +59,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Chunking(Checked):
-    """How large passages are.
+    """Settings of the size of passages.
 
     Raises:
         ConfigurationError: a number lies outside its range.
@@ -72,25 +72,25 @@ class Chunking(Checked):
 
 
 async def read_files(paths: Paths, patterns: Sequence[str] = TEXT_FILES) -> list[Document]:
-    """Read text files. A document's source is its file's path as given, folders joined with slashes.
+    """Read text files as documents. A document's source is its path as given, folders joined with slashes.
 
     Args:
         paths: Files, and folders in which files are looked for at any depth. What is hidden is left out.
         patterns: Which files of the folders are read.
 
     Raises:
-        ConfigurationError: a path is none.
-        IngestionError: there is no such file or folder, a folder has no such file, or a file is no text in UTF-8.
+        ConfigurationError: one of `paths` is not a path.
+        IngestionError: there is no such file or folder, a folder has no such file, or a file is not text in UTF-8.
     """
     files = await anyio.to_thread.run_sync(find_files, path_list(paths), patterns, abandon_on_cancel=True)
     return [await anyio.to_thread.run_sync(_read, file, abandon_on_cancel=True) for file in files]
 
 
 def path_list(paths: Paths) -> list[Path]:
-    """Several paths, where there may be only one.
+    """Make a list of one path or several.
 
     Raises:
-        ConfigurationError: one is none, or an empty string: that would be the current folder with all that is in it.
+        ConfigurationError: one is not a path, or an empty string: that would be the whole current folder.
     """
     try:
         several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
@@ -102,10 +102,10 @@ def path_list(paths: Paths) -> list[Path]:
 
 
 def document_list(documents: Any) -> list[Document]:
-    """Documents, one or several, checked to be such.
+    """Make a list of one document or several, and check that they are such.
 
     Raises:
-        ConfigurationError: they are none.
+        ConfigurationError: one of them is not a `Document`.
     """
     several = list(documents) if isinstance(documents, Iterable) else [documents]
     for each in several:
@@ -115,10 +115,10 @@ def document_list(documents: Any) -> list[Document]:
 
 
 def find_files(paths: Paths, patterns: Sequence[str] = TEXT_FILES) -> list[Path]:
-    """The files that `read_files` reads, each once; those of a folder in the order of their paths.
+    """Find the files that `read_files` reads, each once; those of a folder in the order of their paths.
 
     Raises:
-        ConfigurationError: a path is none.
+        ConfigurationError: one of `paths` is not a path.
         IngestionError: there is no such file or folder, or a folder has no such file.
     """
     several = (patterns,) if isinstance(patterns, str) else patterns  # one letter each would be all files
@@ -172,7 +172,7 @@ def _files_at(path: Path, patterns: Sequence[str]) -> list[Path]:
 
 
 def _is_open(file: Path, folder: Path) -> bool:
-    """Whether it is a file, and neither hidden nor in a hidden folder below the one that was named."""
+    """Tell whether it is a file, and neither hidden nor in a hidden folder below the one that was named."""
     return file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
@@ -192,7 +192,7 @@ def _places(text: str, tokenizer: Tokenizer) -> list[int]:
 
 
 def _best_end(text: str, least: int, furthest: int) -> int:
-    """The last good place to cut between two places; the furthest if there is none."""
+    """Find the last good place to cut between two places; the furthest if there is none."""
     for pattern in _BREAKS:
         places = [found.end() for found in pattern.finditer(text, least, furthest)]
         if places:
@@ -201,7 +201,7 @@ def _best_end(text: str, least: int, furthest: int) -> int:
 
 
 def _best_start(text: str, start: int, end: int) -> int:
-    """The first good place to begin before the end of the passage before; `start` if there is none."""
+    """Find the first good place to begin before the end of the passage before; `start` if there is none."""
     for pattern in _BREAKS:
         found = pattern.search(text, start, end)
         if found and found.end() < end:
@@ -210,7 +210,7 @@ def _best_start(text: str, start: int, end: int) -> int:
 
 
 def _passage(source: str, text: str, start: int, end: int) -> Passage | None:
-    """What is between, without the blanks around it; None if there are only blanks."""
+    """Make a passage of what is between, without the blanks around it; None if there are only blanks."""
     kept = text[start:end].strip()
     if not kept:
         return None

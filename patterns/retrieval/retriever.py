@@ -16,29 +16,29 @@ from ..text import valid_text
 
 
 class Passage(msgspec.Struct, frozen=True, kw_only=True):
-    """A piece of a source."""
+    """A piece of a source's text."""
 
     text: str
     source: str = ""
-    """Where it is from: a file's name or a URL."""
+    """The source it is from: a file's name or a URL."""
     start: int | None = None
-    """Where in the source's text it begins, in characters; None if that is not known."""
+    """The place in the source's text where it begins, in characters; None if that is not known."""
     end: int | None = None
     """The character after its last one."""
     score: float | None = None
-    """How well it fits the query: more is better. Scores of different retrievers cannot be compared."""
+    """The passage's fit to the query: more is better. Scores of different retrievers cannot be compared."""
 
 
 class Retriever(Protocol):
-    """Finds passages. `name` says what is searched, in events and statistics."""
+    """A finder of passages. `name` says what is searched, in events and statistics."""
 
     @property
     def name(self) -> str:
-        """What is searched, such as a vector store's id."""
+        """The name of what is searched, such as a vector store's id."""
         ...
 
     async def retrieve(self, query: str, limit: int) -> Sequence[Passage]:
-        """The passages that fit a query best, the best first, at most `limit` of them."""
+        """Find the passages that fit a query best, the best first, at most `limit` of them."""
         ...
 
 
@@ -50,10 +50,10 @@ A sync function runs in a worker thread. A LangChain retriever with async code o
 
 
 def as_retriever(retriever: RetrieverLike) -> Retriever:
-    """Make a `Retriever` of whatever stands for one.
+    """Make a `Retriever` of a value that stands for one.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it does not stand for one.
     """
     if not isinstance(retriever, type):
         if callable(getattr(retriever, "retrieve", None)) and hasattr(retriever, "name"):
@@ -64,7 +64,7 @@ def as_retriever(retriever: RetrieverLike) -> Retriever:
         if callable(retriever):
             return _FunctionRetriever(_name_of(retriever), _search_with(retriever))
     raise ConfigurationError(
-        f"{retriever!r} is no retriever: give an object with `name` and `async retrieve(query, limit)`, a LangChain "
+        f"{retriever!r} is not a retriever: give an object with `name` and `async retrieve(query, limit)`, a LangChain "
         "retriever, or a function from a query to passages"
     )
 
@@ -79,7 +79,7 @@ async def search(retriever: Retriever, query: str, limit: int, min_score: float 
         min_score: Passages with a lower score are left out; those without a score are not.
 
     Raises:
-        ConfigurationError: what the retriever gave is no passages.
+        ConfigurationError: what the retriever gave is not passages.
         Exception: whatever the retriever raises.
     """
     with current_execution().retrieval(str(retriever.name), requested=limit) as call:
@@ -99,7 +99,7 @@ class _FunctionRetriever:
     search: Callable[[str], Awaitable[Any]]
 
     async def retrieve(self, query: str, limit: int) -> Sequence[Passage]:
-        """What the function finds, as passages."""
+        """Find passages by the function."""
         return _passages_of(await self.search(query), limit)
 
 
@@ -127,10 +127,10 @@ def _langchain_search(retriever: Any) -> Callable[[str], Awaitable[Any]]:
 
 
 def _passages_of(found: Any, limit: int) -> list[Passage]:
-    """The first passages of what was found: several things, one, or None for nothing.
+    """Read the first passages of what was found: several things, one, or None for nothing.
 
     Raises:
-        ConfigurationError: something is no passage.
+        ConfigurationError: something is not a passage.
     """
     if found is None:
         return []
@@ -139,7 +139,7 @@ def _passages_of(found: Any, limit: int) -> list[Passage]:
 
 
 def _as_passage(found: Any) -> Passage:
-    """A passage of what a function found: one itself, a string, a dict, or LangChain's `Document`.
+    """Make a passage of what a function found: one itself, a string, a dict, or LangChain's `Document`.
 
     Raises:
         ConfigurationError: it is none of these.
@@ -152,7 +152,7 @@ def _as_passage(found: Any) -> Passage:
         try:
             return msgspec.convert(dict(found), Passage)
         except msgspec.ValidationError as error:
-            raise ConfigurationError(f"a retriever's dict is no passage: {error}") from error
+            raise ConfigurationError(f"a retriever's dict is not a passage: {error}") from error
     if hasattr(found, "page_content"):
         metadata = getattr(found, "metadata", None) or {}
         return Passage(text=found.page_content, source=str(metadata.get("source") or ""))
@@ -160,10 +160,10 @@ def _as_passage(found: Any) -> Passage:
 
 
 def _sendable(passage: Passage) -> Passage:
-    """A passage that every codec takes.
+    """Make a passage valid, so that every codec takes it.
 
     Raises:
-        ConfigurationError: its text or source is no string, or its score no number.
+        ConfigurationError: its text or source is not a string, or its score not a number.
     """
     try:
         score = None if passage.score is None else float(passage.score)  # local indexes answer in numpy's numbers
@@ -172,5 +172,5 @@ def _sendable(passage: Passage) -> Passage:
         )
     except (AttributeError, TypeError, ValueError) as error:
         raise ConfigurationError(
-            "a retriever's passage has a text or source that is no string, or a score that is no number"
+            "a retriever's passage has a text or source that is not a string, or a score that is not a number"
         ) from error

@@ -17,7 +17,7 @@ _BY_NAME: Mapping[str, Mapping[str, Any]] = {
     "web_search_preview": {},
     "web_search_preview_2025_03_11": {},
 }
-"""What a definition has beside its type where nothing else is said."""
+"""Defaults of a definition's fields beside its type."""
 _NEEDED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "file_search": (("vector_store_ids",), '{"type": "file_search", "vector_store_ids": ["vs_…"]}'),
     "mcp": (
@@ -25,7 +25,7 @@ _NEEDED: Mapping[str, tuple[tuple[str, ...], str]] = {
         '{"type": "mcp", "server_label": "…", "server_url": "https://…", "require_approval": "never"}',
     ),
 }
-"""Of tools that a name does not say enough of: what they need one of, and how that is given."""
+"""Tools that a name does not say enough of: what they need one of, and how that is given."""
 RUN_HERE = frozenset(
     ("apply_patch", "computer", "computer_use_preview", "custom", "function", "local_shell", "namespace")
 )
@@ -33,7 +33,7 @@ RUN_HERE = frozenset(
 
 
 def hosted_tools(tools: Iterable[str | Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    """Definitions of tools that OpenAI runs, each given by its name or as a definition.
+    """Define the tools that OpenAI runs, each given by its name or as a definition.
 
     Raises:
         ConfigurationError: a name is unknown, a tool needs more than was said, or OpenAI does not run it.

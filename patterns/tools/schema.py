@@ -23,7 +23,7 @@ Schema = dict[str, Any]
 
 
 class Arguments:
-    """What a tool takes: its JSON schema, and the reading of arguments.
+    """The arguments a tool takes: their JSON schema, and their reading.
 
     Args:
         fields: Name, type and whether it must be given, for each argument.
@@ -57,7 +57,7 @@ class Arguments:
             raise ConfigurationError(str(error).replace("\n", " ")) from error
 
     def read(self, arguments: str, *, null_is_absent: bool = False) -> dict[str, Any]:
-        """Read JSON.
+        """Read arguments written as JSON.
 
         Args:
             arguments: An object; nothing at all stands for an empty one.
@@ -89,7 +89,7 @@ class Arguments:
 
 
 def arguments_of(function: Callable[..., Any], descriptions: Mapping[str, str]) -> Arguments:
-    """Read a function's signature.
+    """Read a function's signature into its arguments.
 
     Args:
         function: Every parameter must be one that can be given by name.
@@ -153,7 +153,7 @@ _SECTION = re.compile(
 
 
 def parse_docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
-    """A docstring's text before its sections, and what its Google-style `Args:` section says of each parameter."""
+    """Read a docstring's text before its sections, and what its Google-style `Args:` says of each parameter."""
     text = inspect.getdoc(function) or ""
     summary = _SECTION.split(text, maxsplit=1)[0].strip()
     section = re.search(r"^Arg(?:ument)?s:\s*\n(.*?)(?=^\S|\Z)", text, flags=re.MULTILINE | re.DOTALL)
@@ -164,7 +164,7 @@ def parse_docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
 
 
 def strict(schema: Mapping[str, Any]) -> Schema:
-    """The schema in OpenAI's strict form: every property required, the optional ones nullable, no others allowed.
+    """Write the schema in OpenAI's strict form: every property required, the optional ones nullable, no others allowed.
 
     Source: Structured Outputs guide, developers.openai.com/api/docs/guides/structured-outputs (2026-11).
 
@@ -233,7 +233,7 @@ _RESTRICTING = {"type", "enum", "const", "$ref", "oneOf", "allOf"}
 
 
 def _schema_of(struct: type[msgspec.Struct]) -> Schema:
-    """A struct's schema with the struct itself at the root, and what it refers to under `$defs`."""
+    """Make a struct's schema with the struct itself at the root, and what it refers to under `$defs`."""
     nested: Schema = {}  # what pydantic models refer to
 
     def pydantic_schema(kind: Any) -> Schema:
@@ -253,7 +253,7 @@ def _schema_of(struct: type[msgspec.Struct]) -> Schema:
 
 
 def _read_pydantic(kind: Any, value: Any) -> Any:
-    """What msgspec does not read itself. The schema has let only pydantic models through."""
+    """Read a value that msgspec does not read itself. The schema has let only pydantic models through."""
     return kind.model_validate(value)
 
 
@@ -269,7 +269,7 @@ def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _annotated_text(kind: Any) -> str | None:
-    """The description in `Annotated[int, "how many"]`, or in one with `Doc` or a pydantic `Field`."""
+    """Read the description in `Annotated[int, "how many"]`, or in one with `Doc` or a pydantic `Field`."""
     if get_origin(kind) is not Annotated:
         return None
     for extra in get_args(kind)[1:]:

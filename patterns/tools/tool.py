@@ -38,7 +38,7 @@ class Tool:
     timeout: float | None = None
     """Seconds it may take; None leaves that to the pattern."""
     strict: bool = False
-    """Whether the API makes the model keep to the schema, which it then sees in strict form."""
+    """True if the API makes the model keep to the schema, which it then sees in strict form."""
 
     def __post_init__(self) -> None:
         # Source: function tools in the API reference, developers.openai.com/api/reference (2026-11).
@@ -135,7 +135,7 @@ class Tool:
         return cls(tool.name, tool.description, arguments_from_schema(schema), _langchain_call(tool), timeout)
 
     async def run(self, arguments: str, call_id: str = "", *, timeout: float | None = None) -> str:
-        """Run it.
+        """Run the tool on arguments.
 
         Args:
             arguments: JSON, as the model wrote it.
@@ -160,10 +160,10 @@ class Tool:
 
 
 def as_tool(tool: ToolLike) -> Tool:
-    """Make a `Tool` of whatever stands for one.
+    """Make a `Tool` of a value that stands for one.
 
     Raises:
-        ConfigurationError: it is none, or cannot be described to a model.
+        ConfigurationError: it does not stand for one, or cannot be described to a model.
     """
     if isinstance(tool, Tool):
         return tool
@@ -173,14 +173,16 @@ def as_tool(tool: ToolLike) -> Tool:
         return Tool.from_langchain(tool)
     if callable(tool) and not isinstance(tool, type):
         return Tool.from_function(tool)
-    raise ConfigurationError(f"{tool!r} is no tool: give a function, a LangChain tool, a dict with a schema, or a Tool")
+    raise ConfigurationError(
+        f"{tool!r} is not a tool: give a function, a LangChain tool, a dict with a schema, or a Tool"
+    )
 
 
 def as_tools(tools: Any) -> tuple[ToolLike, ...]:
-    """Several tools, or none.
+    """Check that a value is several tools, or none.
 
     Raises:
-        ConfigurationError: it is one tool, and not a list of one, or none at all.
+        ConfigurationError: it is one tool, and not a list of one, or not a list at all.
     """
     if tools is None:
         return ()
@@ -190,7 +192,7 @@ def as_tools(tools: Any) -> tuple[ToolLike, ...]:
 
 
 def render(value: Any) -> str:
-    """What a tool returned, as the model is told it: a string as it is, anything else as JSON."""
+    """Write a tool's return value for the model: a string as it is, anything else as JSON."""
     if isinstance(value, str):
         return valid_text(value)
     try:
@@ -200,7 +202,7 @@ def render(value: Any) -> str:
 
 
 def _to_plain(value: Any) -> Any:
-    """What msgspec does not write itself: pydantic models, and the rest as text."""
+    """Convert what msgspec does not write itself: pydantic models, and the rest as text."""
     dump = getattr(value, "model_dump", None)
     return dump(mode="json") if callable(dump) else str(value)
 

@@ -23,7 +23,7 @@ class FunctionRequest(msgspec.Struct, frozen=True):
 
     name: str
     arguments: str
-    """JSON."""
+    """The arguments as JSON."""
     call_id: str
 
 
@@ -35,9 +35,9 @@ class FunctionResult(msgspec.Struct, frozen=True):
     arguments: str
     """JSON, as the model wrote it."""
     output: str
-    """What the model was told."""
+    """The text that the model was told."""
     error_type: str | None = None
-    """Why the call failed or was not made; None if the tool did its work."""
+    """The reason why the call failed or was not made; None if the tool did its work."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class CallAllowance:
 
     @property
     def left(self) -> int:
-        """How many may still be made."""
+        """The number of calls that may still be made."""
         return self.limit - self.made
 
     def take(self, calls: int) -> int:
@@ -68,7 +68,7 @@ class Toolbox:
         parallel: Whether the calls of one answer run at once, or one after the other.
 
     Raises:
-        ConfigurationError: two tools have one name, or something is no tool.
+        ConfigurationError: two tools have one name, or one of `tools` is not a tool.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class Toolbox:
 
 
 def refusal_in(error: BaseException) -> BudgetExceeded | UnboundedRequest | None:
-    """A budget's refusal, if an exception is one, or a group with one among them."""
+    """Find a budget's refusal, if an exception is one, or a group with one among them."""
     if isinstance(error, BudgetExceeded | UnboundedRequest):
         return error
     nested = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
@@ -167,5 +167,5 @@ def _failure(request: FunctionRequest, error: BaseException) -> FunctionResult:
 def _message_of(error: BaseException) -> str:
     try:
         return valid_text(str(error))
-    except Exception:  # in somebody's __str__: no reason for the run to fail
+    except Exception:  # in the error's __str__: no reason for the run to fail
         return ""

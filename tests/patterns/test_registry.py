@@ -182,7 +182,7 @@ def test_registration_is_checked(registry: PatternRegistry) -> None:
         registry.register("dict", dict)  # type: ignore[arg-type] # that is the point
     with pytest.raises(ConfigurationError, match="say which framework"):
         registry.register("mine", "my.module:Pattern")
-    with pytest.raises(ConfigurationError, match="is no 'module:Class'"):
+    with pytest.raises(ConfigurationError, match="is not of the form 'module:Class'"):
         registry.register("mine", "my.module.Pattern", framework="python")
 
 

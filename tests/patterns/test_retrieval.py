@@ -201,11 +201,11 @@ async def test_what_a_function_finds_becomes_passages(found: Any, passages: tupl
     ("found", "complaint"),
     [
         ([3], "a retriever gave a 'int': give passages, strings, dicts or documents"),
-        ([{"content": "one"}], "a retriever's dict is no passage: .*`text`"),
-        ([{"text": "one", "score": "high"}], r"a retriever's dict is no passage: .*\$\.score"),
+        ([{"content": "one"}], "a retriever's dict is not a passage: .*`text`"),
+        ([{"text": "one", "score": "high"}], r"a retriever's dict is not a passage: .*\$\.score"),
         (3, "a retriever gave a 'int'"),
-        ([Passage(text=None)], "text or source that is no string"),  # type: ignore[arg-type] # a mistake
-        ([Passage(text="a", score="high")], "a score that is no number"),  # type: ignore[arg-type] # a mistake
+        ([Passage(text=None)], "text or source that is not a string"),  # type: ignore[arg-type] # a mistake
+        ([Passage(text="a", score="high")], "a score that is not a number"),  # type: ignore[arg-type] # a mistake
     ],
 )
 async def test_what_is_no_passage_is_named(found: Any, complaint: str) -> None:
@@ -274,5 +274,5 @@ def test_a_retriever_stays_what_it_is() -> None:
 
 @pytest.mark.parametrize("thing", [None, "library", 3, Shelf, ["one"], SEA])
 def test_what_is_no_retriever_is_refused(thing: Any) -> None:
-    with pytest.raises(ConfigurationError, match="is no retriever: give an object with `name` and"):
+    with pytest.raises(ConfigurationError, match="is not a retriever: give an object with `name` and"):
         as_retriever(thing)

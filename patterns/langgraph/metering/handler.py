@@ -10,7 +10,7 @@ one call may be reported to several handlers: the first enters it, for all of th
 ends it.
 
 Where a budget applies, a request is reserved as it begins, and what is refused does not leave: the exception passes
-through LangChain to whoever asked the model.
+through LangChain to the model's caller.
 """
 
 import sys
@@ -46,14 +46,14 @@ from .usage import STREAM_CUT, estimate_usage, read_answer
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """What who asks a model knows of the request, and will do when it has ended."""
+    """A pattern's own knowledge of a request that LangChain is about to make, and its promise to finish it."""
 
     run_id: UUID
     """LangChain's id: it will be given to `MeteringHandler.finish`."""
     stream: bool
     """LangChain does not say so of every model."""
     bound: Usage | None = None
-    """The most that it can use, where that was worked out before."""
+    """The upper bound of what it can use, where that was worked out before."""
 
 
 asking: ContextVar[Asking | None] = ContextVar("runmeter_asking", default=None)
@@ -73,8 +73,8 @@ class MeteringHandler(BaseCallbackHandler):
     within a graph ends with the outermost graph. A bare model, run in no graph or chain, needs the block: without it, a
     request that is cancelled never ends, and has no usage. Outside an engine it does nothing.
 
-    Budgets hold for all that it meters: a request that they have no room for raises `BudgetExceeded`, one of which the
-    most that it can use is not known `UnboundedRequest`, out of the model. LangChain passes them on like any error of a
+    Budgets hold for all that it meters: a request that they have no room for raises `BudgetExceeded`, one without a
+    known upper bound `UnboundedRequest`, out of the model. LangChain passes them on like any error of a
     model: `with_retry` tries in vain, `with_fallbacks` asks the next model, and `ToolNode` may tell a model of it.
     LangChain has no way to change a request here, so that `when_exceeded="lower"` refuses. What a client sends again
     by itself (`max_retries`) is one request here: set that to 0, and use `with_retry`, for budgets to count each.
@@ -90,9 +90,9 @@ class MeteringHandler(BaseCallbackHandler):
 
     @property
     def raise_error(self) -> bool:  # type: ignore[override]  # LangChain reads it only
-        """Whether an exception of this handler goes on, which LangChain asks while it handles it.
+        """True if an exception of this handler goes on, which LangChain asks while it handles it.
 
-        What a budget refuses does. Anything else would be an error of ours, and is none of the user's run: it is logged
+        What a budget refuses does. Anything else would be an error of ours, and not one of the user's run: it is logged
         (langchain-core 1.7.2, `handle_event` and `_ahandle_event_for_handler`).
         """
         error = sys.exc_info()[1]
@@ -167,15 +167,15 @@ class MeteringHandler(BaseCallbackHandler):
     def on_chain_start(
         self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **_: Any
     ) -> None:
-        """Something begins that other things run within."""
+        """Open the scope of a graph or chain that begins."""
         self._enter_scope(run_id, parent_run_id, copy_context())
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **_: Any) -> None:
-        """It has ended."""
+        """Close the scope of a graph or chain that has ended."""
         self._leave_scope(run_id, None)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
-        """It has failed."""
+        """Close the scope of a graph or chain that has failed."""
         self._leave_scope(run_id, error)
 
     # Models
@@ -191,7 +191,7 @@ class MeteringHandler(BaseCallbackHandler):
         operation: str = "chat",
         **kwargs: Any,
     ) -> None:
-        """A request to a model is about to leave."""
+        """Begin the call of a chat model: its request is about to leave."""
         params = kwargs.get("invocation_params") or {}
         known = asking.get()
         stream = self._stream or (known is not None and known.stream)
@@ -214,11 +214,11 @@ class MeteringHandler(BaseCallbackHandler):
             raise
 
     def on_llm_start(self, serialized: Any, prompts: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """The same, to a model for plain text."""
+        """Begin the call of a model for plain text: its request is about to leave."""
         self.on_chat_model_start(serialized, prompts, run_id=run_id, operation="text_completion", **kwargs)
 
     def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **_: Any) -> None:
-        """A chunk of its answer has come."""
+        """Count a chunk of an answer that has come."""
         opened = open_calls.get(run_id)
         if opened is None or opened.owner is not self or not isinstance(opened.call, ModelCall):
             return
@@ -227,7 +227,7 @@ class MeteringHandler(BaseCallbackHandler):
             opened.pieces += says_something(token, chunk)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: Any) -> None:
-        """Its answer is complete."""
+        """End the call of a model whose answer is complete."""
         opened = open_calls.get(run_id)
         if opened is not None and isinstance(opened.call, ModelCall):
             answer = read_answer(response)
@@ -242,7 +242,7 @@ class MeteringHandler(BaseCallbackHandler):
         self._end(run_id, None)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """It failed, perhaps in the middle of the answer."""
+        """End the call of a model that failed, perhaps in the middle of the answer."""
         opened = open_calls.get(run_id)
         if opened is not None and isinstance(opened.call, ModelCall):
             if used_nothing(error):
@@ -257,7 +257,7 @@ class MeteringHandler(BaseCallbackHandler):
     def on_tool_start(
         self, serialized: Any, input_str: str, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
     ) -> None:
-        """A tool begins, unless it is one that is metered already."""
+        """Begin the call of a tool, unless it is one that is metered already."""
         context: Context | None = None
         if metered_tool_run.get() != run_id:
             name = (serialized or {}).get("name") or kwargs.get("name") or "unknown"
@@ -266,7 +266,7 @@ class MeteringHandler(BaseCallbackHandler):
         self._enter_scope(run_id, parent_run_id, context or copy_context())
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **_: Any) -> None:
-        """It has ended. Some tools return their error in place of raising it."""
+        """End the call of a tool. Some tools return their error in place of raising it."""
         opened = open_calls.get(run_id)
         if opened is not None and getattr(output, "status", None) == "error":
             opened.call.fail("ToolFailed", str(getattr(output, "content", "")))
@@ -274,7 +274,7 @@ class MeteringHandler(BaseCallbackHandler):
         self._leave_scope(run_id, None)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
-        """It has failed."""
+        """End the call of a tool that has failed."""
         self._end(run_id, error)
         self._leave_scope(run_id, error)
 
@@ -329,7 +329,7 @@ class MeteringHandler(BaseCallbackHandler):
         return opened.context
 
     def _drop_batch(self, params: Mapping[str, Any]) -> None:
-        """One request of a batch was refused, so that none of them leaves: end those that LangChain has started."""
+        """End the requests of a batch that LangChain has started: one was refused, so that none of them leaves."""
         for run_id, (_, opened) in list(self._calls.items()):
             if opened.question is not None and opened.question.params is params:
                 opened.call.fail("batch_refused", "a budget refused another request of its batch, so it did not leave")
@@ -338,7 +338,7 @@ class MeteringHandler(BaseCallbackHandler):
                 self._end(run_id, None)
 
     def _end(self, run_id: UUID, error: BaseException | None) -> None:
-        """A call has ended. Whoever is going to finish it closes it, otherwise it is closed now."""
+        """Note that a call has ended, and close it, unless `finish` will."""
         opened = open_calls.pop(run_id, None)
         if opened is None:
             self._forget(run_id)

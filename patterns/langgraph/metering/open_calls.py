@@ -49,7 +49,7 @@ class OpenQuestion:
 
     @property
     def sent(self) -> Sent:
-        """All of it that counts for how much it can use."""
+        """The parts of the request that count for how much it can use."""
         try:
             return describe_sent(self.request, self.serialized, self.params, self.messages)
         except Exception:  # some model's parameters are like no other's: no reason to lose the request
@@ -59,22 +59,22 @@ class OpenQuestion:
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class OpenCall:
-    """A call that has not ended."""
+    """A metered call that has not ended."""
 
     owner: object
     """The handler that entered it, and counts its chunks."""
     forget: Callable[[UUID], None]
-    """Has its owner forget it."""
+    """Has the owner forget the call, by its id."""
     call: ModelCall | ToolCall
     context: Context | None
     """The one it was entered in, if that was not the current one."""
     question: OpenQuestion | None = None
     """None of a tool."""
     awaited: bool = False
-    """Whether `finish` will be called."""
+    """True if `finish` will be called."""
     ended: bool = False
     error: BaseException | None = None
-    """What it ended with."""
+    """The exception it ended with."""
     answer: AIMessage | None = None
     """One that is complete, and whose usage was not reported."""
     pieces: int = 0
@@ -82,11 +82,11 @@ class OpenCall:
 
     @property
     def unreported(self) -> bool:
-        """Whether it is a request whose usage is not known, as far as it is."""
+        """True for a request whose usage is not known, as far as it is."""
         return isinstance(self.call, ModelCall) and self.call.provenance is not Provenance.REPORTED
 
     def record_cut(self, usage: Usage | None = None) -> None:
-        """Say what is known to have been used at the least; if nothing came, it stays unknown."""
+        """Record a lower bound of what was used; if nothing came, it stays unknown."""
         if isinstance(self.call, ModelCall) and (usage is not None or self.pieces):
             usage = usage or Usage()
             least = max(usage.output_tokens, self.pieces)
@@ -94,11 +94,11 @@ class OpenCall:
 
 
 open_calls: WeakValueDictionary[UUID, OpenCall] = WeakValueDictionary()
-"""Those of all handlers, which keep them alive."""
+"""Open calls of all handlers, which keep them alive."""
 
 
 def says_something(token: Any, chunk: Any) -> bool:
-    """Whether a chunk carries a part of the answer, and not only news of it."""
+    """Tell whether a chunk carries a part of the answer, and not only news of it."""
     if isinstance(token, str) and token:
         return True
     calls = getattr(getattr(chunk, "message", None), "tool_call_chunks", None) or ()

@@ -30,15 +30,15 @@ _PROVIDERS = {
 """From LangChain's names to those of the OpenTelemetry GenAI conventions (2026-10-09), where they differ."""
 
 _RESPONSES_ONLY = {"context_management", "include", "previous_response_id", "reasoning", "text", "truncation"}
-"""With one of these ChatOpenAI uses the Responses API (langchain-openai 1.7.3, `_use_responses_api`)."""
+"""Parameters with which ChatOpenAI uses the Responses API (langchain-openai 1.7.3, `_use_responses_api`)."""
 
 
 UNKNOWN = "unknown"
-"""In place of a name that LangChain does not say."""
+"""Stands for a name that LangChain does not say."""
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-"""What parameters are called that limit an answer."""
+"""Names of the parameters that limit an answer."""
 _REFERENCES = ("previous_response_id", "conversation", "prompt")
-"""With one of these the model reads more than is sent."""
+"""Parameters with which the model reads more than is sent."""
 _OPENAI = ("openai-chat", "azure-chat")
 
 
@@ -50,7 +50,7 @@ def describe_request(
     operation: str,
     stream: bool,
 ) -> ModelRequest:
-    """Describe a request.
+    """Describe a request to a LangChain model.
 
     Args:
         serialized: The model object, as LangChain writes it.
@@ -113,7 +113,7 @@ def describe_sent(
 
 
 def describe_question(model: Model, messages: Iterable[BaseMessage]) -> tuple[ModelRequest, Sent] | None:
-    """Describe what a model would be asked, before it is. None if it is no chat model with settings bound to it."""
+    """Describe what a model would be asked, before it is. None if it is not a chat model with settings bound to it."""
     chat, settings = _unbind(model)
     if not isinstance(chat, BaseChatModel):
         return None
@@ -125,7 +125,7 @@ def describe_question(model: Model, messages: Iterable[BaseMessage]) -> tuple[Mo
 
 
 def with_limit(model: Model, max_output_tokens: int) -> Model | None:
-    """The model with its answers limited to so many tokens; None if it is not known to take a limit for each request.
+    """Limit a model's answers to so many tokens; None if it is not known to take a limit for each request.
 
     ChatOpenAI sends whichever of several names it likes (langchain-openai 1.7.3), so all that are set get the limit.
     """
@@ -143,7 +143,7 @@ def with_limit(model: Model, max_output_tokens: int) -> Model | None:
 
 
 def _unbind(model: Model) -> tuple[Any, dict[str, Any]]:
-    """A model without what is bound to it, and that."""
+    """Divide a model into the one without bound settings, and those settings."""
     if isinstance(model, RunnableBinding):
         chat, settings = _unbind(model.bound)
         return chat, {**settings, **model.kwargs}
@@ -151,7 +151,7 @@ def _unbind(model: Model) -> tuple[Any, dict[str, Any]]:
 
 
 def _items(message: Any) -> Iterator[Item]:
-    """A message, with all that LangChain models may send of it."""
+    """Yield a message, with all that LangChain models may send of it."""
     yield from to_items([message])
     beside = {key: value for key, value in getattr(message, "additional_kwargs", {}).items() if value}
     if getattr(message, "name", None):
@@ -163,14 +163,14 @@ def _items(message: Any) -> Iterator[Item]:
 
 
 def _limit(params: Mapping[str, Any]) -> int | None:
-    """How long an answer may be; if there are several limits, whichever counts, it is not longer than the longest."""
+    """The upper bound of an answer's length, in tokens; of several limits the longest, whichever counts."""
     if params.keys().isdisjoint(_LIMITS):
         return None
     return max((limit for name in _LIMITS if isinstance(limit := params.get(name), int)), default=None)
 
 
 def _api(settings: Mapping[str, Any], params: Mapping[str, Any]) -> str | None:
-    """Which API ChatOpenAI will use, where it can be told from outside."""
+    """Tell which API ChatOpenAI will use, where it can be told from outside."""
     told = settings.get("use_responses_api")
     if told is not None:
         return "responses" if told else "chat_completions"

@@ -75,7 +75,7 @@ async def estimate_usage(sent: Sent, answer: AIMessage) -> Usage | None:
 
 
 def was_cut(message: AIMessage) -> bool:
-    """Whether the stream of an answer ended too soon: OpenAI always says why an answer ended."""
+    """Tell whether the stream of an answer ended too soon: OpenAI always says why an answer ended."""
     return message.response_metadata.get("model_provider") == "openai" and not finish_reason_of(message)
 
 
@@ -105,7 +105,7 @@ def _message_usage(message: AIMessage) -> Usage | None:
 
 
 def _by_kind(details: Mapping[str, Any]) -> dict[str, int]:
-    """Tokens by kind.
+    """Read the counts of tokens by kind.
 
     langchain-openai 1.7.3 puts the tier that served before the kind, unless it is the default. Anthropic's cache writes
     come by their lifetime: `ephemeral_5m_input_tokens`, `ephemeral_1h_input_tokens`.
@@ -119,7 +119,7 @@ def _by_kind(details: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _count_calls(message: AIMessage, kind: str) -> int:
-    """Calls of a tool that OpenAI ran. Of the web searches only those that searched are billed."""
+    """Count calls of a tool that OpenAI ran. Of the web searches only those that searched are billed."""
     if not isinstance(message.content, list):
         return 0
     blocks: Iterable[Any] = (*message.content, *(message.additional_kwargs.get("tool_outputs") or ()))
@@ -132,7 +132,7 @@ def _count_calls(message: AIMessage, kind: str) -> int:
 
 
 def finish_reason_of(message: AIMessage) -> str | None:
-    """Why an answer ended, in the words of Chat Completions where it is OpenAI's."""
+    """Tell why an answer ended, in the words of Chat Completions where it is OpenAI's."""
     metadata = message.response_metadata
     reason = metadata.get("finish_reason") or metadata.get("stop_reason")
     if reason:
@@ -148,12 +148,12 @@ def finish_reason_of(message: AIMessage) -> str | None:
 
 
 def _completion_usage(reported: Mapping[str, Any]) -> Usage | None:
-    """The usage that models for plain text report."""
+    """Read the usage that models for plain text report."""
     tokens = _tokens(reported, "prompt_tokens", "completion_tokens")
     return Usage(*tokens) if tokens else None
 
 
 def _tokens(reported: Mapping[str, Any], read: str, written: str) -> tuple[int, int] | None:
-    """Input and output tokens; None unless both are reported."""
+    """Read input and output tokens; None unless both are reported."""
     before, after = reported.get(read), reported.get(written)
     return (before, after) if isinstance(before, int) and isinstance(after, int) else None

@@ -28,7 +28,7 @@ _UNKNOWN_INPUT = frozenset(("previous_response_id", "conversation", "prompt"))
 
 
 class MeteredResponses:
-    """Sends requests, and again after errors that may pass; says what each attempt used, and how that is known.
+    """Sends requests, and again after errors that may pass; records each attempt's usage, and its provenance.
 
     Args:
         clients: Where the client comes from.
@@ -75,7 +75,7 @@ class MeteredResponses:
 
         Raises:
             BudgetExceeded: a budget has no room for the request: it did not leave, and is not tried again.
-            UnboundedRequest: a budget applies to a request of which nobody knows the most that it can use.
+            UnboundedRequest: a budget applies to a request without a known upper bound.
             RetiredModel: the model has been shut down.
             ResponseFailed: the answer ended in an error, or did not end.
             openai.APIError: the request was refused, or the connection failed.
@@ -84,7 +84,7 @@ class MeteredResponses:
         await self._guard.check(params["model"], client)
         execution = current_execution()
         sent = _sent(params)
-        # It takes time, so that it is worked out beforehand only where somebody needs it.
+        # It takes time, so that it is worked out beforehand only where a budget needs it.
         bound = await sent.bound() if execution.budgeted else None
         request = _describe(client, params, stream=stream, bound=bound)
         exchange = _Exchange(self._delivery, deliver, stream=stream)
@@ -145,7 +145,7 @@ class _Exchange:
 
     async def _deliver(self, text: str) -> None:
         self.delivered = self.delivered or self._delivery.wanted
-        await self._delivery.delta(text)  # also if nobody listens: it may count the pieces
+        await self._delivery.delta(text)  # also without a listener: it may count the pieces
 
 
 async def _send(client: "AsyncOpenAI", params: Mapping[str, Any], call: ModelCall) -> Any:
@@ -176,7 +176,7 @@ def _text_format(params: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _limited(params: Mapping[str, Any], allowed: ModelRequest) -> Mapping[str, Any]:
-    """What to send, as a budget allows it."""
+    """Limit the parameters to what a budget allows."""
     if allowed.max_output_tokens == params.get("max_output_tokens"):
         return params
     return {**params, "max_output_tokens": allowed.max_output_tokens}

@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 RECOVERY_LIMIT = 1.0
 """Seconds that asking may take in all, also if the run is being cancelled."""
 _PAUSES = (0.0, 0.4)
-"""Seconds before each time that it is asked: at once the server may not have noticed yet that nobody reads."""
+"""Seconds before each time that it is asked: at once the server may not have noticed yet that the stream was left."""
 _ENDED = frozenset(("completed", "incomplete", "failed", "cancelled"))
 
 logger = logging.getLogger("runmeter")
 
 
 def is_kept(params: Mapping[str, Any]) -> bool:
-    """Whether the API keeps the answer to a request: it does unless told otherwise (openai 3.54.0, `store`)."""
+    """Tell whether the API keeps the answer to a request: it does unless told otherwise (openai 3.54.0, `store`)."""
     return params.get("store") is not False
 
 
 async def recover_usage(client: "AsyncOpenAI", call: ModelCall) -> None:
-    """Record what the API says now that a cut answer used, if it has ended by now and says so.
+    """Record the usage that the API reports now of a cut answer, if it has ended by now and says so.
 
     Users have seen that an answer whose reader has gone is written to its end, and billed in full
     (openai/openai-node#2571, 2026-09-17): it may take longer than this waits, and then nothing is recorded.

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Requests:
-    """Sends them.
+    """Sends requests to the OpenAI API, and again after errors that may pass.
 
     Args:
         clients: Where the client comes from.
@@ -34,7 +34,7 @@ class Requests:
 
     @classmethod
     def of(cls, config: OpenAIPatternConfig, retry: RetryPolicy | None = None, clients: Clients | None = None) -> Self:
-        """As a config says, over clients of its own unless there are others to use."""
+        """Make one for a config, over clients of its own unless there are others to use."""
         return cls(
             clients or Clients(config.api_key, config.base_url, config.request_timeout),
             retry or RetryPolicy(max_retries=config.max_retries),
@@ -48,7 +48,7 @@ class Requests:
             await self.clients.aclose()
 
     async def send(self, request: Callable[["AsyncOpenAI"], Awaitable[T]]) -> T:
-        """Send a request.
+        """Send a request, and again after errors that may pass.
 
         Args:
             request: Sends it once.

@@ -54,7 +54,8 @@ async def read_stream(
         which: Which of them.
 
     Raises:
-        ResponseFailed: the stream reports an error, or ends before the answer is complete; or what came is no answer.
+        ResponseFailed: the stream reports an error, or ends before the answer is complete; or what came is not an
+            answer.
         openai.APIConnectionError: the connection was lost.
     """
     if _is_whole(stream):
@@ -82,7 +83,7 @@ async def read_stream(
 
 
 class _Reading:
-    """What has come so far."""
+    """The parts of a streamed answer that have come so far."""
 
     def __init__(self, call: ModelCall, deliver: Callable[[str], Awaitable[None]], which: Deliver) -> None:
         self._call = call
@@ -163,7 +164,7 @@ class _Reading:
         return self._which and phase != "commentary"
 
     def cut(self, error: BaseException | None) -> None:
-        """Say what was used at the least. What the API itself calls a failure it may not bill: that stays unknown."""
+        """Record a lower bound of what was used. What the API calls a failure it may not bill: that stays unknown."""
         self._call.finish_reasons = ("error",)
         if self._pieces and not _is_said_by_api(error):
             self._call.record(Usage(output_tokens=self._pieces), Provenance.PARTIAL)
@@ -207,13 +208,13 @@ class _Events:
 
 
 def _is_whole(stream: "AsyncStream[Any]") -> bool:
-    """Whether a server answers with JSON where it was asked for a stream."""
+    """Tell whether a server answers with JSON where it was asked for a stream."""
     response = getattr(stream, "response", None)
     return response is not None and "json" in response.headers.get("content-type", "").lower()
 
 
 async def _read_whole(stream: "AsyncStream[Any]") -> "Response":
-    """Read an answer that comes at once, as the client reads one that nobody asked to be streamed."""
+    """Read an answer that comes at once, as the client reads one that was not to be streamed."""
     from openai.types.responses import Response  # slow, but loaded by now
 
     try:
@@ -223,7 +224,7 @@ async def _read_whole(stream: "AsyncStream[Any]") -> "Response":
     except httpx2.RequestError as error:
         raise APIConnectionError(request=stream.response.request) from error
     except ValueError as error:
-        raise ResponseFailed("invalid_response", "the server's answer is no JSON") from error
+        raise ResponseFailed("invalid_response", "the server's answer is not JSON") from error
     finally:
         await _close(stream)
     read = stream._client._process_response_data  # noqa: SLF001 - as the client reads others; it knows what to hide
@@ -231,7 +232,7 @@ async def _read_whole(stream: "AsyncStream[Any]") -> "Response":
 
 
 def _failure(event: Any) -> ResponseFailed:
-    """What an error event says: in itself, as documented, or under `error`, as real servers are seen to send it."""
+    """Make the error of an error event: told in itself, as documented, or under `error`, as real servers send it."""
     details = getattr(event, "error", None) or {name: getattr(event, name, None) for name in ("code", "message")}
     if not isinstance(details, Mapping):
         details = {"message": details}

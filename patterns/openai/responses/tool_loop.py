@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=PatternResult)
 Kept: TypeAlias = Literal["here", "response", "conversation"]
-"""Where what was said is kept between requests: here, so that each request sends all of it; in the answer before, to
-which the next request refers by `previous_response_id`; or in a conversation of the API's."""
+"""The place where what was said is kept between requests: here, so that each request sends all of it; in the answer
+before, to which the next request refers by `previous_response_id`; or in a conversation of the API's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +40,16 @@ class LoopOutcome:
 
     @property
     def text(self) -> str:
-        """The last answer's text."""
+        """The text of the last answer."""
         return text_of(self.response)
 
     @property
     def finish_reason(self) -> str:
-        """Why the last answer ended, in the words of Chat Completions."""
+        """The reason why the last answer ended, in the words of Chat Completions."""
         return finish_reason_of(self.response)
 
     def as_result(self, result: Callable[..., R], **fields: Any) -> R:
-        """Make a pattern's result of it.
+        """Make a pattern's result of the outcome.
 
         Args:
             result: The result's class.
@@ -77,7 +77,7 @@ class ToolLoop:
         config: Which model, how, and the limits.
         toolbox: What the model may call.
         responses: Sends the requests.
-        delivery: Whether somebody listens.
+        delivery: Tells whether pieces of the answer are wanted.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class ToolLoop:
         return await self._toolbox.answer(requests, allowance, complete=response.status == "completed")
 
     def _fixed_params(self) -> dict[str, Any]:
-        """What is the same in every request."""
+        """The parameters that are the same in every request."""
         config, tools = self._config, self.definitions or None
         effort = config.reasoning_effort
         return given(
@@ -187,25 +187,25 @@ class ToolLoop:
 
 
 def given(**params: Any) -> dict[str, Any]:
-    """Those parameters that are not None."""
+    """Leave out the parameters that are None."""
     return {name: value for name, value in params.items() if value is not None}
 
 
 def as_item(item: "ResponseOutputItem") -> Item:
-    """An item of an answer as it is sent back: all that the API said, also what the client does not know."""
+    """Write an item of an answer as it is sent back: all that the API said, also what the client does not know."""
     as_sent: Item = valid(item.to_dict(mode="json", warnings=False))
     return as_sent
 
 
 def text_of(response: "Response") -> str:
-    """An answer's text, without what a model says while it works if it marks that; or why it refuses."""
+    """Read an answer's text, without what a model says while it works if it marks that; or why it refuses."""
     messages = [item for item in response.output if item.type == "message"]
     final = [message for message in messages if getattr(message, "phase", None) == "final_answer"] or messages
     return valid_text("".join(_text_of_part(part) for message in final for part in message.content))
 
 
 def _text_of_part(part: Any) -> str:
-    """What a part of a message says. Either may be missing: the client does not check what servers send."""
+    """Read the text of a message's part. Either may be missing: the client does not check what servers send."""
     return getattr(part, "text", None) or getattr(part, "refusal", None) or ""
 
 

@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 
 def completed(answer: Any) -> "Response":
-    """An answer with a list wherever a server has sent null or a string in its place: the client does not check.
+    """Put a list wherever a server has sent null or a string in its place: the client does not check.
 
     Raises:
-        ResponseFailed: it is no response; the message is the server's, if it has one.
+        ResponseFailed: it is not a response; the message is the server's, if it has one.
     """
     if getattr(answer, "output", None) is None and getattr(answer, "status", None) is None:
         error = getattr(answer, "error", None)
         message = error if isinstance(error, str) else getattr(error, "message", None)
         raise ResponseFailed(
             getattr(error, "code", None) or "invalid_response",
-            message or "the server's answer is no response of the Responses API",
+            message or "the server's answer is not a response of the Responses API",
         )
     answer.output = answer.output or []
     for item in answer.output:
@@ -40,7 +40,7 @@ def _parts(content: Any) -> list[Any]:
 
 
 def usage_of(response: "Response") -> Usage | None:
-    """The usage of an answer; None if the API reported none, or not both of its totals.
+    """Read the usage of an answer; None if the API reported none, or not both of its totals.
 
     Every part may be missing: the client does not check what servers send.
     """
@@ -65,7 +65,7 @@ def usage_of(response: "Response") -> Usage | None:
 
 
 def record_response(call: ModelCall, response: "Response") -> None:
-    """Say on a call what an answer says of itself, its usage included if it reports one."""
+    """Record on a call what an answer says of itself, its usage included if it reports one."""
     call.response_id = response.id
     call.response_model = response.model
     call.service_tier = response.service_tier
@@ -74,10 +74,10 @@ def record_response(call: ModelCall, response: "Response") -> None:
 
 
 def record_usage(call: ModelCall, response: "Response") -> None:
-    """Say on a call what an answer reports that it used, if it does.
+    """Record on a call the usage that an answer reports, if it does.
 
     Images that the model had another model generate are tokens of that one, which the API does not name: then what is
-    reported is not all, but the least that was used.
+    reported is not all, but a lower bound of what was used.
     """
     usage = usage_of(response)
     if usage is None:
@@ -93,7 +93,7 @@ def record_usage(call: ModelCall, response: "Response") -> None:
 
 
 def finish_reason_of(response: "Response") -> str:
-    """Why an answer ended, in the words of Chat Completions: `stop`, `tool_calls`, `length`, `content_filter` …"""
+    """Tell why an answer ended, in words of Chat Completions: `stop`, `tool_calls`, `length`, `content_filter` …"""
     if response.status == "incomplete":
         reason = getattr(response.incomplete_details, "reason", None) or "length"
         return "length" if reason == "max_output_tokens" else str(reason)
@@ -103,7 +103,7 @@ def finish_reason_of(response: "Response") -> str:
 
 
 def count_of(part: Any, name: str) -> int | None:
-    """A number that a server is to send; None if it sent something else in its place, or nothing."""
+    """Read a number that a server is to send; None if it sent something else in its place, or nothing."""
     count = getattr(part, name, None)
     return count if isinstance(count, int) and count >= 0 else None
 
@@ -113,7 +113,7 @@ def _count(part: Any, name: str) -> int:
 
 
 def _web_searches(response: "Response") -> int:
-    """The billable ones, as the API counted them; where it did not, the searches it made."""
+    """Count the billable searches, as the API did; where it did not, the searches it made."""
     counted = getattr(getattr(response, "tool_usage", None), "web_search", None)
     if counted is not None:
         return _count(counted, "num_requests")

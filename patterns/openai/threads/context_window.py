@@ -27,7 +27,7 @@ _TOKENS_PER_REQUEST = 3
 
 @dataclass(frozen=True)
 class Fitted:
-    """A history that fits, and what was done to make it."""
+    """A history that fits a window, and what was done to make it."""
 
     history: History
     tokens: int
@@ -38,7 +38,7 @@ class Fitted:
 
 
 class ContextWindow:
-    """Keeps contexts within a limit.
+    """Keeps contexts within a limit of tokens.
 
     Args:
         model: Whose vocabulary counts.
@@ -154,7 +154,7 @@ class Summariser:
         self.max_tokens = max_tokens
 
     async def summarise(self, items: Sequence[Item]) -> str:
-        """Summarise what was said.
+        """Summarise what was said in a conversation.
 
         Raises:
             MalformedAnswer: the answer is empty, or was cut off.
@@ -177,7 +177,7 @@ class Summariser:
 
 
 def transcript(items: Sequence[Item]) -> str:
-    """What was said, as text. Instructions are left out, since they stay; so is what only models can read."""
+    """Write what was said as text. Instructions are left out, since they stay; so is what only models can read."""
     return "\n\n".join(f"{speaker}: {text}" for speaker, text in map(_line, items) if text)
 
 
@@ -200,7 +200,7 @@ def _text(content: Any) -> str:
 
 
 def _without(history: History, gone: int, summary: str | None) -> History:
-    """A history without so many of the oldest turns, but with the instructions in them."""
+    """Make a history without so many of the oldest turns, but with the instructions in them."""
     if not gone and summary == history.summary:
         return history
     return msgspec.structs.replace(

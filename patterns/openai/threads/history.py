@@ -19,7 +19,7 @@ SUMMARY_PREFIX = "Summary of our conversation so far:\n\n"
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """What was said from a user's message to the last answer before the next one."""
+    """One turn of a conversation: from a user's message to the last answer before the next one."""
 
     items: tuple[Item, ...]
     """Responses items. Every call among them has its output."""
@@ -28,7 +28,7 @@ class Turn(msgspec.Struct, frozen=True):
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
-    """What was said in a conversation. All of it can be written as JSON or msgpack: `msgspec.json.encode(history)`."""
+    """A conversation's history, to be written as JSON or msgpack: `msgspec.json.encode(history)`."""
 
     turns: tuple[Turn, ...] = ()
     """Oldest first."""
@@ -43,7 +43,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def head(self) -> tuple[Item, ...]:
-        """What stands before the turns."""
+        """The items before the turns: summary and instructions."""
         if self.summary is None:
             return self.pinned
         # As a user's message: what users said must not come back as an instruction.
@@ -51,7 +51,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """All that the model is to know."""
+        """The items that the model is to know."""
         return (*self.head, *(item for turn in self.turns for item in turn.items))
 
     @property
@@ -65,38 +65,38 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HistoryStore(Protocol):
-    """Keeps histories. Each turn of a conversation loads its history once, saves it if it went well, and releases it.
+    """A store of histories. Each turn loads its conversation's history once, saves it if it went well, and releases it.
 
     Turns of one conversation come one after the other, but for those of other processes and event loops: a store that
     serves several may lock a conversation from `load` to `release`.
     """
 
     async def load(self, conversation_id: str) -> History | None:
-        """The conversation's history; None if there is none."""
+        """Load the conversation's history; None if there is none."""
         ...
 
     async def save(self, conversation_id: str, history: History) -> None:
-        """Keep it, in place of the one before."""
+        """Keep a history, in place of the one before."""
         ...
 
     async def release(self, conversation_id: str) -> None:
-        """Told once after each load that went well, whatever came of the turn, also while it is being cancelled."""
+        """Take note of a turn's end: once after each load that went well, also while the turn is being cancelled."""
         ...
 
     async def delete(self, conversation_id: str) -> None:
-        """Forget it, if there is one."""
+        """Forget a conversation's history, if there is one."""
         ...
 
 
 def checked_store(store: HistoryStore) -> HistoryStore:
-    """A store that has what one needs.
+    """Check that a store has the methods of a `HistoryStore`.
 
     Raises:
         ConfigurationError: it has not.
     """
     lacking = [name for name in ("load", "save", "release", "delete") if not callable(getattr(store, name, None))]
     if lacking:
-        raise ConfigurationError(f"{type(store).__name__!r} is no history store: it has no {', '.join(lacking)}")
+        raise ConfigurationError(f"{type(store).__name__!r} is not a history store: it has no {', '.join(lacking)}")
     return store
 
 
@@ -125,18 +125,18 @@ class InMemoryHistoryStore:
         return len(self._histories)
 
     async def load(self, conversation_id: str) -> History | None:
-        """The conversation's history; None if there is none, or it was forgotten."""
+        """Load the conversation's history; None if there is none, or it was forgotten."""
         with self._lock:
             self._loaded[conversation_id] += 1
             return self._histories.get(conversation_id)
 
     async def save(self, conversation_id: str, history: History) -> None:
-        """Keep it, in place of the one before."""
+        """Keep a history, in place of the one before."""
         with self._lock:
             self._histories[conversation_id] = history
 
     async def release(self, conversation_id: str) -> None:
-        """Let it be forgotten, as the last one of all."""
+        """Let a history be forgotten, as the last one of all."""
         with self._lock:
             self._loaded[conversation_id] -= 1
             if not self._loaded[conversation_id]:
@@ -150,7 +150,7 @@ class InMemoryHistoryStore:
                     del self._histories[each]
 
     async def delete(self, conversation_id: str) -> None:
-        """Forget it, if it is here."""
+        """Forget a conversation's history, if it is here."""
         with self._lock:
             self._histories.pop(conversation_id, None)
 
@@ -177,7 +177,7 @@ def split_turns(items: Iterable[Item]) -> list[tuple[Item, ...]]:
 
 
 def without_open_reasoning(items: Sequence[Item]) -> Sequence[Item]:
-    """What was said, without reasoning that was cut off before it came to anything: no request may end an answer in it.
+    """Leave out reasoning that was cut off before it came to anything: no request may end an answer in it.
 
     Source: the API's error "'reasoning' was provided without its required following item" (continuedev/continue#8933).
     """
@@ -188,7 +188,7 @@ def without_open_reasoning(items: Sequence[Item]) -> Sequence[Item]:
 
 
 def instructions_in(turns: Sequence[Turn], pinned: Sequence[Item]) -> tuple[Item, ...]:
-    """The system and developer messages of turns, each once, after those that are pinned already."""
+    """Find the system and developer messages of turns, each once, after those that are pinned already."""
     found = list(pinned)
     for turn in turns:
         found += [item for item in turn.items if item.get("role") in _INSTRUCTING and item not in found]

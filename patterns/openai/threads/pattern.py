@@ -21,7 +21,7 @@ from .threads import LockPatience, Threads, clear_errors, is_unanswered, missing
 
 @dataclass(frozen=True, kw_only=True)
 class OpenAIThreadConfig(OpenAIPatternConfig):
-    """What a pattern on threads can be told beyond the rest."""
+    """Settings of a pattern on threads, beyond those of every OpenAI pattern."""
 
     lock_timeout: Annotated[float, Meta(ge=0)] = 30.0
     """Seconds to wait while another process is at work on the thread. Runs of this process wait for each other without
@@ -29,7 +29,7 @@ class OpenAIThreadConfig(OpenAIPatternConfig):
 
 
 class ThreadPattern(OpenAIBasePattern):
-    """A pattern that can run on threads, which are conversations of OpenAI's.
+    """Base class of patterns that can run on threads, which are conversations of OpenAI's.
 
     Args:
         config: An `OpenAIPatternConfig`, or the pattern's own.
@@ -39,7 +39,7 @@ class ThreadPattern(OpenAIBasePattern):
             own, the config's `lock_timeout`.
 
     Raises:
-        ConfigurationError: the config is of another kind, or a tool is none.
+        ConfigurationError: the config is of another kind, or one of `tools` is not a tool.
     """
 
     config_type = OpenAIThreadConfig
@@ -80,7 +80,7 @@ class ThreadPattern(OpenAIBasePattern):
         return thread_id
 
     def _turn(self, thread_id: str) -> AbstractAsyncContextManager[None]:
-        """Have a thread to oneself."""
+        """Have a thread to oneself for a turn."""
         return turn(thread_id, scope=str(self.clients.get().base_url))
 
     async def _run_on_thread(

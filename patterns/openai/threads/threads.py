@@ -45,7 +45,7 @@ _UNANSWERED = "No tool output found for"
 logger = logging.getLogger("runmeter")
 
 _waits: ContextVar[int] = ContextVar("runmeter_lock_waits", default=0)
-"""How often the request being made has found its conversation locked: such an attempt is none of the base policy's."""
+"""The number of times the request being made has found its conversation locked: no attempt of the base policy's."""
 
 
 def check_id(source: str, value: object) -> str:
@@ -56,7 +56,7 @@ def check_id(source: str, value: object) -> str:
         value: A string that is not empty.
 
     Raises:
-        ConfigurationError: it is none, or an id of the Assistants API.
+        ConfigurationError: it is not an id, or is one of the Assistants API.
     """
     checked = checked_id(source, value)
     for prefix, kind in _LEGACY.items():
@@ -70,7 +70,7 @@ def check_id(source: str, value: object) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class LockPatience(RetryPolicy):
-    """A policy that waits longer where a conversation is locked by somebody else.
+    """A policy that waits longer where a conversation is locked by another request.
 
     The delays it asks for add up to the patience at most; how long requests take does not count.
     """
@@ -98,21 +98,21 @@ class LockPatience(RetryPolicy):
 
 
 def is_locked(error: BaseException) -> bool:
-    """Whether somebody else is at work on the conversation."""
+    """Tell whether an error says that another request has locked the conversation."""
     return getattr(error, "code", None) == _LOCKED
 
 
 def is_unanswered(error: BaseException) -> bool:
-    """Whether a request was refused because calls in its conversation have no outputs."""
+    """Tell whether a request was refused because calls in its conversation have no outputs."""
     return isinstance(error, APIError | ResponseFailed) and _UNANSWERED in str(error)
 
 
 @contextmanager
 def clear_errors(thread_id: str, lock_timeout: float) -> Iterator[None]:
-    """Say of a thread that is locked or unknown that it is.
+    """Raise errors of their own where a thread is locked or unknown.
 
     Raises:
-        ConversationLocked: somebody else is at work on it.
+        ConversationLocked: another request has locked it.
         UnknownConversation: it does not exist.
     """
     try:
@@ -127,7 +127,7 @@ def clear_errors(thread_id: str, lock_timeout: float) -> Iterator[None]:
 
 
 def _is_unknown(error: Exception, thread_id: str) -> bool:
-    """Whether the API does not know the conversation, or not by an id like this."""
+    """Tell whether the API does not know the conversation, or not by an id like this."""
     status = status_code(error)
     if status == 404:
         return thread_id in str(error)  # a model may be unknown as well
@@ -147,7 +147,7 @@ class Threads:
         self._policy = policy
 
     async def create(self, metadata: Mapping[str, str] | None = None) -> str:
-        """Make one.
+        """Make a new thread.
 
         Returns:
             Its id.
@@ -160,7 +160,7 @@ class Threads:
         return conversation.id
 
     async def delete(self, thread_id: str) -> None:
-        """Delete one.
+        """Delete a thread by its id.
 
         Raises:
             UnknownConversation: it does not exist.
@@ -172,7 +172,7 @@ class Threads:
     async def items(
         self, thread_id: str, *, order: Literal["asc", "desc"] = "asc", limit: int | None = None
     ) -> tuple[Item, ...]:
-        """What was said, as Responses items.
+        """List what was said in a thread, as Responses items.
 
         Args:
             thread_id: Its id.
@@ -196,7 +196,7 @@ class Threads:
         return tuple(items)
 
     async def discard(self, thread_ids: Iterable[str]) -> None:
-        """Delete threads nobody will go on with, as far as that is done soon. What fails is logged, and left there."""
+        """Delete threads that will not go on, as far as that is done soon. What fails is logged, and left there."""
         left = set(thread_ids)
         limiter = anyio.CapacityLimiter(_DELETED_AT_ONCE)
 
@@ -228,7 +228,7 @@ class Threads:
 
 
 def missing_outputs(thread: Iterable[Item], given: Iterable[Item]) -> list[Item]:
-    """An output for each call in a thread that has none, to say that it came to nothing.
+    """Make an output for each call in a thread that has none, to say that it came to nothing.
 
     Args:
         thread: What was said, oldest first.

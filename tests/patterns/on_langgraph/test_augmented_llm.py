@@ -769,7 +769,7 @@ async def test_passages_of_runs_at_once_do_not_mix(scene: Scene) -> None:
 
 
 async def test_what_is_no_retriever_or_checkpointer_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="is no retriever"):
+    with pytest.raises(ConfigurationError, match="is not a retriever"):
         AugmentedLLMPattern(PatternConfig(), retriever="library")
     nothing: Any = "memory"
     with pytest.raises(ConfigurationError, match="checkpointer must be one of LangGraph's, not 'memory'"):

@@ -254,7 +254,7 @@ async def test_a_run_that_cannot_be_judged_ends_with_the_best_so_far(scene: Scen
             unjudged = await pattern.execute("Go.")
     assert [attempt.verdict for attempt in result.attempts] == [fails(0.0), None]
     assert (result.accepted, result.best, result.content) == (False, 0, "Answer 1.")
-    assert result.evaluation_error == "the answer is no 'verdict': there is no JSON object in it"
+    assert result.evaluation_error == "the answer is not a 'verdict': there is no JSON object in it"
     assert (unjudged.accepted, unjudged.best, unjudged.content) == (False, 0, "Answer 3.")
     assert unjudged.evaluation_error
     assert run.reported == scene.simulator.statistics().total

@@ -461,7 +461,7 @@ def test_configurations_that_make_no_sense_are_refused() -> None:
         with pytest.raises(ConfigurationError, match=complaint):
             OpenAIConversationConfig(**settings)
     no_store: Any = {}
-    with pytest.raises(ConfigurationError, match="'dict' is no history store: it has no load, save, release, delete"):
+    with pytest.raises(ConfigurationError, match="'dict' is not a history store: it has no load, save, release, del"):
         OpenAIConversationPattern(OpenAIConversationConfig(), store=no_store)
     assert OpenAIConversationConfig(thread_id="run_1").thread_id == "run_1", "the caller's own"
 

@@ -175,7 +175,7 @@ def test_configs_are_made_from_plain_data_and_checked() -> None:
         ((), "one at least"),
         ((FRONT, FRONT), "two of the name 'front'"),
         ((Agent(name="a", handoffs=("nobody",)),), "hands over to 'nobody'"),
-        ((Agent(name="a", handoffs=("a",)),), "no other agent"),
+        ((Agent(name="a", handoffs=("a",)),), "not another agent"),
     ):
         with pytest.raises(ConfigurationError, match=why):
             OpenAIMultiAgentConfig(agents=agents)

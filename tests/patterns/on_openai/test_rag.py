@@ -398,7 +398,7 @@ def test_configs_are_checked_and_may_be_plain_data(tmp_path: Path) -> None:
         OpenAIRAGConfig(chunking={"overlap": 0.6})  # type: ignore[arg-type] # as from TOML
     with pytest.raises(ConfigurationError, match="a retriever is given"):
         OpenAIRAGPattern(OpenAIRAGConfig(vector_store_id="vs_1"), retriever=TEXTS.get)
-    with pytest.raises(ConfigurationError, match="is no retriever"):
+    with pytest.raises(ConfigurationError, match="is not a retriever"):
         OpenAIRAGPattern(OpenAIRAGConfig(), retriever=5)
     with pytest.raises(ConfigurationError, match="OpenAIPatternConfig"):
         OpenAIRAGPattern(PatternConfig())

@@ -432,7 +432,7 @@ async def test_what_is_not_reported_may_be_counted_here(
     [
         ({"error": {"code": "model_not_loaded", "message": "Load it first."}}, "Load it first"),
         ({"error": "Load it first."}, "Load it first"),
-        ({"choices": []}, "no response of the Responses API"),
+        ({"choices": []}, "not a response of the Responses API"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
