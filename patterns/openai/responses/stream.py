@@ -171,7 +171,7 @@ class _Reading:
 
 
 def _says_something(item: Any) -> bool:
-    """Whether an item of an answer is more than news of it."""
+    """Tell whether an item of an answer is more than news of it."""
     match item.type:
         case "message":
             parts = item.content or ()
@@ -183,7 +183,7 @@ def _says_something(item: Any) -> bool:
 
 
 def _as_dict(model: Any) -> dict[str, Any]:
-    """What a server sent, as it sent it."""
+    """Write what a server sent as a dict, as it sent it."""
     fields: dict[str, Any] = model.to_dict(mode="json", warnings=False)
     return fields
 
