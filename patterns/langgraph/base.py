@@ -40,7 +40,7 @@ R = TypeVar("R", bound="GraphRun")
 
 @dataclass
 class GraphRun:
-    """What one run of a graph knows, and forgets: the graph's runtime context."""
+    """Runtime context of one run of a graph: it knows the run's state, and is forgotten after it."""
 
     meter: MeteringHandler
     """The handler of what its nodes ask and call."""

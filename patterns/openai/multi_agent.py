@@ -308,7 +308,7 @@ class OpenAIMultiAgentPattern(OpenAIBasePattern):
 
 
 def _is_marked(outcome: LoopOutcome) -> bool:
-    """Whether the model marks its answer as the final one, so that it was handed out as it came."""
+    """Tell whether the model marks its answer as the final one, so that it was handed out as it came."""
     return any(getattr(item, "phase", None) == "final_answer" for item in outcome.response.output)
 
 

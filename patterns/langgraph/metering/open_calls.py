@@ -39,7 +39,7 @@ class OpenScope:
 
 @dataclass(slots=True, eq=False)
 class OpenQuestion:
-    """What a model is asked, for when it must be known how much that can use."""
+    """A question to a model, kept for when the upper bound of its usage must be known."""
 
     request: ModelRequest
     serialized: Mapping[str, Any] | None
@@ -69,7 +69,7 @@ class OpenCall:
     context: Context | None
     """The one it was entered in, if that was not the current one."""
     question: OpenQuestion | None = None
-    """None of a tool."""
+    """A model's question; None of a tool."""
     awaited: bool = False
     """True if `finish` will be called."""
     ended: bool = False

@@ -29,7 +29,7 @@ before, to which the next request refers by `previous_response_id`; or in a conv
 
 @dataclass(frozen=True, slots=True)
 class LoopOutcome:
-    """How a tool loop ended."""
+    """The outcome of a tool loop: the last answer, and all items and calls of it."""
 
     response: "Response"
     """The last answer."""
@@ -102,7 +102,7 @@ class ToolLoop:
         on_turn: Callable[[], None] | None = None,
         deliver: Deliver = True,
     ) -> LoopOutcome:
-        """Have the model answer.
+        """Have the model answer, and make the calls it asks for.
 
         Args:
             history: What it is told.
