@@ -21,6 +21,7 @@ from typing import Self
 import anyio
 import msgspec
 
+from .checks import check_number
 from .concurrency.background import Background
 from .concurrency.loop import LoopThread
 from .errors import BusClosed, ConfigurationError
@@ -98,13 +99,17 @@ class Bus:
 
         Raises:
             BusClosed: the bus has closed, or its event loop has.
-            ConfigurationError: capacity or batch are not positive, or there is no such lane.
+            ConfigurationError: capacity or batch is no positive whole number, there is no such lane, or `receive`
+                cannot be called.
         """
-        if capacity < 1 or batch < 1 or lane not in ("lossless", "lossy"):
+        if not callable(receive):
             raise ConfigurationError(
-                f"subscriber {name!r}: capacity and batch must be positive (are {capacity} and {batch}), "
-                f"the lane 'lossless' or 'lossy' (is {lane!r})"
+                f"subscriber {name!r}: it must be a function of a batch of events, is {receive!r:.100}"
             )
+        check_number(f"subscriber {name!r}: capacity", capacity)
+        check_number(f"subscriber {name!r}: batch", batch)
+        if lane not in ("lossless", "lossy"):
+            raise ConfigurationError(f"subscriber {name!r}: the lane must be 'lossless' or 'lossy', is {lane!r}")
         with self._lock:
             if self._closed:
                 raise BusClosed
@@ -121,7 +126,13 @@ class Bus:
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Deliver nothing more to this subscriber. From any thread; doing it twice does nothing."""
+        """Deliver nothing more to this subscriber. From any thread; doing it twice does nothing.
+
+        Raises:
+            ConfigurationError: it is no subscription.
+        """
+        if not isinstance(subscription, Subscription):
+            raise ConfigurationError(f"unsubscribe takes what subscribe has returned, not {subscription!r:.100}")
         with self._lock:
             self._subscriptions = tuple(each for each in self._subscriptions if each is not subscription)
             self._measure_room()

@@ -5,16 +5,35 @@ Each is a context manager made by `Execution`; each emits its events, whatever w
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from math import isfinite
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
+
+import msgspec
+from msgspec import convert
 
 from .budgets.reservation import Scope
-from .errors import BudgetExceeded, StreamClosed
+from .checks import (
+    Count,
+    Counts,
+    Id,
+    Message,
+    Name,
+    count_of,
+    cut_message,
+    encode,
+    id_of,
+    name_of,
+    optional_name,
+    sound_usage,
+)
+from .errors import BudgetExceeded, ConfigurationError, StreamClosed
 from .events import (
     AssistantRun,
     Event,
     FunctionCall,
     ModelCallStarted,
+    Notice,
     Provenance,
     Retrieval,
     Status,
@@ -24,10 +43,6 @@ from .events import (
 )
 from .request import ModelRequest
 from .runtime import Runtime
-
-MAX_ERROR_MESSAGE = 500
-"""Characters of an error's message that an event keeps."""
-
 
 E = TypeVar("E", bound=Event)
 
@@ -64,6 +79,9 @@ class Operation(ABC):
     is_metered = True
     """True where an engine takes the records; False of the handles outside one."""
 
+    _sound: ClassVar[type[msgspec.Struct]]
+    """The form of its attributes that an event takes."""
+
     __slots__ = (
         "_execution",
         "_span",
@@ -76,26 +94,22 @@ class Operation(ABC):
 
     def __init__(self, execution: MeteredRun) -> None:
         self._execution = execution
-        self._span: Any = None
         self.trace: TraceContext | None = None
-        self.start_ns = 0
-        """The time it began: nanoseconds since the Unix epoch."""
         self.error_type: str | None = None
         self.error_message: str | None = None
 
     def fail(self, error_type: str, message: str | None = None) -> None:
         """Mark the operation as failed, where no exception will leave it."""
         self.error_type = error_type
-        self.error_message = message and message[:MAX_ERROR_MESSAGE].encode("utf-8", "replace").decode()
+        self.error_message = message
 
     def __enter__(self) -> Self:
         execution = self._execution
         runtime = execution.runtime
         if runtime.tracing is not None:
             self.trace, self._span = runtime.tracing.start_span(execution.root_run_id, execution.trace)
-        self.start_ns = runtime.clock.time_ns()
+        self.start_ns = runtime.clock.time_ns()  # since the Unix epoch
         self._start_monotonic = runtime.clock.monotonic_ns()
-        self._started()
         return self
 
     def __exit__(
@@ -107,18 +121,37 @@ class Operation(ABC):
             runtime.tracing.end_span(self._span)
         if exc is not None:
             self.error_type, self.error_message = error_type(exc), error_message(exc)
+        try:
+            encode(convert(self, self._sound, from_attributes=True))
+        except Exception:
+            self._tidy()
         self._ended(exc, duration_ns)
 
-    def _started(self) -> None:  # noqa: B027 - most operations have nothing to say at their start
-        """Emit the operation's first event, if it has one."""
+    def _tidy(self) -> None:
+        """Clean and cut what was said; what makes no sense was not said."""
+        self.error_type = optional_name(self.error_type)
+        self.error_message = None if self.error_message is None else cut_message(str(self.error_message))
 
     @abstractmethod
     def _ended(self, error: BaseException | None, duration_ns: int) -> None:
         """Emit the operation's last event."""
 
 
+class _SoundAnswer(msgspec.Struct, gc=False):
+    usage: Counts | None
+    response_id: Id | None
+    response_model: Name | None
+    service_tier: Name | None
+    finish_reasons: tuple[Name, ...]
+    bound: Counts | None
+    error_type: Name | None
+    error_message: Message | None
+
+
 class ModelCall(Operation):
     """A request to a model. Record its usage; a usage that was not recorded counts as unknown, never as nothing."""
+
+    _sound = _SoundAnswer
 
     __slots__ = (
         "_attempt",
@@ -162,6 +195,10 @@ class ModelCall(Operation):
     ) -> None:
         """Record the request's usage, and how it is known. The last call counts.
 
+        A count must be a whole number, not negative; 7.0 and "7" are taken for 7. What else a server may have said is
+        no count: then the others are a lower bound (`partial`), the request's upper bound holds, and a `Notice` says
+        which it was. Texts are cleaned and cut as `engine/checks.py` says.
+
         Args:
             usage: Tokens and searches.
             provenance: `reported`, `partial` or `estimated`.
@@ -169,13 +206,24 @@ class ModelCall(Operation):
             response_model: The exact name of the model that answered.
             service_tier: The tier that served. Where the API does not say, the one asked for counts as such.
             finish_reasons: One for each choice, in order.
+
+        Raises:
+            ConfigurationError: `usage` is no `Usage`, or there is no such provenance.
         """
+        if type(usage) is not Usage:
+            raise ConfigurationError(
+                f"record takes a Usage, not {usage!r:.100}; leave the call out if nothing is known"
+            )
+        self.provenance = _RECORDED.get(provenance) or _refused(provenance)
         self.usage = usage
-        self.provenance = provenance
-        self.response_id = response_id or self.response_id
-        self.response_model = response_model or self.response_model
-        self.service_tier = service_tier or self.service_tier
-        self.finish_reasons = finish_reasons or self.finish_reasons
+        if response_id:
+            self.response_id = response_id
+        if response_model:
+            self.response_model = response_model
+        if service_tier:
+            self.service_tier = service_tier
+        if finish_reasons:
+            self.finish_reasons = finish_reasons
 
     def first_chunk(self) -> None:
         """Record that a chunk of a streamed answer came; the first time counts."""
@@ -188,9 +236,11 @@ class ModelCall(Operation):
             bound, self._settle = self._execution.claim(self._request)
             if self.bound is None:
                 self.bound = bound
-        return super().__enter__()
+        super().__enter__()
+        self._announce()
+        return self
 
-    def _started(self) -> None:
+    def _announce(self) -> None:
         execution, request = self._execution, self._request
         self.call_id = execution.next_seq()
         execution.runtime.publish(
@@ -215,6 +265,28 @@ class ModelCall(Operation):
                 bound=self.bound,
             )
         )
+
+    def _tidy(self) -> None:
+        super()._tidy()
+        reasons: Any = self.finish_reasons
+        self.response_id = id_of(self.response_id)
+        self.response_model = optional_name(self.response_model)
+        self.service_tier = optional_name(self.service_tier)
+        self.finish_reasons = tuple(map(name_of, reasons)) if isinstance(reasons, tuple | list) else (name_of(reasons),)
+        if self.bound is not None and sound_usage(self.bound)[1]:
+            self.bound = None
+        if self.usage is not None:
+            self._tidy_usage(self.usage)
+
+    def _tidy_usage(self, said: Usage) -> None:
+        self.usage, wrong = sound_usage(said)
+        if not wrong:
+            return
+        self.provenance = Provenance.UNKNOWN if self.usage is None else Provenance.PARTIAL
+        values = ", ".join(f"{name}={_shown(getattr(said, name, None))}" for name in wrong)
+        message = f"the usage told of a request has what is no count, and is not believed there: {values}"
+        subject = self.response_model or self._request.model
+        self._execution.emit(Notice, self.trace, kind="usage", subject=subject, message=cut_message(message))
 
     def _ended(self, error: BaseException | None, duration_ns: int) -> None:
         execution, request = self._execution, self._request
@@ -244,6 +316,20 @@ class ModelCall(Operation):
             self._settle(event)
 
 
+_RECORDED: dict[str, Provenance] = {
+    provenance: provenance for provenance in Provenance if provenance is not Provenance.UNKNOWN
+}
+
+
+def _shown(value: object) -> str:
+    """A number; of anything else, which might be content, the type."""
+    return repr(value)[:40] if value is None or isinstance(value, int | float) else type(value).__name__
+
+
+def _refused(provenance: object) -> Provenance:
+    raise ConfigurationError(f"provenance is reported, partial or estimated, not {provenance!r:.100}")
+
+
 def _served(answered: str | None, requested: str | None) -> str | None:
     """Find the tier that served; `auto` is not a tier, but a way to choose one."""
     if answered and answered != "auto":
@@ -251,22 +337,35 @@ def _served(answered: str | None, requested: str | None) -> str | None:
     return requested if requested and requested != "auto" else None
 
 
+class _SoundToolCall(msgspec.Struct, gc=False):
+    name: Name
+    call_id: Id | None
+    error_type: Name | None
+    error_message: Message | None
+
+
 class ToolCall(Operation):
     """The execution of a tool."""
 
-    __slots__ = ("_call_id", "_name")
+    _sound = _SoundToolCall
+
+    __slots__ = ("call_id", "name")
 
     def __init__(self, execution: MeteredRun, name: str, call_id: str | None) -> None:
         super().__init__(execution)
-        self._name = name
-        self._call_id = call_id
+        self.name = name
+        self.call_id = call_id
+
+    def _tidy(self) -> None:
+        super()._tidy()
+        self.name, self.call_id = name_of(self.name), id_of(self.call_id)
 
     def _ended(self, error: BaseException | None, duration_ns: int) -> None:
         self._execution.emit(
             FunctionCall,
             self.trace,
-            name=self._name,
-            call_id=self._call_id,
+            name=self.name,
+            call_id=self.call_id,
             start_ns=self.start_ns,
             duration_ns=duration_ns,
             error_type=self.error_type,
@@ -274,10 +373,21 @@ class ToolCall(Operation):
         )
 
 
+class _SoundAssistantCall(msgspec.Struct, gc=False):
+    assistant: Name
+    thread_id: Id | None
+    thread: Literal["created", "resumed"] | None
+    steps: Count
+    error_type: Name | None
+    error_message: Message | None
+
+
 class AssistantCall(Operation):
     """The work of an assistant on a thread."""
 
-    __slots__ = ("_assistant", "steps", "thread", "thread_id")
+    _sound = _SoundAssistantCall
+
+    __slots__ = ("assistant", "steps", "thread", "thread_id")
 
     def __init__(
         self,
@@ -287,17 +397,23 @@ class AssistantCall(Operation):
         thread: Literal["created", "resumed"] | None,
     ) -> None:
         super().__init__(execution)
-        self._assistant = assistant
+        self.assistant = assistant
         self.thread_id = thread_id
         self.thread: Literal["created", "resumed"] | None = thread
         self.steps = 0
         """Turns of the loop: count them as they begin."""
 
+    def _tidy(self) -> None:
+        super()._tidy()
+        self.assistant, self.thread_id = name_of(self.assistant), id_of(self.thread_id)
+        self.thread = self.thread if self.thread in ("created", "resumed") else None
+        self.steps = count_of(self.steps) or 0
+
     def _ended(self, error: BaseException | None, duration_ns: int) -> None:
         self._execution.emit(
             AssistantRun,
             self.trace,
-            assistant=self._assistant,
+            assistant=self.assistant,
             thread_id=self.thread_id,
             thread=self.thread,
             steps=self.steps,
@@ -309,15 +425,26 @@ class AssistantCall(Operation):
         )
 
 
+class _SoundRetrieval(msgspec.Struct, gc=False):
+    source: Name
+    requested: Count | None
+    documents: Count
+    top_score: float | None
+    error_type: Name | None
+    error_message: Message | None
+
+
 class RetrievalCall(Operation):
     """A search for passages. Record its result; if none was recorded, it found nothing."""
 
-    __slots__ = ("_requested", "_source", "documents", "top_score")
+    _sound = _SoundRetrieval
+
+    __slots__ = ("documents", "requested", "source", "top_score")
 
     def __init__(self, execution: MeteredRun, source: str, requested: int | None) -> None:
         super().__init__(execution)
-        self._source = source
-        self._requested = requested
+        self.source = source
+        self.requested = requested
         self.documents = 0
         self.top_score: float | None = None
 
@@ -327,21 +454,36 @@ class RetrievalCall(Operation):
         Args:
             documents: How many passages.
             top_score: The best passage's score, on the source's own scale; None if there is none.
+
+        Raises:
+            ConfigurationError: `documents` is no count, or the score no number.
         """
         # Local indexes answer in numpy's numbers, which no codec takes.
-        self.documents = int(documents)
-        self.top_score = None if top_score is None else float(top_score)
+        try:
+            found, score = count_of(int(documents)), None if top_score is None else float(top_score)
+        except (TypeError, ValueError, OverflowError):
+            found, score = None, None
+        if found is None:
+            said = f"{documents!r:.100} and {top_score!r:.100}"
+            raise ConfigurationError(f"record takes a number of documents, 0 or more, and a score, not {said}")
+        self.documents, self.top_score = found, score if score is not None and isfinite(score) else None
+
+    def _tidy(self) -> None:
+        super()._tidy()
+        self.source = name_of(self.source)
+        self.requested = count_of(self.requested)
+        self.documents = count_of(self.documents) or 0
 
     def _ended(self, error: BaseException | None, duration_ns: int) -> None:
         self._execution.emit(
             Retrieval,
             self.trace,
-            source=self._source,
+            source=self.source,
             start_ns=self.start_ns,
             duration_ns=duration_ns,
             documents=self.documents,
             top_score=self.top_score,
-            requested=self._requested,
+            requested=self.requested,
             error_type=self.error_type,
             error_message=self.error_message,
         )
@@ -375,7 +517,7 @@ def error_type(error: BaseException) -> str:
         code = getattr(error, "code", None)
     except Exception:  # a property of its own that raises: no reason to lose the event
         code = None
-    return code if code and isinstance(code, str) else type(error).__qualname__
+    return name_of(code if code and isinstance(code, str) else type(error).__qualname__)
 
 
 def error_message(error: BaseException) -> str | None:
@@ -384,4 +526,4 @@ def error_message(error: BaseException) -> str | None:
         message = str(error)
     except Exception:
         return None
-    return message[:MAX_ERROR_MESSAGE].encode("utf-8", "replace").decode() or None
+    return cut_message(message) or None

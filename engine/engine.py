@@ -14,6 +14,7 @@ import msgspec
 from .budgets.budget import Budget, BudgetStatus
 from .budgets.budgets import Budgets
 from .bus import Bus, BusStatistics
+from .checks import check_number, check_seconds
 from .clock import Clock, IdSource, SystemClock, random_run_id
 from .concurrency.background import Background
 from .concurrency.loop import LoopThread, without_cancellations
@@ -85,10 +86,9 @@ class Engine:
             raise ConfigurationError(
                 "give the prices to the aggregator, UsageAggregator(prices), or to the engine; not both"
             )
-        if max_concurrent_runs is not None and max_concurrent_runs < 1:
-            raise ConfigurationError(f"max_concurrent_runs must be at least 1 or None, is {max_concurrent_runs}")
-        if drain_timeout < 0:
-            raise ConfigurationError(f"drain_timeout must not be negative, is {drain_timeout}")
+        if max_concurrent_runs is not None:
+            check_number("max_concurrent_runs", max_concurrent_runs, " or None")
+        check_seconds("drain_timeout", drain_timeout, positive=False)
         self._usage = usage or UsageAggregator(prices)
         self._telemetry = telemetry
         self._limit = max_concurrent_runs
@@ -143,7 +143,8 @@ class Engine:
             RunAborted: the engine closed before the run was done.
             StrayCancellation: the pattern awaited something that had been cancelled elsewhere.
             BudgetExceeded: a budget has no room for a request of the pattern's.
-            ConfigurationError: the pattern is not a pattern, the timeout not positive, or a tag not a string.
+            ConfigurationError: the pattern is not a pattern, the timeout not positive, or a tag or the conversation's id
+                not a string.
             Exception: whatever the pattern raises.
         """
         info, execute = describe(pattern, tags, conversation_id)
@@ -167,8 +168,9 @@ class Engine:
         Args:
             buffer: Deltas that may wait to be taken before the pattern is made to wait.
         """
-        if buffer < 1:
-            raise ConfigurationError(f"buffer must be at least 1, is {buffer}")
+        check_number("buffer", buffer)
+        if timeout is not None:
+            check_seconds("timeout", timeout, positive=True)
         info, execute = describe(pattern, tags, conversation_id)
         work = partial(execute, messages, context)
         return RunStream(partial(self._start_stream, info=info, work=work, timeout=timeout), buffer)
@@ -205,8 +207,8 @@ class Engine:
         self, info: RunInfo, work: Work, timeout: float | None, channel: Channel | None = None
     ) -> RunResult[Any]:
         """Wait for the run's turn, then see it through. A run within a run has its turn already."""
-        if timeout is not None and timeout <= 0:
-            raise ConfigurationError(f"timeout must be positive, is {timeout}")
+        if timeout is not None:
+            check_seconds("timeout", timeout, positive=True)
         parent = current_execution()
         if self._is_within(parent):
             return await self._attend(parent.child(info, _tapped(parent.runtime, channel)), work, timeout)

@@ -32,6 +32,7 @@ from .calls import (
     error_type,
     status_of,
 )
+from .checks import cut_message, name_of
 from .errors import RunAborted, RunTimeout
 from .events import (
     Event,
@@ -185,7 +186,7 @@ class Execution:
             subject: Which budget, which model.
             message: A sentence.
         """
-        self.emit(Notice, self.trace, kind=kind, subject=subject, message=message)
+        self.emit(Notice, self.trace, kind=name_of(kind), subject=name_of(subject), message=cut_message(str(message)))
 
     def _notify_of_budget(self, subject: str, message: str) -> None:
         self.notice("budget", subject, message)

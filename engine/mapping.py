@@ -5,6 +5,7 @@ from typing import Any, Literal, TypeAlias
 
 import anyio
 
+from .checks import check_number
 from .errors import ConfigurationError
 from .result import RunResult
 
@@ -23,10 +24,11 @@ async def run_many(
     """Call `run` with every input, `concurrency` at a time; see `Engine.map`.
 
     Raises:
-        ConfigurationError: the concurrency is not positive, or there is no such `on_error`.
+        ConfigurationError: the concurrency is no positive whole number, the inputs are none, or there is no such
+            `on_error`.
         Exception: what the inputs or `progress` raised, or the first failing run where errors are not collected.
     """
-    _check(concurrency, on_error)
+    _check(inputs, concurrency, on_error)
     total = len(inputs) if isinstance(inputs, Sized) else None
     outcomes: dict[int, Outcome] = {}
     pending = enumerate(inputs)
@@ -59,8 +61,9 @@ async def run_many(
     return [outcomes[index] for index in range(len(outcomes))]
 
 
-def _check(concurrency: int, on_error: str) -> None:
-    if concurrency < 1 or on_error not in ("raise", "collect"):
-        raise ConfigurationError(
-            f"concurrency must be at least 1 (is {concurrency}), on_error 'raise' or 'collect' (is {on_error!r})"
-        )
+def _check(inputs: object, concurrency: int, on_error: str) -> None:
+    check_number("concurrency", concurrency)
+    if on_error not in ("raise", "collect"):
+        raise ConfigurationError(f"on_error must be 'raise' or 'collect', is {on_error!r}")
+    if not isinstance(inputs, Iterable):
+        raise ConfigurationError(f"inputs must be an iterable of messages, is {inputs!r:.100}")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
+from .checks import check_tags
 from .concurrency.loop import is_own_failure
 from .errors import ConfigurationError, StrayCancellation
 from .execution import current_execution
@@ -30,16 +31,13 @@ def describe(
     """Describe a run of a pattern, and find the function that does its work.
 
     Raises:
-        ConfigurationError: it is not a pattern, or a tag is not a string.
+        ConfigurationError: it is not a pattern, or a tag or the conversation's id is not a string.
     """
     execute = getattr(pattern, "execute", pattern)
     if not callable(execute) or isinstance(pattern, type):
         raise ConfigurationError(
             f"cannot run {pattern!r}: give an object with `async execute(messages, context)`, or an async function"
         )
-    for pair in (tags or {}).items():
-        if not all(isinstance(part, str) for part in pair):
-            raise ConfigurationError(f"a tag is a string with a name, not {pair[0]!r}: {pair[1]!r}")
     name = getattr(pattern, "name", None) or getattr(pattern, "__qualname__", None) or type(pattern).__name__
     return (
         RunInfo(
@@ -47,7 +45,7 @@ def describe(
             str(getattr(pattern, "framework", None) or "python"),
             getattr(pattern, "operation", None) or "invoke_agent",
             conversation_id,
-            dict(tags or {}),
+            {} if tags is None else check_tags(tags),
         ),
         execute,
     )

@@ -1,12 +1,35 @@
 """A request to a model, as it is asked for."""
 
-import msgspec
+from typing import Any
 
+import msgspec
+from msgspec import convert
+from msgspec.structs import force_setattr
+
+from .checks import (
+    Count,
+    Counts,
+    Id,
+    Name,
+    count_of,
+    encode,
+    id_of,
+    name_of,
+    optional_name,
+    sound_usage,
+)
+from .errors import ConfigurationError
 from .events import Usage
 
 
 class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to a model. Names and values are those of the OpenTelemetry GenAI conventions (2026-10-09)."""
+    """A request to a model. Names and values are those of the OpenTelemetry GenAI conventions (2026-10-09).
+
+    Texts are cleaned and cut as `engine/checks.py` says; a number that is none counts as not given.
+
+    Raises:
+        ConfigurationError: provider, model or operation is no string.
+    """
 
     provider: str
     """The provider's name, such as `openai`."""
@@ -24,3 +47,48 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     server_port: int | None = None
     bound: Usage | None = None
     """The upper bound of its input and output tokens, where that was worked out."""
+
+    def __post_init__(self) -> None:
+        try:
+            encode(convert(self, _SoundRequest, from_attributes=True))
+        except Exception:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Clean and cut, or refuse, what is not sound."""
+        for what in ("provider", "model", "operation"):
+            value = getattr(self, what)
+            if not isinstance(value, str):
+                raise ConfigurationError(f"the {what} of a request must be a string, is {value!r:.100}")
+            force_setattr(self, what, name_of(value))
+        for what in ("api", "service_tier", "server_address"):
+            force_setattr(self, what, optional_name(getattr(self, what)))
+        force_setattr(self, "previous_response_id", id_of(self.previous_response_id))
+        for what in ("max_output_tokens", "server_port"):
+            force_setattr(self, what, count_of(getattr(self, what)))
+        force_setattr(self, "stream", bool(self.stream))
+        force_setattr(self, "temperature", _float(self.temperature))
+        bound, wrong = (None, ()) if self.bound is None else sound_usage(self.bound)
+        force_setattr(self, "bound", None if wrong else bound)
+
+
+def _float(value: Any) -> float | None:
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+class _SoundRequest(msgspec.Struct, gc=False):
+    provider: Name
+    model: Name
+    operation: Name
+    api: Name | None
+    stream: bool
+    service_tier: Name | None
+    max_output_tokens: Count | None
+    temperature: float | None
+    previous_response_id: Id | None
+    server_address: Name | None
+    server_port: Count | None
+    bound: Counts | None

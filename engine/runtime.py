@@ -4,9 +4,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal
 
 import msgspec
+from msgspec import convert
+from msgspec.structs import force_setattr
 
 from .budgets.budgets import Budgets
+from .checks import Id, Name, check_id, check_tags, encode, name_of
 from .clock import Clock, IdSource, SystemClock, random_run_id
+from .errors import ConfigurationError
 from .events import Event
 from .tracing import Tracing
 
@@ -26,7 +30,11 @@ class Runtime(msgspec.Struct, frozen=True):
 
 
 class RunInfo(msgspec.Struct, frozen=True):
-    """The name of a run, and what it belongs to."""
+    """The name of a run, and what it belongs to. Texts are cleaned and cut as `engine/checks.py` says.
+
+    Raises:
+        ConfigurationError: a tag or the conversation's id is no string, or there is no such operation.
+    """
 
     pattern: str
     framework: str = "python"
@@ -34,3 +42,26 @@ class RunInfo(msgspec.Struct, frozen=True):
     """The run's kind: one agent's, or a workflow over several agents or model calls."""
     conversation_id: str | None = None
     tags: Mapping[str, str] = {}
+
+    def __post_init__(self) -> None:
+        try:
+            encode(convert(self, _SoundInfo, from_attributes=True))
+        except Exception:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Clean and cut, or refuse, what is not sound."""
+        if self.operation not in ("invoke_agent", "invoke_workflow"):
+            raise ConfigurationError(f"operation is invoke_agent or invoke_workflow, not {self.operation!r:.100}")
+        force_setattr(self, "pattern", name_of(self.pattern))
+        force_setattr(self, "framework", name_of(self.framework))
+        force_setattr(self, "conversation_id", check_id("conversation_id", self.conversation_id))
+        force_setattr(self, "tags", check_tags(self.tags))
+
+
+class _SoundInfo(msgspec.Struct, gc=False):
+    pattern: Name
+    framework: Name
+    operation: Literal["invoke_agent", "invoke_workflow"]
+    conversation_id: Id | None
+    tags: Mapping[Name, Name]

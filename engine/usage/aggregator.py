@@ -135,6 +135,7 @@ def _count(counts: dict[str, int], name: str, number: int = 1) -> None:
 
 
 _NOTHING = UsageRow()
+_NOTHING_USED = Usage()
 
 
 class _Run(SeqWindow, kw_only=True, gc=False):
@@ -275,11 +276,12 @@ class UsageAggregator:
     def _token_usage(self, run: _Run, event: TokenUsage) -> None:
         cell = run.cell.models.get(event.model) or self._model_cell(run.cell, event.model)
         provenance, usage = event.provenance, event.usage
-        cell.requests[provenance] += 1
+        # All that may raise comes first: of an event that makes no sense, nothing is counted.
+        cost = cell.cost + self.prices.cost(event)
         if usage is not None:
-            sofar = cell.usage.get(provenance)
-            cell.usage[provenance] = usage if sofar is None else sofar + usage
-        cell.cost += self.prices.cost(event)
+            cell.usage[provenance] = cell.usage.get(provenance, _NOTHING_USED) + usage
+        cell.cost = cost
+        cell.requests[provenance] += 1
         cell.model_latency.add(event.duration_ns)
         if event.first_chunk_ns is not None:
             cell.first_chunk_latency.add(event.first_chunk_ns)

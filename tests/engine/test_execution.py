@@ -105,7 +105,7 @@ def test_the_provider_s_code_names_the_error(stage: Stage) -> None:
     finished = stage.events[-1]
     assert isinstance(finished, ExecutionFinished)
     assert finished.error_type == "rate_limit_exceeded"
-    assert finished.error_message == "x" * 500
+    assert finished.error_message == "x" * 499 + "…"
 
 
 def test_a_model_call_emits_two_events(stage: Stage) -> None:

@@ -60,11 +60,11 @@ def describe_request(
         stream: Whether the answer is streamed, if `params` does not say so.
     """
     settings: Mapping[str, Any] = (serialized or {}).get("kwargs") or {}
-    provider = metadata.get("ls_provider") or UNKNOWN
+    provider = str(metadata.get("ls_provider") or UNKNOWN)
     address, port = _server(settings.get("openai_api_base") or settings.get("base_url"))
     return ModelRequest(
         provider=_PROVIDERS.get(provider, provider),
-        model=metadata.get("ls_model_name") or params.get("model") or params.get("model_name") or UNKNOWN,
+        model=str(metadata.get("ls_model_name") or params.get("model") or params.get("model_name") or UNKNOWN),
         operation=operation,
         api=_api(settings, params) if provider == "openai" else None,
         stream=stream or bool(params.get("stream")),
