@@ -143,7 +143,7 @@ class Engine:
             RunAborted: the engine closed before the run was done.
             StrayCancellation: the pattern awaited something that had been cancelled elsewhere.
             BudgetExceeded: a budget has no room for a request of the pattern's.
-            ConfigurationError: the pattern is not a pattern, the timeout not positive, or a tag or the conversation's id
+            ConfigurationError: the pattern is not a pattern, the timeout not positive, or a tag or the id
                 not a string.
             Exception: whatever the pattern raises.
         """
