@@ -54,7 +54,8 @@ E = TypeVar("E", bound=Event)
 
 
 class Execution:
-    """A run: enter it and it has started, leave it and it has finished. Made by the engine, and by `child`."""
+    """The handle of a run: entering it starts the run, leaving it finishes the run. Made by the engine, and by
+    `child`."""
 
     is_metered = True
     """True where an engine takes the records; False of the handle outside one."""

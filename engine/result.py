@@ -35,7 +35,7 @@ class RunResult(msgspec.Struct, Generic[Value], frozen=True):
 
     @property
     def content(self) -> Any:
-        """The answer's content: the value's `content` if it has one, else the value."""
+        """The content of the answer: the value's `content` if it has one, else the value."""
         return getattr(self.value, "content", self.value)
 
     @property

@@ -64,7 +64,8 @@ class Log:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self._trimmed = 0
-        self._lock = threading.RLock()  # a signal handler may read while its own thread does
+        # Reentrant: a signal handler may read while its own thread does. No other lock is taken under it.
+        self._lock = threading.RLock()
 
     @property
     def end(self) -> int:
@@ -111,7 +112,9 @@ class Subscription:
         self.started = False
         """The task that delivers to it has been started."""
         self._cancelled = False
-        self._lock = threading.RLock()  # a receiver may ask for a consistent read, and so catch up on itself
+        # Taken before a receiver's own locks, never after them. Reentrant: a receiver may ask for a consistent read,
+        # and so catch up on itself.
+        self._lock = threading.RLock()
 
     def __repr__(self) -> str:
         return f"<Subscription {self.statistics()}>"

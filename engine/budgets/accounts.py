@@ -1,6 +1,6 @@
-"""The sums that a budget is checked against: for each cap a account, or one for each value of a tag or each run.
+"""The sums that a budget is checked against: for each cap an account, or one for each value of a tag or each run.
 
-Nothing here takes a lock: `reservations` does, around all of it.
+Nothing here takes a lock: `Budgets` does, around all of it.
 """
 
 import logging
@@ -20,7 +20,7 @@ logger = logging.getLogger("runmeter")
 MAX_ACCOUNTS = 10_000
 """Values of a tag that a cap tells apart at once; further ones share one account, and so one cap, until it is idle."""
 OTHER = "(other)"
-"""What they share it as."""
+"""The scope under which they share it."""
 _SHARED = ()
 """The shared account's key: no tag's value can be it."""
 SWEEP_AT = 64
@@ -31,7 +31,7 @@ _add, _subtract = MONEY.add, MONEY.subtract
 
 
 class Sums:
-    """What is spent and reserved."""
+    """Sums of the amounts spent and reserved."""
 
     __slots__ = ("reserved", "spent")
 
@@ -39,13 +39,13 @@ class Sums:
         self.spent = self.reserved = _ZERO
 
     def move(self, reserved: Decimal, spent: Decimal) -> None:
-        """Add to both; what is negative comes off."""
+        """Add to both sums; a negative amount comes off."""
         self.reserved = _add(self.reserved, reserved)
         self.spent = _add(self.spent, spent)
 
 
 class Slot(Sums):
-    """What was reserved in a stretch of time, and what came of it."""
+    """The amounts reserved in a stretch of time, and spent of them."""
 
     __slots__ = ("expires_ns", "live", "start_ns")
 
@@ -54,11 +54,11 @@ class Slot(Sums):
         self.start_ns = start_ns
         self.expires_ns = expires_ns
         self.live = True
-        """Whether it still counts."""
+        """True while its amounts still count."""
 
 
 class Account(Sums):
-    """How one cap stands: the sums over the slots that still count."""
+    """The account of one cap: the sums over the slots that still count."""
 
     __slots__ = ("_slots", "limit", "overdrawn_until", "refused", "scope", "warned_until")
 
@@ -71,7 +71,7 @@ class Account(Sums):
         self._slots: deque[Slot] = deque()
 
     def roll(self, now: int) -> bool:
-        """Let go of what no longer counts. Says whether anything is left."""
+        """Let go of the slots that no longer count. Tell whether any slot is left."""
         while self._slots and self._slots[0].expires_ns <= now:
             slot = self._slots.popleft()
             slot.live = False
@@ -79,20 +79,20 @@ class Account(Sums):
         return bool(self._slots)
 
     def fits(self, amount: Decimal) -> bool:
-        """Whether there is room for so much."""
+        """Tell whether there is room for an amount."""
         return _add(_add(self.spent, self.reserved), amount) <= self.limit.cap
 
     def allows(self, amount: Decimal) -> bool:
-        """Whether there is room for so much once all that is reserved is free again."""
+        """Tell whether there is room for an amount once all that is reserved is free again."""
         return _add(self.spent, amount) <= self.limit.cap
 
     @property
     def expires_ns(self) -> int:
-        """When the first of what is spent or reserved no longer counts; `NEVER` if nothing is, or without a window."""
+        """The time at which the oldest slot no longer counts; `NEVER` if there is none, or without a window."""
         return self._slots[0].expires_ns if self._slots else NEVER
 
     def hold(self, amount: Decimal, now: int) -> "Hold":
-        """Reserve so much, whether there is room or not."""
+        """Reserve an amount, whether there is room or not."""
         start, expires = self.limit.slots(now)
         if not self._slots or self._slots[-1].start_ns < start:  # a clock that was set back changes nothing
             self._slots.append(Slot(start, expires))
@@ -100,24 +100,24 @@ class Account(Sums):
 
     @property
     def label(self) -> str:
-        """Which budget, and whose."""
+        """The budget's label, with the tag's value or the run's id if there is one."""
         label = self.limit.budget.label
         return label if self.scope is None else f"{label} [{self.scope}]"
 
     @property
     def progress(self) -> str:
-        """How much of how much."""
+        """The amount spent, and the cap, as text."""
         return f"{format_amount(self.limit.kind, self.spent)} of {format_amount(self.limit.kind, self.limit.cap)}"
 
     def exceeded(self, amount: Decimal, ways_out: Sequence[str]) -> BudgetExceeded:
-        """What to raise where there is no room."""
+        """Make the error for an amount that there is no room for."""
         limit = self.limit
         return BudgetExceeded(
             limit.budget.label, self.scope, limit.kind, limit.cap, self.spent, self.reserved, amount, ways_out
         )
 
     def status(self, waiting: int) -> BudgetStatus:
-        """How it stands, while so many requests wait for room in it."""
+        """Make the account's status, while `waiting` requests wait for room in it."""
         end = self.expires_ns
         return BudgetStatus(
             budget=self.limit.budget.label,
@@ -133,7 +133,7 @@ class Account(Sums):
 
 
 class Hold:
-    """A reservation's part of one account."""
+    """The part of a reservation that one account holds."""
 
     __slots__ = ("_reserved", "_slot", "_spent", "account", "asked")
 
@@ -145,13 +145,13 @@ class Hold:
         self._move(asked, _ZERO)
 
     def settle(self, spent: Decimal) -> None:
-        """Put what was spent in the place of what was reserved, or of what passed for spent until now."""
+        """Put the amount spent in the place of the one reserved, or of what passed for spent until now."""
         freed, more = self._reserved.copy_negate(), _subtract(spent, self._spent)
         self._reserved, self._spent = _ZERO, spent
         self._move(freed, more)
 
     def spent_by(self, event: TokenUsage, cost: CostEstimate | None) -> Decimal:
-        """What a request that has ended spent, or where that is not known, the most that it can have.
+        """Derive the amount spent by a request that has ended, or its upper bound where that is not known.
 
         Args:
             event: Its end.
@@ -191,7 +191,7 @@ class Limit:
         self._sweep_at = SWEEP_AT
 
     def account(self, value: str | None, now: int) -> Account:
-        """The account of a tag's value."""
+        """Find or make the account of a tag's value."""
         account = self.accounts.get(value)
         if account is not None:
             return account

@@ -1,4 +1,4 @@
-"""Budgets as they are written down: what may be spent, by whom, in which time. `reservations` holds them."""
+"""Budgets as they are written down: amounts, the runs they apply to, and windows of time. `Budgets` holds them."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,8 @@ from ..prices.units import MONEY
 
 Period: TypeAlias = Literal["minute", "hour", "day", "week", "month"]
 Window: TypeAlias = Callable[[int], tuple[int, int]]
-"""From a time to the slot it falls in: when that begins, and when what is spent in it no longer counts."""
+"""A function from a time to its slot: the slot's beginning, and the time from which what is spent in it no longer
+counts."""
 
 NEVER = 2**63
 """A time in nanoseconds that does not come."""
@@ -28,9 +29,11 @@ _MONDAY = 4 * _DAY
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """What may be spent. Before a request to a model leaves, the most that it can use is reserved in every budget that
-    applies, or in none: then it is refused, and does not leave. When it has ended, what it really used takes the
-    reservation's place; where nobody knows, all that was reserved counts as spent.
+    """A cap on the spending of runs, in USD, tokens or requests.
+
+    Before a request to a model leaves, its upper bound is reserved in every budget that applies, or in none: then it is
+    refused, and does not leave. When it has ended, what it really used takes the reservation's place; where that is not
+    known, all that was reserved counts as spent.
 
     It applies to runs that meet all of its conditions: to every run, if it has none. A run within a run keeps what its
     parents have: their patterns' names next to its own, and their tags where it has none of that name.
@@ -48,31 +51,32 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     usd: Decimal | str | int | None = None
-    """US dollars: give text such as `"0.50"`, not a float, which is never quite what it looks like."""
+    """The cap in US dollars: give text such as `"0.50"`, not a float, which is never quite what it looks like."""
     tokens: int | None = None
-    """Input and output tokens, cached ones included."""
+    """The cap in input and output tokens, cached ones included."""
     calls: int | None = None
-    """Requests to models: every attempt counts, also one that the API refuses."""
+    """The cap in requests to models: every attempt counts, also one that the API refuses."""
     pattern: str | None = None
     """Applies to this pattern's runs, and to what runs within them."""
     tags: Mapping[str, str] = {}
     """Applies to runs with these tags."""
     per: str | None = None
-    """A tag's name: each of its values has a budget of its own, and so have runs without it together. Or `run`: each
-    run has, with all that runs within it."""
+    """The name of a tag: each of its values has a budget of its own, and so have runs without it together. Or `run`:
+    each run has, with all that runs within it."""
     every: Period | timedelta | None = None
-    """The window. Without one the budget holds for as long as the engine, or the run, lives."""
+    """The window of time. Without one the budget holds for as long as the engine, or the run, lives."""
     window: Literal["fixed", "rolling"] = "fixed"
     warn_at: float | None = 0.8
-    """Once this part of the cap is spent, the run that spends it emits a `Notice`: once a window. None: never."""
+    """The part of the cap from which on the run that spends it emits a `Notice`, once a window. None: never."""
     when_exceeded: Literal["refuse", "lower"] = "refuse"
-    """`lower`: a request that is reserved with `Execution.reserve` is not refused while there is room for a shorter
-    answer; its `max_output_tokens` is lowered to what the budget still allows."""
+    """The behaviour where a budget is full. `lower`: a request reserved with `Execution.reserve` is not refused while
+    there is room for a shorter answer; its `max_output_tokens` is lowered to what the budget still allows."""
     when_reserved: Literal["refuse", "wait"] = "refuse"
-    """`wait`: where there would be room if requests under way had ended and used nothing, one that can wait does so,
-    first come, first served; what is spent is never waited for. `Execution.reserve` says which can."""
+    """The behaviour where room is only reserved. `wait`: where there would be room if requests under way had ended
+    and used nothing, one that can wait does so, first come, first served; what is spent is never waited for.
+    `Execution.reserve` says which can."""
     name: str | None = None
-    """How errors, notices and statistics call it; by default what it says. `label` is the one in use."""
+    """The name in errors, notices and statistics; by default a description. `label` is the one in use."""
 
     def __post_init__(self) -> None:
         if not self.caps:
@@ -93,7 +97,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def caps(self) -> tuple[tuple[Kind, Decimal], ...]:
-        """What is capped, and at how much."""
+        """The capped kinds, each with its amount."""
         given: tuple[tuple[Kind, Decimal | str | int | None], ...] = (
             ("usd", self.usd),
             ("tokens", self.tokens),
@@ -103,7 +107,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
-        """Its name, or what it says, such as `$25 per tenant every day`."""
+        """The budget's name, or a description such as `$25 per tenant every day`."""
         if self.name:
             return self.name
         words = [" and ".join(format_amount(kind, cap) for kind, cap in self.caps)]
@@ -117,7 +121,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
         return " ".join(words)
 
     def slots(self) -> Window:
-        """How its window divides time.
+        """Make the function that divides time into the window's slots.
 
         Raises:
             ConfigurationError: there is no such window.
@@ -139,35 +143,35 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
         return partial(_fixed, length, _MONDAY if self.every == "week" else 0)
 
     def applies(self, patterns: frozenset[str], tags: Mapping[str, str]) -> bool:
-        """Whether it applies to a run, by its own pattern's name and its parents', and by its tags."""
+        """Tell whether it applies to a run, by its own pattern's name and its parents', and by its tags."""
         return (self.pattern is None or self.pattern in patterns) and self.tags.items() <= tags.items()
 
 
 class BudgetStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How one cap stands: of a budget with `per`, for one value or run."""
+    """The status of one cap: of a budget with `per`, for one value or run."""
 
     budget: str
-    """The budget's label."""
+    """The label of the budget."""
     scope: str | None = None
     """The tag's value, or the run's id; None if all share one cap."""
     kind: Kind
-    """What is counted: the unit of all amounts."""
+    """The kind that is counted: the unit of all amounts."""
     cap: Decimal
     spent: Decimal
-    """More than the cap only if a request used more than it was said to use at the most."""
+    """The amount spent: above the cap only if a request used more than its upper bound."""
     reserved: Decimal
-    """For requests that have not ended."""
+    """The amount held for requests that have not ended."""
     refused: int
-    """Requests that this cap refused."""
+    """The number of requests that this cap refused."""
     waiting: int = 0
-    """Requests that wait for room in it now."""
+    """The number of requests that wait for room in it now."""
     window_end_ns: int | None
-    """When the window ends, in nanoseconds since the Unix epoch; of a rolling one, when something of what was spent no
-    longer counts. None without a window."""
+    """The window's end, in nanoseconds since the Unix epoch; of a rolling one, the time at which something of what was
+    spent no longer counts. None without a window."""
 
     @property
     def available(self) -> Decimal:
-        """What can still be reserved."""
+        """The amount that can still be reserved."""
         return max(MONEY.subtract(self.cap, MONEY.add(self.spent, self.reserved)), Decimal(0))
 
     def __str__(self) -> str:
@@ -224,7 +228,7 @@ def _month(at_ns: int) -> tuple[int, int]:
 
 
 def _rolling(length: int, at_ns: int) -> tuple[int, int]:
-    """What is spent in a step counts until the step's very end is as long ago as the window is long."""
+    """Find a rolling window's slot: it counts until its very end is as long ago as the window is long."""
     step = max(length // STEPS, 1)
     start = at_ns - at_ns % step
     return start, start + step + length

@@ -1,8 +1,9 @@
-"""What holds budgets: reservations in accounts, all under one lock.
+"""The budgets of an engine: reservations in accounts, all under one lock.
 
-Each cap of a budget has a account, or one for each tag value or run. A reservation holds its part of every account that
-applies to a run, or there is none: that is decided in one step. When its request has ended, what that used takes its
-place. A account is no more than sums, by slots of time, so it takes the same room however many requests there were.
+Each cap of a budget has an account, or one for each tag value or run. A reservation holds its part of every account
+that applies to a run, or there is none: that is decided in one step. When its request has ended, what that used takes
+its place. An account is no more than sums, by slots of time, so it takes the same room however many requests there
+were.
 
 Requests that may wait for what is only reserved stand in one line. Whatever frees room admits, from its front, those
 that there is room for, and refuses those that no release can help. One that waits holds up those behind it in the
@@ -36,14 +37,14 @@ _ZERO, _ONE = Decimal(0), Decimal(1)
 
 
 Room = Callable[[Account, Decimal], bool]
-"""Whether a account has room for so much."""
+"""A function that tells whether an account has room for an amount."""
 
 
 class Budgets:
     """The budgets of an engine. Safe from any thread; it takes time by the number of budgets that apply, not of runs.
 
     Raises:
-        ConfigurationError: something is no `Budget`, or two have the same label.
+        ConfigurationError: something is not a `Budget`, or two have the same label.
     """
 
     def __init__(self, budgets: Sequence[Budget], prices: Prices, clock: Clock) -> None:
@@ -71,7 +72,7 @@ class Budgets:
         return Scope(self.limits, pattern, tags, run_id, parent)
 
     def finish(self, scope: Scope) -> None:
-        """End a run: what it has not used is released, and what has not ended counts as spent, in full.
+        """End a run's part: what it has not used is released, and what has not ended counts as spent, in full.
 
         Should such a request end all the same, `settle` puts that right.
         """
@@ -85,7 +86,7 @@ class Budgets:
                 self._put(reservation, [hold.asked for hold in reservation.holds], known=False)
 
     def reserve(self, scope: Scope, request: ModelRequest, notify: Notify, *, may_lower: bool) -> Reservation:
-        """Reserve the most that a request can use in all budgets that apply to its run, or in none.
+        """Reserve a request's upper bound in all budgets that apply to its run, or in none.
 
         Args:
             scope: The run's.
@@ -95,7 +96,7 @@ class Budgets:
 
         Raises:
             BudgetExceeded: a budget has no room for it.
-            UnboundedRequest: the most that it can use is not known, and a budget must know.
+            UnboundedRequest: it has no known upper bound, and a budget needs one.
         """
         now = self._clock.time_ns()
         need = self._need(scope.limits, request, now)
@@ -107,14 +108,14 @@ class Budgets:
     def line_up(
         self, scope: Scope, request: ModelRequest, notify: Notify, wake: Callable[[], object], *, may_lower: bool
     ) -> Waiter:
-        """Have a request stand in line for what `reserve` reserves. It may have an outcome at once.
+        """Have a request stand in line for the reservation that `reserve` makes. It may have an outcome at once.
 
         Args:
             wake: Called once there is an outcome, from any thread. It must not raise.
             scope, request, notify, may_lower: As for `reserve`.
 
         Raises:
-            UnboundedRequest: the most that it can use is not known, and a budget must know.
+            UnboundedRequest: it has no known upper bound, and a budget needs one.
         """
         need = self._need(scope.limits, request, self._clock.time_ns())
         waiter = Waiter(scope, request, need, notify, wake, may_lower=may_lower)
@@ -123,7 +124,7 @@ class Budgets:
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
-        """Have a request wait no longer. What was reserved for it is released."""
+        """Have a request wait no longer. A reservation made for it is released."""
         with self._undisturbed():
             self._line.leave(waiter)
         if isinstance(waiter.outcome, Reservation):
@@ -138,7 +139,7 @@ class Budgets:
         return math.inf if next_ns == NEVER else max(SHORTEST_WAIT, (next_ns - self._clock.time_ns()) / 1e9)
 
     def take(self, reservation: Reservation) -> bool:
-        """Have a request use a reservation. Gives whether it can: only one request does."""
+        """Have a request use a reservation. Tell whether it can: only one request does."""
         with self.lock:
             if reservation.taken or reservation.released:
                 return False
@@ -154,18 +155,18 @@ class Budgets:
         self._put(reservation, [_ZERO] * len(reservation.holds), known=True)
 
     def settle(self, reservation: Reservation, event: TokenUsage) -> None:
-        """Put what a request used, now that it has ended, in the place of what was reserved for it."""
+        """Put the usage of a request that has ended in the place of its reservation."""
         holds = reservation.holds
         cost = self.prices.cost(event) if any(hold.account.limit.kind == "usd" for hold in holds) else None
         self._put(reservation, [hold.spent_by(event, cost) for hold in holds], known=True)
 
     def _put(self, reservation: Reservation, spent: Sequence[Decimal], *, known: bool) -> None:
-        """Put what was spent, in each account, in the place of what was reserved; at first, or if it is known now."""
+        """Queue the amounts spent, for each account, to take the place of those reserved; at first, or if known now."""
         self._settlements.append(partial(self._settle, reservation, spent, known))
         self._catch_up()
 
     def status(self) -> tuple[BudgetStatus, ...]:
-        """How each cap stands, in the order of the budgets; of a budget with `per`, for each value or run in use."""
+        """Make each cap's status, in the order of the budgets; of a budget with `per`, for each value or run in use."""
         now = self._clock.time_ns()
         with self._undisturbed() as alone:
             runs = [account for scope in self._roots.copy() for account in scope.run_accounts.values()]
@@ -190,11 +191,11 @@ class Budgets:
         *,
         may_lower: bool,
     ) -> Reservation | Set[Account]:
-        """Reserve what a request needs, or say which accounts it has to wait for.
+        """Reserve a request's need, or tell which accounts it has to wait for.
 
         Args:
             taken: Accounts in which others are before it; None if it is not to wait.
-            scope, request, need, notify, now, may_lower: Whose, what, how much at the most, and when.
+            scope, request, need, notify, now, may_lower: The run, its request with its upper bound, and the time.
         """
         accounts = [self._account(limit, scope, now) for limit in scope.limits]
         awaited = frozenset(() if taken is None else (each for each in accounts if each.limit.is_awaited))
@@ -265,7 +266,7 @@ class Budgets:
     def _refusal(
         self, full: Sequence[Account], need: Need, request: ModelRequest, now: int, room: Room
     ) -> BudgetExceeded:
-        """What to raise for a request that these accounts have no room for: it names one that no lowering satisfies."""
+        """Make the error for a request that these accounts have no room for: of one that no lowering satisfies."""
         shortest = self._need([account.limit for account in full], limited(request, MIN_OUTPUT_TOKENS), now)
         hopeless = (
             account
@@ -295,7 +296,7 @@ class Budgets:
 
     @contextmanager
     def _undisturbed(self) -> Iterator[bool]:
-        """What the garbage collector settles meanwhile waits until the end. Says whether this is the outermost one."""
+        """Hold the lock, and have the garbage collector's settlements wait. Yields whether it is the outermost one."""
         try:
             with self.lock:
                 alone, self._busy = not self._busy, True
@@ -307,11 +308,11 @@ class Budgets:
             self._catch_up()
 
     def _catch_up(self) -> None:
-        """Settle what is to be settled, see who in line that makes room for, and tell those whom it concerns."""
+        """Apply the settlements, admit the waiting requests that they make room for, and wake and notify their runs."""
         while True:
             with self.lock:
                 if self._busy:
-                    return  # whoever is will do it
+                    return  # the call that is busy will do it
                 self._busy = True
                 try:
                     while self._settlements:
@@ -320,6 +321,8 @@ class Budgets:
                 finally:
                     self._busy = False
                 notices, self._notices = self._notices, []
+            # Outside the lock: waking may call back (`leave`), and a notice is published and logged, which takes the
+            # locks of others.
             for waiter in done:
                 waiter.wake()
             for notice in notices:
@@ -346,14 +349,14 @@ class Budgets:
     def _tell(
         self, decision: str, scope: Scope, request: ModelRequest, amounts: Iterable[tuple[Account, Decimal]]
     ) -> None:
-        """Log what was decided, once the lock is free."""
+        """Log a decision, once the lock is free."""
         if logger.isEnabledFor(logging.DEBUG):
             named = ", ".join(f"{account.label} {format_amount(account.limit.kind, each)}" for account, each in amounts)
             line = "run %s: a request to %s is %s: %s"
             self._notices.append(partial(logger.debug, line, scope.run_id, request.model, decision, named))
 
     def _watch(self, hold: Hold, amount: Decimal, now: int, notify: Notify) -> None:
-        """Say that a budget nears its end, or has passed it: each once a window."""
+        """Notify that a budget nears its end, or has passed it: each once a window."""
         account, limit = hold.account, hold.account.limit
         if limit.warn_from is not None and account.spent >= limit.warn_from and now >= account.warned_until:
             account.warned_until = limit.slots(now)[1]
@@ -361,7 +364,7 @@ class Budgets:
         if amount > hold.asked and not account.fits(_ZERO) and now >= account.overdrawn_until:
             account.overdrawn_until = limit.slots(now)[1]
             logger.warning(
-                "budget %r is overdrawn, %s spent: a request used %s, and was to use %s at the most",
+                "budget %r is overdrawn, %s spent: a request used %s, and was to use at most %s",
                 account.label,
                 account.progress,
                 format_amount(limit.kind, amount),

@@ -1,4 +1,4 @@
-"""What a request to a model needs of a budget at the most, and what would have made room for it there."""
+"""Upper bounds of requests as budgets need them, and the ways to make room for a request that was refused."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -13,59 +13,59 @@ from ..request import ModelRequest
 from .budget import Budget
 
 MIN_OUTPUT_TOKENS = 16
-"""The least `max_output_tokens` that OpenAI's Responses API takes. Source: its error message `integer below minimum
+"""The lowest `max_output_tokens` that OpenAI's Responses API takes. Source: its error message `integer below minimum
 value. Expected a value >= 16`, as quoted in earendil-works/pi#6265 (2026-07-02)."""
 
 
 class Prices(Protocol):
-    """What budgets ask of a price book."""
+    """A price book, as far as budgets need it."""
 
     def cost(self, event: TokenUsage) -> CostEstimate:
-        """What a request cost, in USD."""
+        """Compute the cost of a request, in USD."""
         ...
 
     def upper_bound(
         self, provider: str, model: str, service_tier: str | None, bound: Usage, at_ns: int
     ) -> Decimal | None:
-        """The most that a request within these bounds can cost, in USD; None if it has no price."""
+        """Compute the upper bound of a request's cost, in USD; None if it has no price."""
         ...
 
 
 class Need(NamedTuple):
-    """The most that a request can use, of each kind; None where it is not known."""
+    """The upper bound of a request, of each kind; None where it is not known."""
 
     usd: Decimal | None
     tokens: Decimal | None
     calls: Decimal
 
     def of(self, kind: Kind) -> Decimal:
-        """How much of a kind. A request of which that is not known has been refused."""
+        """Take the amount of a kind. A request of which it is not known has been refused."""
         amount: Decimal | None = getattr(self, kind)
         assert amount is not None  # noqa: S101 - a request that lacks it was refused
         return amount
 
 
 def tokens_of(usage: Usage | None) -> Decimal | None:
-    """All of them; None where they are not known, or the counts make no sense."""
+    """Count all tokens of a usage; None where they are not known, or the counts make no sense."""
     if usage is None or usage.input_tokens < 0 or usage.output_tokens < 0:
         return None
     return Decimal(usage.total_tokens)
 
 
 def max_output_tokens(request: ModelRequest) -> int:
-    """The most that one answer can have."""
+    """Find the upper bound of one answer's tokens."""
     return 0 if request.bound is None else request.bound.output_tokens // _answers(request)
 
 
 def limited(request: ModelRequest, max_output_tokens: int) -> ModelRequest:
-    """The request, with its answers limited to so many tokens, and bound to as much."""
+    """Limit a request's answers to a number of tokens, and its bound with them."""
     output = max_output_tokens * _answers(request)
     bound = msgspec.structs.replace(request.bound or Usage(), output_tokens=output)
     return msgspec.structs.replace(request, max_output_tokens=max_output_tokens, bound=bound)
 
 
 def ways_out(request: ModelRequest, budget: Budget, kind: Kind, *, is_only_reserved: bool) -> Sequence[str]:
-    """What would have made room for a request that a budget refused.
+    """Name the ways to make room for a request that a budget refused.
 
     Args:
         request: As it was to be sent.
@@ -89,6 +89,6 @@ def ways_out(request: ModelRequest, budget: Budget, kind: Kind, *, is_only_reser
 
 
 def _answers(request: ModelRequest) -> int:
-    """How many answers of `max_output_tokens` the bound makes room for."""
+    """Count the answers of `max_output_tokens` that the bound makes room for."""
     bound, limit = request.bound, request.max_output_tokens
     return 1 if bound is None or not limit else max(1, -(-bound.output_tokens // limit))

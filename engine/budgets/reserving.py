@@ -15,9 +15,9 @@ from .budgets import Budgets
 from .reservation import Notify, Reservation, Scope
 
 _reservation: ContextVar[Reservation | None] = ContextVar("runmeter_reservation", default=None)
-"""The one that the next request to a model uses."""
+"""The reservation that the next request to a model uses."""
 _held: ContextVar[Reservation | None] = ContextVar("runmeter_held_reservation", default=None)
-"""The one of the request that this code is inside of."""
+"""The reservation of the request that this code is inside of."""
 
 
 class Reserving(Protocol):
@@ -116,7 +116,7 @@ def claim(
 
     Raises:
         BudgetExceeded: a budget has no room for it.
-        UnboundedRequest: the most that it can use is not known, and a budget must know.
+        UnboundedRequest: it has no known upper bound, and a budget needs one.
     """
     made = _reservation.get()
     if made is not None and made.scope is scope:

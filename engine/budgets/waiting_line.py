@@ -15,12 +15,12 @@ _NOWHERE: Set[Account] = frozenset()
 
 
 class Waiter:
-    """A request in line, and what became of it.
+    """A request in line, and its outcome.
 
     Args:
         scope: Its run's.
         request: What is asked for.
-        need: The most that it can use.
+        need: Its upper bound.
         notify: Emits a notice on its run.
         wake: Called once there is an outcome, from any thread. It must not raise.
         may_lower: Whether the request can still be changed.
@@ -43,19 +43,19 @@ class Waiter:
         self.wake = wake
         self.may_lower = may_lower
         self.number = -1
-        """Its place by arrival."""
+        """The request's place by arrival."""
         self.short: Set[Account] = _NOWHERE
-        """Where it lacks room, or others are before it, as it was when that was last looked at."""
+        """Accounts in which it lacks room, or others are before it, as it was when that was last looked at."""
         self.outcome: Reservation | Exception | None = None
 
 
 Admit: TypeAlias = Callable[[Waiter, int, Set[Account]], Reservation | Set[Account]]
-"""Takes a request, the time, and the accounts in which others are before it. Gives its reservation, or where it lacks
-room; raises what refuses it."""
+"""A function that takes a request, the time, and the accounts in which others are before it. Gives its reservation, or
+the accounts in which it lacks room; raises the refusal."""
 
 
 class Line:
-    """All that wait, in order of arrival. It takes no lock: `Budgets` does, around all of it.
+    """The waiting requests in order of arrival. It takes no lock: `Budgets` does, around all of it.
 
     Those that lack room in the same accounts form a group. A group whose first has to wait waits as a whole, so that a
     look takes time by the number of groups, not of those that wait.
@@ -63,38 +63,38 @@ class Line:
 
     def __init__(self) -> None:
         self._groups: dict[Set[Account], list[Waiter]] = {}
-        """By the accounts in which they lack room; those that were not looked at yet lack it nowhere."""
+        """Waiting requests by the accounts in which they lack room; those not looked at yet lack it nowhere."""
         self._changed: set[Account] = set()
-        """In which there may be more room, or one less before others, than when they were last looked at."""
+        """Accounts in which there may be more room, or one less before others, than when they were last looked at."""
         self._arrivals = count()
 
     def join(self, waiter: Waiter) -> None:
-        """Stand at the end."""
+        """Add a request at the end of the line."""
         waiter.number = next(self._arrivals)
         self._insert(waiter)
 
     def leave(self, waiter: Waiter) -> None:
-        """Stand there no longer, if that is not over already."""
+        """Take a request out of the line, if it is still there."""
         if waiter in self._groups.get(waiter.short, ()):
             self._remove(waiter)
             self._changed |= waiter.short
 
     def freed(self, *accounts: Account) -> None:
-        """Look again at those that wait for room in these accounts."""
+        """Mark accounts, so that the requests that wait for room in them are looked at again."""
         if self._groups:
             self._changed.update(accounts)
 
     def waiting_in(self, account: Account) -> int:
-        """How many wait for room in a account."""
+        """Count the requests that wait for room in an account."""
         return sum(len(group) for key, group in self._groups.items() if account in key)
 
     def serve(self, now: int, admit: Admit) -> Sequence[Waiter]:
-        """Admit those that there is room for, and refuse those whose turn it is and that no release can help.
+        """Admit the requests that there is room for, and refuse those whose turn it is and that no release can help.
 
         One that waits holds up those behind it where it lacks room, and nowhere else.
 
         Returns:
-            Those that wait no longer.
+            The requests that wait no longer.
         """
         if not self._changed and _NOWHERE not in self._groups:
             return ()
@@ -139,7 +139,7 @@ def _number(waiter: Waiter) -> int:
 
 
 def _try(waiter: Waiter, now: int, taken: Set[Account], admit: Admit) -> Set[Account]:
-    """See whether it is a request's turn. Gives where it lacks room, if it has to wait."""
+    """Try whether it is a request's turn. Gives the accounts in which it lacks room, if it has to wait."""
     try:
         admitted = admit(waiter, now, taken)
     except Exception as error:  # a refusal, or whatever prices may raise: it is this request's, and no other's

@@ -1,4 +1,4 @@
-"""How much a model can read and write at the most: the bound of what nobody bounds otherwise."""
+"""Context sizes of models: the upper bound of requests that have no other."""
 
 import functools
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ from .price_book import PriceBook
 
 @functools.lru_cache(4_096)
 def context_size(provider: str, model: str) -> int | None:
-    """Tokens that a model reads and writes in one turn at the most; None if that is not known.
+    """Find the upper bound of the tokens that a model reads and writes in one turn; None if it is not known.
 
-    It is a twentieth more than is listed, since lists round down: gpt-4.1, listed with 1,000,000, has 1,047,576
+    The bound is a twentieth more than is listed, since lists round down: gpt-4.1, listed with 1,000,000, has 1,047,576
     (OpenAI's page of the model, 2025-04). A dated version has the size of its undated name, a fine-tuned model that of
     the one it is based on.
 

@@ -1,4 +1,4 @@
-"""What requests cost, as far as it is known: an interval in USD."""
+"""Costs of requests, as far as they are known: an interval in USD."""
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 
@@ -8,7 +8,7 @@ from .units import MONEY, UNITS, to_units, to_usd
 
 
 class CostEstimate(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """US dollars between `low` and `high`. Adding two adds both ends; `CostEstimate()` is nothing at all.
+    """An interval of US dollars from `low` to `high`. Adding two adds both ends; `CostEstimate()` is nothing at all.
 
     It is made from dollars by `between`, and kept in whole numbers of a unit, of which `money.UNITS` make a dollar. To
     write one down, write its `low`, `high` and `unpriced`, as rows of usage do.
@@ -17,26 +17,26 @@ class CostEstimate(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     low_units: int = 0
     high_units: int | None = 0
     unpriced: int = 0
-    """How many of the requests have no known price. They add nothing to `low` and leave `high` None."""
+    """Number of the requests without a known price. They add nothing to `low` and leave `high` None."""
 
     @classmethod
     def between(cls, low: Decimal, high: Decimal | None, unpriced: int = 0) -> "CostEstimate":
-        """That it cost so many USD at least and at most, besides requests that have no known price.
+        """Make the interval from a lower to an upper bound in USD, besides requests that have no known price.
 
         Raises:
-            ValueError: An amount is no number, or has more than 36 decimals.
+            ValueError: An amount is not a number, or has more than 36 decimals.
             OverflowError: An amount is infinite.
         """
         return cls(low_units=to_units(low), high_units=None if high is None else to_units(high), unpriced=unpriced)
 
     @property
     def low(self) -> Decimal:
-        """USD that it cost at least."""
+        """The lower bound of the cost in USD."""
         return to_usd(self.low_units)
 
     @property
     def high(self) -> Decimal | None:
-        """USD that it cost at most; None if there is no known bound."""
+        """The upper bound of the cost in USD; None if none is known."""
         return None if self.high_units is None else to_usd(self.high_units)
 
     @property
@@ -51,7 +51,7 @@ class CostEstimate(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def nearest_usd(self) -> float | None:
-        """The same as the float that is nearest to it, which is cheaper to make than a Decimal: for telemetry."""
+        """The exact cost as the nearest float, which is cheaper to make than a Decimal: for telemetry."""
         return self.low_units / UNITS if self.low_units == self.high_units else None
 
     def __add__(self, other: "CostEstimate") -> "CostEstimate":
@@ -76,6 +76,6 @@ class CostEstimate(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 def _dollars(amount: Decimal, rounding: str) -> str:
-    """With two decimals from $100 on, with four down to a cent, and with three digits below."""
+    """Format dollars with two decimals from $100 on, with four down to a cent, and with three digits below."""
     places = 2 if amount >= 100 or not amount else max(4, 2 - amount.adjusted())
     return f"${amount.quantize(Decimal(1).scaleb(-places, MONEY), rounding, MONEY):,f}"

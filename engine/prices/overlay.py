@@ -21,7 +21,7 @@ A file has one table for each model and date; `prices.toml`, beside this module,
 - `unpriced` names rates that exist and are not known: what needs them is unpriced, not charged like plain tokens.
 
 Only provider and model are required. Tables for one model add up: of each rate and tier the latest counts that has come
-into force, so a change of one rate is one short table. Numbers have 12 decimals at the most, and the price of a token,
+into force, so a change of one rate is one short table. Numbers have at most 12 decimals, and the price of a token,
 with all multiples, 36: so every price is exact.
 """
 
@@ -62,12 +62,12 @@ genai-prices itself takes any name with "openai" in it for OpenAI: here only `op
 
 
 def provider_id(name: str) -> str:
-    """What genai-prices calls a provider, whichever of the two names it has."""
+    """Find genai-prices' name of a provider, whichever of the two names is given."""
     return _PROVIDER_IDS.get(name, name)
 
 
 class Threshold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many times as high the rates for tokens are in prompts of more than `above` input tokens."""
+    """The factors by which the rates for tokens are higher in prompts of more than `above` input tokens."""
 
     above: int
     input: Decimal
@@ -75,7 +75,7 @@ class Threshold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OverlayEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One table of a file: what it says of a model from one day on."""
+    """A table of a file: one model's prices from one day on."""
 
     provider: Annotated[str, msgspec.Meta(min_length=1)]
     model: Annotated[str, msgspec.Meta(min_length=1)]
@@ -89,7 +89,7 @@ class OverlayEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     context_window: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
     def prices(self) -> dict[str, Price]:
-        """The rates, with what they are in long prompts."""
+        """Make the prices of the rates, with what they are in long prompts."""
         return {key: self._price(key, rate) for key, rate in self.rates.items()}
 
     def _price(self, key: str, rate: Decimal) -> Price:
@@ -102,10 +102,10 @@ class OverlayEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class OverlayPrices(msgspec.Struct, frozen=True):
-    """What a file says of a model on one day."""
+    """The prices of a model in one file, on one day."""
 
     prices: Mapping[str, Price] = {}
-    """Those of the standard tier, by genai-prices' names."""
+    """Prices of the standard tier, by genai-prices' names."""
     tiers: Mapping[str, Decimal] = {}
     cache_write_12h: Decimal | None = None
     unpriced: frozenset[str] = frozenset()
@@ -116,7 +116,7 @@ NO_PRICES = OverlayPrices()
 
 
 class Overlay:
-    """The entries of one file, or none."""
+    """The entries of one file, or an empty overlay."""
 
     def __init__(self, entries: Iterable[OverlayEntry] = ()) -> None:
         self._entries: dict[tuple[str, str], list[OverlayEntry]] = {}
@@ -129,7 +129,7 @@ class Overlay:
         return tuple(self._entries)
 
     def find(self, provider: str, model: str, day: date) -> OverlayPrices | None:
-        """What is said of a model on a day (UTC), by its exact name or else by the name without its date."""
+        """Find a model's prices on a day (UTC), by its exact name or else by the name without its date."""
         name = model.lower()
         entries = self._entries.get((provider, name)) or self._entries.get((provider, _DATE_SUFFIX.sub("", name)), [])
         in_force = [entry for entry in entries if entry.since is None or entry.since <= day]
@@ -137,7 +137,7 @@ class Overlay:
 
 
 def _together(entries: Iterable[OverlayEntry]) -> OverlayPrices:
-    """What entries say together, the oldest first."""
+    """Combine entries, the oldest first."""
     prices: dict[str, Price] = {}
     tiers: dict[str, Decimal] = {}
     unpriced: frozenset[str] = frozenset()
@@ -159,7 +159,7 @@ def merge(
     shipped: OverlayPrices,
     tier: str | None,
 ) -> tuple[Mapping[str, Price], frozenset[str]]:
-    """What a model costs on a tier, and which of its prices are not known. No prices if it is not served on that tier.
+    """Merge a model's prices on a tier, and name those that are not known. No prices if it is not served on that tier.
 
     Args:
         user: The user's file.
@@ -191,7 +191,7 @@ def _times(standard: Mapping[str, Price], factor: Decimal) -> dict[str, Price]:
 
 
 def shipped_overlay() -> Overlay:
-    """The entries that this package ships."""
+    """Read the entries that this package ships."""
     from importlib.resources import files  # here, because it is slow to import
 
     return Overlay(_parse((files(__package__) / "prices.toml").read_text("utf-8"), "prices.toml"))
@@ -242,7 +242,7 @@ def _parse(text: str, path: str) -> Sequence[OverlayEntry]:
 
 
 def _check_decimals(entries: Sequence[OverlayEntry], path: str) -> None:
-    """Raises ConfigurationError if a model's prices could have more decimals than money has, and so not be exact."""
+    """Raise ConfigurationError if a model's prices could have more decimals than money has, and so not be exact."""
     factors: tuple[Iterable[Decimal], ...] = (
         [rate for entry in entries for rate in entry.rates.values()],
         [times for entry in entries for limit in entry.thresholds for times in (limit.input, limit.output)],
@@ -262,7 +262,7 @@ def _decimals(number: Decimal) -> int:
 
 
 def _entry(table: Mapping[str, Any]) -> OverlayEntry:
-    """Raises ValueError, with the field's name, if a table makes no sense."""
+    """Read one table of a file. Raises ValueError, with the field's name, if it makes no sense."""
     for field, value in _numbers(table):
         _check_number(field, value)
     entry = msgspec.convert(table, OverlayEntry)
@@ -288,7 +288,7 @@ def _check_thresholds(entry: OverlayEntry) -> None:
 
 
 def _numbers(table: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """The amounts and multiples in a table, with the names of their fields."""
+    """List the amounts and multiples in a table, with the names of their fields."""
     for field in ("rates", "tiers"):
         if isinstance(table.get(field), dict):
             yield from ((f"{field}.{key}", value) for key, value in table[field].items())

@@ -1,4 +1,4 @@
-"""What requests cost: exact where the API reported usage, an interval that holds the truth where it did not.
+"""The price book: costs are exact where the API reported usage, an interval that holds the truth where it did not.
 
 The rates are genai-prices' own: per service tier as served, for batches, for long prompts, from their dates on, for
 cache reads and writes, audio, images, reasoning and searches. Its `calc_price` is accurate but takes a hundred
@@ -27,14 +27,14 @@ from .units import to_usd
 
 
 class Unpriced(msgspec.Struct, frozen=True):
-    """Something that a price was asked for and has none."""
+    """A model and tier that a price was asked for and that have none."""
 
     provider: str
     model: str
     """The model that answered, or the one asked for if that is not known."""
     service_tier: str | None
     times: int
-    """How often the price was asked for: at least once for each request."""
+    """Number of times that the price was asked for: at least once for each request."""
 
 
 class PriceBook:
@@ -53,6 +53,8 @@ class PriceBook:
     def __init__(self, overlay: str | PathLike[str] | None = None) -> None:
         self._user = Overlay() if overlay is None else read_overlay(overlay)
         self._sources: Sources | None = None
+        # Not taken where a price is at hand: `_periods` is only added to or replaced as a whole, and two threads that
+        # look up the same price put in equal ones. Held to load once, and to count what has no price.
         self._lock = threading.Lock()
         # By provider, model, the model that answered and tier: names one by one are found sooner than a tuple of them.
         self._periods: dict[str, dict[str, dict[str | None, dict[str | None, Period]]]] = {}
@@ -61,27 +63,27 @@ class PriceBook:
 
     @property
     def loaded(self) -> bool:
-        """Whether the rates are in memory."""
+        """The rates are in memory."""
         return self._sources is not None
 
     def load(self) -> None:
-        """Bring the rates into memory: the first call blocks for about half a second, so make it in a worker thread.
+        """Load the rates into memory: the first call blocks for about half a second, so make it in a worker thread.
 
         Without it the first request to be priced does the same.
         """
         self._load()
 
     def cost(self, event: TokenUsage) -> CostEstimate:
-        """What a request cost, by the model that answered, or the one asked for if that one has no price.
+        """Compute a request's cost, by the model that answered, or the one asked for if that one has no price.
 
         - Usage reported by the API has an exact price. The service tier `batch` stands for the Batch API, whose answers
           do not name it themselves.
         - The usage of a cut stream is a lower bound, so it gives the `low` end: each token at the cheapest rate of its
-          direction, since input that nobody has called cached may still have been, and on the standard tier if that is
+          direction, since input not reported as cached may still have been, and on the standard tier if that is
           cheaper: OpenAI may serve a request there that asked for priority (its guide "Priority processing", 2026-11).
         - Of estimated or unknown usage `low` is 0: it may not have been billed at all.
-        - Where usage was not reported, `high` is what the event's `bound` can have cost at the most, see `upper_bound`.
-          It is None without a bound, and if more was seen than the bound allows.
+        - Where usage was not reported, `high` is the `upper_bound` of what the event's `bound` can have cost. It is
+          None without a bound, and if more was seen than the bound allows.
         - Unpriced is what has no published rate (the model, the service tier, a kind of usage) and usage that
           contradicts itself, such as more cached tokens than input. No event makes this method raise.
         """
@@ -121,7 +123,7 @@ class PriceBook:
     def upper_bound(
         self, provider: str, model: str, service_tier: str | None, bound: Usage, at_ns: int
     ) -> Decimal | None:
-        """The most that a request can cost, in USD, which uses no more tokens than `bound`. None if there is no price.
+        """Compute the upper bound in USD of a request that uses at most the tokens of `bound`. None without a price.
 
         All input counts at the dearest rate of input that the model has (cache writes for 12 hours, audio) and all
         output at the dearest of output, with the dearest prices for long prompts within the bound.
@@ -135,7 +137,7 @@ class PriceBook:
             model: As requested.
             service_tier: As requested. None and `auto` count as the standard tier: name the tier if the OpenAI project
                 has another one for its default.
-            bound: Tokens, and searches, at the most.
+            bound: Upper bounds of tokens, and of searches.
             at_ns: When it leaves: nanoseconds since the Unix epoch.
         """
         tier = None if service_tier == "auto" else service_tier
@@ -144,7 +146,7 @@ class PriceBook:
         return None if units is None else to_usd(units)
 
     def models(self, at_ns: int | None = None) -> Sequence[ModelPrices]:
-        """All models that have a price, by provider and name.
+        """List the models that have a price, by provider and name.
 
         Args:
             at_ns: When the prices hold: nanoseconds since the Unix epoch. By default now.
@@ -152,7 +154,7 @@ class PriceBook:
         return self._load().models(time.time_ns() if at_ns is None else at_ns)
 
     def unpriced(self) -> Sequence[Unpriced]:
-        """What has been asked a price for since the book was made and has none, the most frequent first.
+        """List what has been asked a price for since the book was made and has none, the most frequent first.
 
         Of more than a thousand different ones the later ones are counted together, under the name `other`.
         """
@@ -161,7 +163,7 @@ class PriceBook:
         return [Unpriced(*key, times) for key, times in sorted(counts, key=lambda item: -item[1])]
 
     def _cost(self, event: TokenUsage) -> CostEstimate:
-        """What any request cost: also one whose rates are to be looked up, with rare kinds of usage, or an interval."""
+        """Compute any request's cost, also one with rates to be looked up, with rare kinds of usage, or an interval."""
         period = self._period(event.provider, event.model, event.response_model, event.service_tier, event.start_ns)
         cost = _priced(event, period)
         if cost is None:
@@ -185,7 +187,7 @@ class PriceBook:
         return sources
 
     def _period(self, provider: str, model: str, answered: str | None, tier: str | None, at_ns: int) -> Period:
-        """A request's rates, which are looked up once and kept for as long as they hold."""
+        """Find a request's rates, which are looked up once and kept for as long as they hold."""
         try:
             period = self._periods[provider][model][answered][tier]
             if period.since_ns <= at_ns < period.until_ns:
@@ -201,7 +203,7 @@ class PriceBook:
 
 
 def _priced(event: TokenUsage, period: Period) -> CostEstimate | None:
-    """What a request cost, or None if it has no price."""
+    """Compute a request's cost, or None if it has no price."""
     usage = event.usage
     if not period.rates:
         return None
@@ -218,7 +220,7 @@ def _priced(event: TokenUsage, period: Period) -> CostEstimate | None:
 
 
 def _names(requested: str, answered: str | None) -> tuple[str, ...]:
-    """What to look a request's price up by. Where another model answered than was asked for, its price alone counts."""
+    """Choose the names to look a price up by. If another model answered than was asked for, its price alone counts."""
     if not answered:
         return (requested,)
     return (answered, requested) if answered.startswith(requested) else (answered,)  # such as a dated version

@@ -1,4 +1,4 @@
-"""The arithmetic of one price list: from rates to the price of a request, and to what it costs at least and at most.
+"""The arithmetic of one price list: from rates to the price of a request, and to its lower and upper bounds.
 
 All amounts are whole numbers of a tiny part of a dollar, see `money.py`: fast, and exact.
 """
@@ -54,18 +54,18 @@ _OPTIONAL_PRICES = {
 
 
 class Price(msgspec.Struct, frozen=True, gc=False):
-    """USD for a million tokens, or a thousand of something else."""
+    """A price in USD for a million tokens, or a thousand of something else."""
 
     base: Decimal
     beyond: tuple[tuple[int, Decimal], ...] = ()
-    """In prompts of more than so many input tokens it is another, for all of the prompt. The shortest come first."""
+    """Prices in prompts of more than a number of input tokens, for all of the prompt. The shortest come first."""
 
     def times(self, factor: Decimal) -> "Price":
-        """So many times the price."""
+        """Multiply the price by a factor."""
         return Price(_multiply(self.base, factor), tuple((above, _multiply(p, factor)) for above, p in self.beyond))
 
     def at(self, start: int) -> Decimal:
-        """The price in prompts of more than `start` tokens."""
+        """Find the price in prompts of more than `start` tokens."""
         return next((price for above, price in reversed(self.beyond) if above <= start), self.base)
 
 
@@ -82,7 +82,7 @@ class Rates(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     cache_read: int
     cache_write: int
     cache_write_12h: int
-    """As these tokens are counted among the cache writes too: the difference to `cache_write`."""
+    """Difference to `cache_write`, as these tokens are counted among the cache writes too."""
     reasoning: int
     audio_input: int
     audio_cache_read: int
@@ -106,7 +106,7 @@ class Rates(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Cached images have a rate of their own. `Usage` does not tell how many of the cached tokens are images."""
 
     def price(self, usage: Usage) -> int | None:
-        """The price in units; None if some of the usage has no rate or the counts contradict each other.
+        """Compute the price in units; None if some of the usage has no rate or the counts contradict each other.
 
         `PriceBook.cost` does the same for text by itself, unless `always_special`.
         """
@@ -132,7 +132,7 @@ class Rates(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         )
 
     def floor(self, usage: Usage) -> int | None:
-        """The least that a request costs which used this much or more. None if some of it has no rate.
+        """Compute the lower bound of a request's cost that used this much or more. None if some of it has no rate.
 
         Each token counts at the cheapest rate of its direction: input not known to be cached may be so all the same.
         """
@@ -148,7 +148,7 @@ class Rates(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return max(units, 0)
 
     def ceiling(self, bound: Usage, searches: Usage) -> int | None:
-        """The most that a request costs which used no more tokens than `bound`. None if that has no rate.
+        """Compute the upper bound of a request's cost that used no more tokens than `bound`. None if that has no rate.
 
         Each token counts at the dearest rate of its direction. Searches count as `searches` says.
         """
@@ -169,7 +169,7 @@ class Rates(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 def _is_consistent(usage: Usage) -> bool:
-    """Whether all kinds of usage fit into what they are a part of."""
+    """Tell whether all kinds of usage fit into what they are a part of."""
     read, written = usage.cache_read_tokens, usage.cache_write_tokens
     audio_read, audio, image = usage.audio_cache_read_tokens, usage.audio_input_tokens, usage.image_input_tokens
     uncached = usage.input_tokens - read - written
@@ -190,13 +190,12 @@ def _is_consistent(usage: Usage) -> bool:
 
 
 def rates_at(price_list: Sequence[Rates], input_tokens: int) -> Rates | None:
-    """The rates of a prompt of so many tokens, from a price list as `rates_of` makes it."""
+    """Find the rates of a prompt of so many tokens, in a price list as `rates_of` makes it."""
     return next((rates for rates in price_list if input_tokens > rates.start), None)
 
 
 def least(price_list: Sequence[Rates], seen: Usage) -> int | None:
-    """The least that a request costs which used so much or more, however long it was, in units. None: some of it has no
-    rate.
+    """Compute the lower bound, in units, of a request that used this much or more, of any length. None without a rate.
 
     Args:
         price_list: As `rates_of` makes it.
@@ -214,12 +213,12 @@ def least(price_list: Sequence[Rates], seen: Usage) -> int | None:
 
 
 def most(price_list: Sequence[Rates], bound: Usage, seen: Usage) -> int | None:
-    """The most that a request costs which used no more tokens than `bound`, in units. None: there is no such bound.
+    """Compute the upper bound, in units, of a request that used no more tokens than `bound`. None if there is none.
 
     Args:
         price_list: As `rates_of` makes it.
-        bound: Tokens at the most, and searches, as far as somebody bounded them.
-        seen: A lower bound. If it is more than `bound`, then that is none.
+        bound: Upper bounds of tokens, and of searches as far as there are any.
+        seen: A lower bound. If it is more than `bound`, then `bound` is not one.
     """
     if not (0 <= seen.input_tokens <= bound.input_tokens and 0 <= seen.output_tokens <= bound.output_tokens):
         return None
@@ -238,11 +237,11 @@ def most(price_list: Sequence[Rates], bound: Usage, seen: Usage) -> int | None:
 
 
 def rates_of(prices: Mapping[str, Price], unpriced: frozenset[str] = frozenset()) -> Sequence[Rates]:
-    """The rates that prices make, those for the longest prompts first.
+    """Make the rates of prices, those for the longest prompts first.
 
     Args:
         prices: Of `EXPRESSIBLE_PRICES` those that are listed.
-        unpriced: Those that exist and are not known.
+        unpriced: The names of prices that exist and are not known.
 
     Returns:
         Nothing if there is no price of input, or one of something that `Usage` cannot express, or if one has more
@@ -261,7 +260,7 @@ def rates_of(prices: Mapping[str, Price], unpriced: frozenset[str] = frozenset()
 
 
 def _rates_beyond(start: int, prices: Mapping[str, Decimal], unpriced: frozenset[str]) -> Rates:
-    """The rates in prompts of more than `start` tokens. Raises ValueError if one has too many decimals."""
+    """Make the rates in prompts of more than `start` tokens. Raises ValueError if one has too many decimals."""
     rates = {key: to_units(price.scaleb(-6 if key.endswith("_mtok") else -3, MONEY)) for key, price in prices.items()}
     inputs = [rate for key, rate in rates.items() if key in INPUT_PRICES]
     outputs = [rate for key, rate in rates.items() if key in _OUTPUT_PRICES] or [0]

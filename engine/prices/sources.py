@@ -1,4 +1,4 @@
-"""Where prices come from: the user's file, genai-prices, the shipped file."""
+"""Sources of prices: the user's file, genai-prices, the shipped file."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,16 +20,16 @@ _MINUTE_NS = 60 * 10**9
 _DAY_NS = 24 * 60 * _MINUTE_NS
 _NO_END = 2**63
 Plain: TypeAlias = tuple[int, int, int, int, int, int, int, int]
-"""When prices hold (from one time until another, in nanoseconds); up to how many input tokens, -1 if plain text has no
-price or more to it; the rates of input, output, cache reads and cache writes, as in `Rates`, but divided by the last
-number, their greatest common divisor: arithmetic with small numbers is faster."""
+"""A price of plain text, as a flat tuple: when it holds (from one time until another, in nanoseconds); up to how many
+input tokens, -1 if plain text has no price or more to it; the rates of input, output, cache reads and cache writes, as
+in `Rates`, but divided by the last number, their greatest common divisor: arithmetic with small numbers is faster."""
 
 
 class ModelPrices(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model costs on the standard tier, in prompts that are not long. USD for a million tokens."""
+    """The prices of a model on the standard tier, in prompts that are not long. USD for a million tokens."""
 
     provider: str
-    """As genai-prices or the overlay calls it."""
+    """The provider's name in genai-prices or the overlay."""
     model: str
     input: Decimal
     cache_read: Decimal | None = None
@@ -38,26 +38,26 @@ class ModelPrices(msgspec.Struct, frozen=True, kw_only=True):
     cache_write_12h: Decimal | None = None
     output: Decimal | None = None
     context_window: int | None = None
-    """Tokens."""
+    """Number of tokens that it reads and writes in one turn."""
     source: Literal["genai-prices", "overlay"] = "genai-prices"
-    """Where the price of input comes from."""
+    """Source of the price of input."""
 
 
 class Period(msgspec.Struct, frozen=True):
-    """What a model costs on a service tier between two points in time."""
+    """The prices of a model on a service tier between two points in time."""
 
     since_ns: int
     until_ns: int
     rates: Sequence[Rates]
-    """Those for the longest prompts first; empty if there is no price."""
+    """Rates by length of prompt, those for the longest first; empty if there is no price."""
     standard: Sequence[Rates]
-    """Those of the standard tier, where this is another."""
+    """Rates of the standard tier, where this is another."""
     plain: Plain
-    """What nearly all requests need, ready to be unpacked."""
+    """The price of plain text, which nearly all requests need, ready to be unpacked."""
 
     @classmethod
     def of(cls, since_ns: int, until_ns: int, rates: Sequence[Rates], standard: Sequence[Rates]) -> "Period":
-        """With what plain text in short prompts costs picked out."""
+        """Make a period, with the price of plain text in short prompts picked out."""
         if not rates or rates[-1].always_special:
             return cls(since_ns, until_ns, rates, standard, (since_ns, until_ns, -1, 0, 0, 0, 0, 1))
         longest = rates[-2].start if len(rates) > 1 else _NO_END
@@ -69,13 +69,13 @@ class Period(msgspec.Struct, frozen=True):
         return cls(since_ns, until_ns, rates, standard, plain)
 
     def least(self, seen: Usage) -> int | None:
-        """The least for so much usage or more, in units, whether this tier served it or the standard one."""
+        """Compute the lower bound for this usage or more, in units, whether this tier served it or the standard one."""
         low, standard = least(self.rates, seen), least(self.standard, seen)
         return low if low is None or standard is None else min(low, standard)
 
 
 class Sources:
-    """All prices, in memory. Making it takes about half a second."""
+    """The prices of all sources, in memory. Making it takes about half a second."""
 
     def __init__(self, user: Overlay) -> None:
         from genai_prices.data_snapshot import get_snapshot  # here, because it is slow to import
@@ -85,7 +85,7 @@ class Sources:
         self._shipped = shipped_overlay()
 
     def period(self, provider: str, names: Sequence[str], tier: str | None, at_ns: int) -> Period:
-        """What the first known of some models costs around a time in nanoseconds, on a service tier as served."""
+        """Find the prices of the first known of some models around a time in nanoseconds, on a tier as served."""
         span = _DAY_NS  # prices change at midnight UTC
         rates: Sequence[Rates] = ()
         standard: Sequence[Rates] = ()
@@ -107,7 +107,7 @@ class Sources:
         return Period.of(since_ns, since_ns + span, rates, standard)
 
     def models(self, at_ns: int) -> Sequence[ModelPrices]:
-        """All models that have a price of input, by provider and name."""
+        """List the models that have a price of input, by provider and name."""
         at = datetime.fromtimestamp(at_ns // 10**9, UTC)
         models: dict[tuple[str, str], ModelInfo | None] = {
             (provider, name): self._find_model(provider, name)
@@ -123,7 +123,7 @@ class Sources:
     def _merge(
         self, provider: str, name: str, model: "ModelInfo | None", tier: str | None, at: datetime
     ) -> "tuple[Mapping[str, Price], frozenset[str]] | None":
-        """A model's prices on a tier, and which are not known. None if there is no such model."""
+        """Merge a model's prices on a tier, and name those not known. None if there is no such model."""
         user, shipped = (overlay.find(provider, name, at.date()) for overlay in (self._user, self._shipped))
         if model is None and user is None and shipped is None:
             return None
@@ -164,7 +164,7 @@ class Sources:
 
 
 def _has_hours(model: "ModelInfo") -> bool:
-    """Whether the price depends on the time of day. Such prices change at a minute."""
+    """Tell whether the price depends on the time of day. Such prices change at a minute."""
     conditional = model.prices if isinstance(model.prices, list) else []
     return any(hasattr(each.constraint, "start_time") for each in (*conditional, *(model.price_variants or ())))
 
@@ -172,7 +172,7 @@ def _has_hours(model: "ModelInfo") -> bool:
 def _listed(
     model: "ModelInfo", tier: str | None, at: datetime
 ) -> tuple[Mapping[str, Price], Mapping[str, Price] | None]:
-    """genai-prices' standard prices, and those that are others on a tier: None if it does not list the tier."""
+    """Find genai-prices' standard prices, and those that are others on a tier: None if it does not list the tier."""
     standard = vars(model.get_prices(at))
     if tier is None:
         return _converted(standard), {}

@@ -1,4 +1,4 @@
-"""How many tokens an image is, by OpenAI's published rules, and how large it is, from its first bytes.
+"""Tokens of an image, by OpenAI's published rules, and its size, from its first bytes.
 
 Older models cut an image into tiles of 512 px, newer ones into patches of 32 px. Source: OpenAI, "Images and vision"
 (developers.openai.com/api/docs/guides/images-vision), sections "Model sizing behavior" and "Calculating costs", read
@@ -17,23 +17,23 @@ import msgspec
 from ..models.names import base_model
 
 Size: TypeAlias = tuple[int, int]
-"""Width and height in pixels."""
+"""A width and a height in pixels."""
 
 
 class Image(msgspec.Struct, frozen=True):
     """An image in a message."""
 
     size: Size | None
-    """None where only OpenAI knows it: images by URL or file id."""
+    """Width and height; None where only OpenAI knows them: images by URL or file id."""
     detail: str = "auto"
-    """`low`, `high`, `original` or `auto`."""
+    """The detail asked for: `low`, `high`, `original` or `auto`."""
 
     def tokens(self, model: str) -> int | None:
-        """How many tokens it is; None if its size is unknown. Models without a known rule count as the newest ones."""
+        """Count the image's tokens; None if its size is unknown. Models without a known rule count as the newest."""
         return _rule_of(model).tokens(self.size, self.detail)
 
     def bound(self, model: str) -> int | None:
-        """How many tokens it is at the most; None if its size is unknown."""
+        """Find the upper bound of the image's tokens; None if its size is unknown."""
         known = any(name.match(base_model(model)) for name, _ in _RULES)
         rules = [_rule_of(model)] if known else [rule for _, rule in _RULES]
         details = [self.detail] if self.detail in _DETAILS else list(_DETAILS)
@@ -69,13 +69,13 @@ class _Tiles(msgspec.Struct, frozen=True):
 
 
 class _Limits(msgspec.Struct, frozen=True):
-    """What an image is scaled down to."""
+    """The limits that an image is scaled down to."""
 
     patches: int
     side: int
-    """Pixels."""
+    """The longer side in pixels."""
     rejects: bool = False
-    """With more patches it is refused, not scaled down."""
+    """An image with more patches is refused, not scaled down."""
 
 
 class _Patches(msgspec.Struct, frozen=True):
@@ -141,7 +141,7 @@ _RULES: tuple[tuple[re.Pattern[str], _Tiles | _Patches], ...] = tuple(
         (r"gpt-5\.6|gpt-6", _NEWEST),
     )
 )
-"""By what the model's name begins with; the first that fits."""
+"""Rules by the beginning of the model's name; the first that fits."""
 
 
 def _rule_of(model: str) -> _Tiles | _Patches:
@@ -155,11 +155,11 @@ def _base(model: str) -> str:
 # --- Sizes ---
 
 _HEAD = 400_000
-"""Characters of base64 in which a size is found if at all: before it there is at the most a JPEG's metadata."""
+"""Characters of base64 in which a size is found if at all: before it there is at most a JPEG's metadata."""
 
 
 def size_of(url: object) -> Size | None:
-    """The size of an image in a data URL; None for other URLs, and what is no PNG, JPEG, GIF or WebP."""
+    """Find the size of an image in a data URL; None for other URLs, and other formats than PNG, JPEG, GIF and WebP."""
     if not isinstance(url, str) or url[:5].lower() != "data:":
         return None
     kind, _, data = url.partition(",")
@@ -178,7 +178,7 @@ def size_of(url: object) -> Size | None:
 
 
 def _read_size(image: bytes) -> Size:
-    """The size in an image's header; (0, 0) if it is of no known kind. Raises IndexError: it is cut off before."""
+    """Read the size in an image's header; (0, 0) if it is of no known kind. Raises IndexError: it is cut off before."""
     if image[:8] == b"\x89PNG\r\n\x1a\n":
         return _number(image, 16, 4), _number(image, 20, 4)
     if image[:6] in (b"GIF87a", b"GIF89a"):
@@ -191,7 +191,7 @@ def _read_size(image: bytes) -> Size:
 
 
 def _number(image: bytes, at: int, length: int) -> int:
-    """A whole number of so many bytes, the least significant first if the length is negative."""
+    """Read a whole number of `length` bytes, the least significant first if the length is negative."""
     if at + abs(length) > len(image):
         raise IndexError
     return int.from_bytes(image[at : at + abs(length)], "big" if length > 0 else "little")

@@ -1,4 +1,4 @@
-"""How a request is laid out for a model: texts, the framing between them, images, and what cannot be counted.
+"""The layout of a request for a model: texts, the framing between them, images, and what cannot be counted.
 
 Published for gpt-4o and gpt-4o-mini in OpenAI's cookbook, "How to count tokens with tiktoken"
 (openai/openai-cookbook, examples/How_to_count_tokens_with_tiktoken.ipynb, 2024), sections 6 and 7. It knows flat tool
@@ -15,21 +15,21 @@ import msgspec
 from .images import Image, size_of
 
 Messages: TypeAlias = str | Sequence[Mapping[str, Any]]
-"""What a request is made of: Chat Completions messages, Responses input items, or a str: one user message."""
+"""The messages of a request: Chat Completions messages, Responses input items, or a str: one user message."""
 Tools: TypeAlias = Sequence[Mapping[str, Any]]
 """Tool definitions, in the form of either API."""
 
 
 class Opaque(msgspec.Struct, frozen=True):
-    """What the model reads and cannot be counted here: a file, audio, encrypted reasoning, a tool that OpenAI runs."""
+    """A part of a request that cannot be counted here: a file, audio, encrypted reasoning, a tool that OpenAI runs."""
 
     kind: str
     bound: int | None = None
-    """Tokens that it is at the most; None if there is no saying."""
+    """Upper bound of its tokens; None if there is none."""
 
 
 Piece: TypeAlias = str | int | Image | Opaque
-"""Text, a number of framing tokens, an image, or what cannot be counted."""
+"""A piece of a request: text, a number of framing tokens, an image, or what cannot be counted."""
 
 _PER_MESSAGE = 3
 _PER_NAME = 1
@@ -45,7 +45,7 @@ _PER_ENUM_VALUE = 3
 def lay_out(
     messages: Messages, instructions: str | None, tools: Tools, text_format: Mapping[str, Any] | None
 ) -> Iterator[Piece]:
-    """A whole request as the model reads it: tools, instructions, messages."""
+    """Lay out a whole request as the model reads it: tools, instructions, messages."""
     pieces = [piece for tool in tools for piece in _tool(tool)]
     yield from pieces
     if any(not isinstance(piece, Opaque) for piece in pieces):
@@ -60,7 +60,7 @@ def lay_out(
 
 
 def to_json(value: Any) -> str:
-    """A definition's JSON, whatever it is made of."""
+    """Write a definition's JSON, whatever it is made of."""
     import json  # here, because it takes as long to import as all of this package's events
 
     return json.dumps(
@@ -69,7 +69,7 @@ def to_json(value: Any) -> str:
 
 
 def _schema(text_format: Mapping[str, Any]) -> str | None:
-    """The schema in a `text.format` of Responses, or a `response_format` of Chat Completions."""
+    """Find the schema in a `text.format` of Responses, or a `response_format` of Chat Completions."""
     schema = text_format.get("schema") or (text_format.get("json_schema") or {}).get("schema")
     return to_json(schema) if schema else None
 
@@ -78,7 +78,7 @@ def _schema(text_format: Mapping[str, Any]) -> str | None:
 
 
 def _item(item: Mapping[str, Any]) -> Iterator[Piece]:
-    """A Chat Completions message or a Responses item."""
+    """Lay out a Chat Completions message or a Responses item."""
     match item.get("type") or "message":
         case "message":
             yield from _said(item)
@@ -149,7 +149,7 @@ def _part(part: str | Mapping[str, Any]) -> Iterator[Piece]:
 
 
 def _text(value: Any) -> str:
-    """A text; of what should be one and is not, such as the arguments of a call as a dict, the JSON."""
+    """Take a value as text; of one that is not, such as a call's arguments as a dict, take the JSON."""
     return value if isinstance(value, str) else to_json(value)
 
 
@@ -158,9 +158,9 @@ def _image(image: Mapping[str, Any]) -> Image:
 
 
 def _sealed(item: Mapping[str, Any]) -> Iterator[Piece]:
-    """What only OpenAI can read.
+    """Lay out what only OpenAI can read.
 
-    It is base64 of what was encrypted. A token of text is about four bytes, so that there are fewer tokens than
+    Its content is base64 of what was encrypted. A token of text is about four bytes, so there are fewer tokens than
     characters even if the text was compressed to a fifth of its length first.
     """
     if content := item.get("encrypted_content"):
@@ -204,7 +204,7 @@ def _custom(tool: Mapping[str, Any]) -> Iterator[Piece]:
 
 
 def _properties(schema: Any) -> Iterator[Piece]:
-    """The properties of a JSON schema, and of the schemas inside it."""
+    """Lay out the properties of a JSON schema, and of the schemas inside it."""
     if not isinstance(schema, Mapping):
         return
     properties = schema.get("properties") or {}

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FRAMING = -1
-"""Stands in `Tokenizer.encode_messages` for a token that is not text. Its real number is not published."""
+"""Number that stands in `Tokenizer.encode_messages` for a token that is not text. Its real number is not published."""
 
 _SPARE = 8
 """Tokens added to each text of a bound, for framing other than the published, and for what the texts' joints cost."""
@@ -41,7 +41,7 @@ _SPARE_ONCE = 64
 
 
 class TokenCount(msgspec.Struct, frozen=True, gc=False):
-    """How many tokens something is."""
+    """A count of tokens, and how far it can be trusted."""
 
     tokens: int
     exact: bool
@@ -54,14 +54,14 @@ class TokenCount(msgspec.Struct, frozen=True, gc=False):
 
 
 class Tokenizer:
-    """One model's vocabulary. Cheap to make: it loads on first use, once a process, in about 0.3 s."""
+    """A tokenizer with one model's vocabulary. Cheap to make: it loads on first use, once a process, in about 0.3 s."""
 
     def __init__(self, model: str) -> None:
         self.model = model
         self.encoding, self.exact = _encoding_of(model)
 
     def encode(self, text: str) -> list[int]:
-        """The text's tokens. Text that looks like a special token is text like any other.
+        """Encode a text as tokens. Text that looks like a special token is text like any other.
 
         Raises:
             TokenizerError: The shipped vocabulary is missing or damaged.
@@ -72,7 +72,7 @@ class Tokenizer:
         return [token for part in _split_long_blanks(text) for token in encode(part)]
 
     def decode(self, tokens: Sequence[int]) -> bytes:
-        """The text's UTF-8. One token alone may be only part of a character."""
+        """Decode tokens to a text's UTF-8. One token alone may be only part of a character."""
         return _load(self.encoding).decode_bytes(tokens)
 
     def encode_messages(
@@ -83,7 +83,7 @@ class Tokenizer:
         tools: Tools = (),
         text_format: Mapping[str, Any] | None = None,
     ) -> list[int]:
-        """A whole request as the model reads it: tools, instructions, messages; with `FRAMING` between texts.
+        """Encode a whole request as the model reads it: tools, instructions, messages; with `FRAMING` between texts.
 
         Images are `FRAMING` too; what cannot be counted is left out.
 
@@ -102,7 +102,7 @@ class Tokenizer:
         return tokens
 
     def count_text(self, text: str) -> TokenCount:
-        """Count a text. Raises what `encode` raises."""
+        """Count the tokens of a text. Raises what `encode` raises."""
         return TokenCount(len(self.encode(text)), self.exact, self.encoding)
 
     def count_messages(
@@ -113,7 +113,7 @@ class Tokenizer:
         tools: Tools = (),
         text_format: Mapping[str, Any] | None = None,
     ) -> TokenCount:
-        """Count a whole request. Never exact: the framing is counted by rule. Raises what `encode` raises."""
+        """Count a whole request's tokens. Never exact: the framing is counted by rule. Raises what `encode` raises."""
         tokens, complete = 0, True
         for piece in lay_out(messages, instructions, tools, text_format):
             match piece:
@@ -137,7 +137,7 @@ class Tokenizer:
         tools: Tools = (),
         text_format: Mapping[str, Any] | None = None,
     ) -> int | None:
-        """How many tokens a whole request is at the most: for budgets, which must hold.
+        """Find the upper bound of a whole request's tokens: for budgets, which must hold.
 
         A text is counted where its vocabulary is known to be the model's, and has else no more tokens than bytes of
         UTF-8, since a token is at least one. On top come the published framing, a generous allowance for framing that
@@ -180,7 +180,7 @@ class TokenCounter:
     """Counts off the event loop, in a worker thread, on asyncio and trio."""
 
     async def count_text(self, text: str, model: str) -> TokenCount:
-        """Count a text.
+        """Count the tokens of a text.
 
         Raises:
             TokenizerError: The shipped vocabulary is missing or damaged.
@@ -196,7 +196,7 @@ class TokenCounter:
         tools: Tools = (),
         text_format: Mapping[str, Any] | None = None,
     ) -> TokenCount:
-        """Count a whole request: messages or input items, instructions and tool definitions.
+        """Count the tokens of a whole request: messages or input items, instructions and tool definitions.
 
         Args:
             messages: Chat Completions messages, Responses input items, or the text of one user message.
@@ -223,7 +223,7 @@ class TokenCounter:
         tools: Tools = (),
         text_format: Mapping[str, Any] | None = None,
     ) -> int | None:
-        """How many tokens a whole request is at the most; None if that cannot be said. See `Tokenizer.bound_messages`.
+        """Find the upper bound of a whole request's tokens; None if there is none. See `Tokenizer.bound_messages`.
 
         What the request only refers to (`previous_response_id`, a conversation) is not in it: ask no bound then.
 
@@ -238,7 +238,7 @@ class TokenCounter:
 
 
 async def _in_thread(count: Callable[[], T]) -> T:
-    # Nothing comes of a count nobody waits for: a cancelled caller need not wait for it either.
+    # Nothing comes of a count without a caller: a cancelled one need not wait for it either.
     return await anyio.to_thread.run_sync(count, abandon_on_cancel=True)
 
 
@@ -246,10 +246,10 @@ async def _in_thread(count: Callable[[], T]) -> T:
 
 
 class _Vocabulary(msgspec.Struct, frozen=True):
-    """What makes an encoding, besides its ranks. Source: tiktoken 0.14.0, `tiktoken_ext/openai_public.py`."""
+    """The parts of an encoding besides its ranks. Source: tiktoken 0.14.0, `tiktoken_ext/openai_public.py`."""
 
     sha256: str
-    """Of the uncompressed ranks."""
+    """Checksum of the uncompressed ranks."""
     pattern: str
     special_tokens: dict[str, int]
 
@@ -286,7 +286,7 @@ _NEWEST = "o200k_base"
 
 
 def _encoding_of(model: str) -> tuple[str, bool]:
-    """The encoding a model is counted with, and whether that is known to be its own."""
+    """Find the encoding a model is counted with, and whether it is known to be its own."""
     from tiktoken.model import encoding_name_for_model
 
     # "ft:gpt-4.1:acme::7p4l" has its base model's vocabulary; for this one tiktoken 0.14 would say gpt-4's.

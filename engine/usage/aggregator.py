@@ -1,4 +1,4 @@
-"""What runs used: every event is folded into one cell, and whatever is asked for is a sum of cells.
+"""The usage aggregator: every event is folded into one cell, and any statistic is a sum of cells.
 
 There is one cell for each pattern, framework, set of tags and model. What belongs to a run as a whole (its status, its
 tools, its retrievals) goes to its cell without a model, what belongs to a request to the cell with the model. Because
@@ -46,7 +46,7 @@ RECENT_RUNS = 4_096
 
 
 class _Cell:
-    """Counts what becomes a row."""
+    """A cell's counts, of which a row is made."""
 
     __slots__ = (
         "assistant_latency",
@@ -79,7 +79,7 @@ class _Cell:
     def __init__(self, key: Key) -> None:
         self.key = key
         self.models: dict[str, _Cell] = {}
-        """Of a run's cell: the cells of its requests, by model, where these have their own."""
+        """The cells of a run's requests, by model, where these have their own."""
         self.executions = self.assistant_runs = self.threads_created = self.threads_resumed = 0
         self.statuses: defaultdict[Status, int] = defaultdict(int)
         self.errors: dict[str, int] = {}
@@ -139,7 +139,7 @@ _NOTHING_USED = Usage()
 
 
 class _Run(SeqWindow, kw_only=True, gc=False):
-    """Where a run's events are counted, and which of them were."""
+    """A run's cell, and the numbers of its events that were counted."""
 
     cell: _Cell
     started: bool = False
@@ -206,7 +206,9 @@ class UsageAggregator:
                         self._refuse(event, error)
 
     def snapshot(self) -> UsageStatistics:
-        """The statistics so far, with all that the sources followed have published until now."""
+        """Compute the statistics so far, with all that the sources followed have published until now."""
+        # Before the lock and not under it: a source takes its subscription's lock and then, in `fold`, this one, as the
+        # bus does when it delivers. In the other order the two threads could wait for each other for ever.
         for catch_up in self._sources:
             catch_up()
         with self._lock:
@@ -220,7 +222,7 @@ class UsageAggregator:
             self._sources += (catch_up,)
 
     def unfollow(self, catch_up: Callable[[], None]) -> None:
-        """Ask this source no more. One that is not followed is no error."""
+        """Ask this source no more. One that is not followed is not an error."""
         with self._lock:
             self._sources = tuple(source for source in self._sources if source != catch_up)
 
@@ -337,7 +339,7 @@ class UsageAggregator:
             requests.cost += cost
 
     def _model_cell(self, runs: _Cell, model: str) -> _Cell:
-        """The cell for requests to a model by runs of another cell."""
+        """Find the cell for requests to a model by runs of another cell."""
         pattern, framework, _, tags = runs.key
         key = (pattern, framework, model, tags)
         cell = self._cell(key)
@@ -346,7 +348,7 @@ class UsageAggregator:
         return cell
 
     def _cell(self, key: Key) -> _Cell:
-        """The cell of a key, or the one that stands in for it where there is no room."""
+        """Find the cell of a key, or the one that stands in for it where there is no room."""
         cell = self._cells.get(key)
         if cell is not None:
             return cell
@@ -365,7 +367,7 @@ class UsageAggregator:
 
 
 def _reported_request(event: RunReported) -> TokenUsage | None:
-    """One request that stands for all of a reported run's, so as to have a price. Its times are not known."""
+    """Make one request that stands for all of a reported run's, so as to have a price. Its times are not known."""
     if event.usage is None or event.model is None:
         return None
     return TokenUsage(

@@ -1,4 +1,4 @@
-"""Latencies in little memory: how many values fell where, so that any quantile can be told within 1 %.
+"""Histograms of latencies in little memory, from which any quantile can be told within 1 %.
 
 Whole numbers below 128 are counted exactly. Above, each power of two is cut into 64 buckets of equal width, so a
 bucket's middle is at most 1/128 (0.8 %) away from any value in it. Where a value goes depends on the value alone:
@@ -16,28 +16,28 @@ _EXACT_BITS = _OCTAVE_BITS + 1  # the first two octaves need one bucket a value
 
 
 class HistogramSnapshot(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a `Histogram` has counted, as a value. Adds up with others, in any order, to what one would have counted."""
+    """The counts of a `Histogram`, as a value. Adds up with others, in any order, to what one would have counted."""
 
     buckets: tuple[tuple[int, int], ...] = ()
     """Index and count of each bucket that holds anything, in ascending order."""
     sum: int = 0
-    """Of the values, exactly; in their unit (nanoseconds, for latencies)."""
+    """Exact sum of the values, in their unit (nanoseconds, for latencies)."""
     min: int | None = None
     max: int | None = None
 
     @property
     def count(self) -> int:
-        """How many values."""
+        """The number of values counted."""
         return sum(count for _, count in self.buckets)
 
     @property
     def mean(self) -> float | None:
-        """The exact average; None if there is no value."""
+        """The exact average of all values; None if there is no value."""
         count = self.count
         return self.sum / count if count else None
 
     def quantile(self, q: float) -> int | None:
-        """The value that a share `q` of all values does not exceed, within 1 %; None if there is no value.
+        """Find the value that a share `q` of all values does not exceed, within 1 %; None if there is no value.
 
         It is the ceil(q * count)-th smallest value (nearest rank). `quantile(0)` is the minimum and `quantile(1)` the
         maximum, both exact.
@@ -63,7 +63,7 @@ class HistogramSnapshot(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.max
 
     def up_to(self) -> tuple[tuple[int, int], ...]:
-        """Each bucket that holds anything as the largest value that it can hold, and its count; in ascending order."""
+        """List each bucket that holds anything, as the largest value it can hold and its count; in ascending order."""
         return tuple((_largest(index), count) for index, count in self.buckets)
 
     def __add__(self, other: "HistogramSnapshot") -> "HistogramSnapshot":
@@ -82,7 +82,7 @@ class Histogram:
         self._max = -1
 
     def add(self, value: int) -> None:
-        """Count a value. A negative one, as from a clock set back, counts as 0."""
+        """Count one more value. A negative one, as from a clock set back, counts as 0."""
         if value < self._min:
             value = max(value, 0)
             self._min = value
@@ -93,7 +93,7 @@ class Histogram:
         self._counts[value if shift <= 0 else (shift << _OCTAVE_BITS) + (value >> shift)] += 1
 
     def merge(self, other: HistogramSnapshot) -> None:
-        """Count all that another histogram has counted."""
+        """Add all counts of another histogram."""
         if other.min is None or other.max is None:
             return
         counts = self._counts
@@ -104,7 +104,7 @@ class Histogram:
         self._max = max(self._max, other.max)
 
     def snapshot(self) -> HistogramSnapshot:
-        """What was counted so far."""
+        """Copy the counts so far, as a value."""
         if not self._counts:
             return EMPTY
         return HistogramSnapshot(tuple(sorted(self._counts.items())), self._sum, int(self._min), self._max)
@@ -114,7 +114,7 @@ EMPTY = HistogramSnapshot()
 
 
 def merge(snapshots: Iterable[HistogramSnapshot]) -> HistogramSnapshot:
-    """What one histogram would have counted of all their values."""
+    """Merge snapshots into the one that a single histogram of all their values would have given."""
     whole = Histogram()
     for snapshot in snapshots:
         whole.merge(snapshot)
@@ -122,17 +122,17 @@ def merge(snapshots: Iterable[HistogramSnapshot]) -> HistogramSnapshot:
 
 
 def _middle(index: int) -> int:
-    """The middle of a bucket's values."""
+    """Compute the middle of a bucket's values."""
     shift = _shift(index)
     return (index - (shift << _OCTAVE_BITS) << shift) + (1 << shift >> 1)
 
 
 def _largest(index: int) -> int:
-    """The largest of a bucket's values."""
+    """Compute the largest of a bucket's values."""
     shift = _shift(index)
     return (index + 1 - (shift << _OCTAVE_BITS) << shift) - 1
 
 
 def _shift(index: int) -> int:
-    """The power of two by which a bucket's width exceeds 1."""
+    """Compute the power of two by which a bucket's width exceeds 1."""
     return max((index >> _OCTAVE_BITS) - 1, 0)

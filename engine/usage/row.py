@@ -1,4 +1,4 @@
-"""The row of a usage statistic, and how rows add up."""
+"""Rows of usage statistics, and sums of them."""
 
 from collections.abc import Hashable, Iterable, Mapping
 from decimal import Decimal
@@ -22,12 +22,12 @@ class CostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def of(cls, cost: CostEstimate) -> "CostRecord":
-        """What a cost is written as."""
+        """Make the record of a cost."""
         return cls(cost.low, cost.high, cost.unpriced)
 
     @property
     def cost(self) -> CostEstimate:
-        """What it says."""
+        """The cost that was recorded."""
         return CostEstimate.between(self.low, self.high, self.unpriced)
 
     def __add__(self, other: "CostRecord") -> "CostRecord":
@@ -35,19 +35,19 @@ class CostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What some runs did and used. Rows add up.
+    """The sums over some runs. Rows add up.
 
     A plain name is a total (`requests`), and `_by_` says how it is made up (`requests_by_provenance`).
     Times are in nanoseconds.
     """
 
     executions: int = 0
-    """Runs started."""
+    """Number of runs started."""
     by_status: Mapping[Status, int] = {}
-    """Runs finished."""
+    """Number of runs finished, by status."""
     run_latency: HistogramSnapshot = HistogramSnapshot()
     errors_by_type: Mapping[str, int] = {}
-    """Errors that ended runs. A cancellation is none."""
+    """Errors that ended runs, by type. A cancellation is not an error."""
     function_calls_by_name: Mapping[str, int] = {}
     function_errors_by_type: Mapping[str, int] = {}
     function_latency: HistogramSnapshot = HistogramSnapshot()
@@ -58,7 +58,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     threads_resumed: int = 0
     """Assistant runs that went on with one."""
     assistant_latency: HistogramSnapshot = HistogramSnapshot()
-    """How long assistant runs took."""
+    """Durations of assistant runs, in nanoseconds."""
     retrievals_by_source: Mapping[str, int] = {}
     retrieval_errors_by_type: Mapping[str, int] = {}
     retrieval_latency: HistogramSnapshot = HistogramSnapshot()
@@ -67,22 +67,22 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     empty_retrievals: int = 0
     """Retrievals that found nothing; those that failed are not among them."""
     notices_by_kind: Mapping[str, int] = {}
-    """What somebody should know of before it becomes an error, such as a budget that nears its end."""
+    """Warnings before something becomes an error, by kind, such as of a budget that nears its end."""
     requests_by_provenance: Mapping[Provenance, int] = {}
     """Requests to models that have ended, by how their usage is known."""
     usage_by_provenance: Mapping[Provenance, Usage] = {}
-    """What these requests used, as far as anything is known of it."""
+    """Usage of these requests, as far as anything is known of it."""
     cost_record: CostRecord = msgspec.field(default=CostRecord(), name="cost")
     """`cost`, as msgspec encodes it: under that name."""
     model_latency: HistogramSnapshot = HistogramSnapshot()
-    """From a request's start to the end of its answer."""
+    """Durations from a request's start to the end of its answer."""
     first_chunk_latency: HistogramSnapshot = HistogramSnapshot()
-    """From a request's start to the first chunk of a streamed answer."""
+    """Durations from a request's start to the first chunk of a streamed answer."""
     request_errors_by_type: Mapping[str, int] = {}
 
     @property
     def in_flight(self) -> int:
-        """Runs started and not finished."""
+        """Number of runs started and not finished."""
         return self.executions - sum(self.by_status.values())
 
     @property
@@ -112,7 +112,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def notices(self) -> int:
-        """What somebody should know of before it becomes an error."""
+        """Warnings before something becomes an error."""
         return sum(self.notices_by_kind.values())
 
     @property
@@ -122,7 +122,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def usage(self) -> Usage:
-        """What the requests used, whether the API reported it or not. Requests of unknown usage are not in it."""
+        """Usage of the requests, whether the API reported it or not. Requests of unknown usage are not in it."""
         return sum(self.usage_by_provenance.values(), start=Usage())
 
     @property
@@ -150,13 +150,13 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def sum_rows(rows: Iterable[UsageRow]) -> UsageRow:
-    """All rows in one."""
+    """Add rows up to one."""
     columns = zip(*(msgspec.structs.astuple(row) for row in rows), strict=True)
     return UsageRow(**dict(zip(UsageRow.__struct_fields__, map(_sum_column, columns), strict=False)))
 
 
 def group_rows(rows: Iterable[tuple[_Group, UsageRow]]) -> dict[_Group, UsageRow]:
-    """One row a group, in order of first appearance."""
+    """Sum rows by group, in order of first appearance."""
     groups: dict[_Group, list[UsageRow]] = {}
     for group, row in rows:
         groups.setdefault(group, []).append(row)
@@ -164,7 +164,7 @@ def group_rows(rows: Iterable[tuple[_Group, UsageRow]]) -> dict[_Group, UsageRow
 
 
 def _sum_column(values: tuple[Any, ...]) -> Any:
-    """The sum of one field: a number, a cost, a histogram, or a table of numbers or usages."""
+    """Sum up one field: a number, a cost, a histogram, or a table of numbers or usages."""
     first = values[0]
     if isinstance(first, HistogramSnapshot):
         return merge(values)

@@ -1,4 +1,4 @@
-"""Which of a run's events have come: they may come twice, late, and out of order."""
+"""The window of a run's events that have come: they may come twice, late, and out of order."""
 
 from bisect import bisect_right
 from math import inf
@@ -16,7 +16,7 @@ class SeqWindow(msgspec.Struct, gc=False):
     """
 
     next_seq: int = 0
-    """All numbers before this one were seen, or given up."""
+    """The first number that was neither seen nor given up."""
     ahead: list[tuple[int, int]] | None = None
     """The stretches beyond it that were seen, in order: first number, and the one after the last. Never empty."""
 

@@ -10,7 +10,7 @@ from ..formats import format_table, format_time
 from .row import UsageRow, group_rows, sum_rows
 
 OTHER = "(other)"
-"""Stands for all that there was no room to tell apart."""
+"""Name that stands for all that there was no room to tell apart."""
 Tags: TypeAlias = tuple[tuple[str, str], ...]
 Key: TypeAlias = tuple[str, str, str | None, Tags]  # pattern, framework, model, tags
 OTHER_TAGS: Tags = ((OTHER, OTHER),)
@@ -22,44 +22,44 @@ class UsageCell(msgspec.Struct, frozen=True):
     pattern: str
     framework: str
     model: str | None
-    """As requested; None for what belongs to the run and not to a request."""
+    """The model as requested; None for what belongs to the run and not to a request."""
     tags: Tags
-    """In order of their names."""
+    """The tags, in order of their names."""
     row: UsageRow
 
     @property
     def key(self) -> Key:
-        """What sets the cell apart."""
+        """The key that sets the cell apart."""
         return self.pattern, self.framework, self.model, self.tags
 
 
 class UsageStatistics(msgspec.Struct, frozen=True):
-    """What all runs did and used. A value: msgspec can encode it, and another process's can be added to it."""
+    """Statistics of all runs. A value: msgspec can encode it, and another process's can be added to it."""
 
     cells: tuple[UsageCell, ...] = ()
-    """In order of pattern, framework, model and tags."""
+    """The cells in order of pattern, framework, model and tags."""
     uncounted: int = 0
     """Events that could not be counted, because something in them makes no sense. The log has the first."""
 
     @property
     def total(self) -> UsageRow:
-        """Everything."""
+        """The sum of all rows."""
         return sum_rows(cell.row for cell in self.cells)
 
     def by_pattern(self) -> dict[str, UsageRow]:
-        """One row a pattern. What a run used is in its own pattern's row, not in its parent's."""
+        """Sum up one row a pattern. What a run used is in its own pattern's row, not in its parent's."""
         return group_rows((cell.pattern, cell.row) for cell in self.cells)
 
     def by_framework(self) -> dict[str, UsageRow]:
-        """One row a framework."""
+        """Sum up one row a framework."""
         return group_rows((cell.framework, cell.row) for cell in self.cells)
 
     def by_model(self) -> dict[str, UsageRow]:
-        """One row a model, as requested. It holds what belongs to requests; what belongs to runs has no model."""
+        """Sum up one row a model, as requested. It holds what belongs to requests, not what belongs to runs."""
         return group_rows((cell.model, cell.row) for cell in self.cells if cell.model is not None)
 
     def by_tag(self, name: str) -> dict[str | None, UsageRow]:
-        """One row a value of the tag, and one under None for runs that lack it.
+        """Sum up one row a value of the tag, and one under None for runs that lack it.
 
         Runs whose tags there was no room for are under `OTHER`.
         """
@@ -101,7 +101,7 @@ class UsageStatistics(msgspec.Struct, frozen=True):
 
 
 def statistics_of(rows: Iterable[tuple[Key, UsageRow]], uncounted: int) -> UsageStatistics:
-    """In one order always, so that equal statistics are equal values."""
+    """Make statistics with their cells in order, so that equal statistics are equal values."""
     return UsageStatistics(tuple(sorted((UsageCell(*key, row) for key, row in rows), key=_order)), uncounted)
 
 
