@@ -61,7 +61,7 @@ _BREAKS_STREAM = frozenset(
 
 
 def make_app(service: Service) -> Starlette:
-    """The whole service as an ASGI app."""
+    """Make the whole service an ASGI app."""
     routes = [
         Route(f"/v1{path}", Endpoint(service, method, path, handler), methods=[method])
         for method, path, handler in ENDPOINTS
@@ -76,7 +76,7 @@ async def _no_such_url(request: Request, error: Exception) -> Response:
 
 
 class Endpoint:
-    """One method of one path, as an ASGI app."""
+    """An ASGI app for one method of one path."""
 
     def __init__(self, service: Service, method: str, path: EndpointPath, handler: Handler) -> None:
         self._service = service
@@ -85,7 +85,7 @@ class Endpoint:
         self._handler = handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request of the endpoint."""
         self._service.account.request(self._name)
         exchange = Exchange(scope, receive, send, self._service.new_id("req_"))
         try:
@@ -178,7 +178,7 @@ async def _break_off(exchange: Exchange, stream: Stream, fault: Fault, position:
 
 
 def _authorise(exchange: Exchange) -> None:
-    """Any key will do, but there must be one."""
+    """Check that there is a key: any will do."""
     scheme, _, key = (exchange.header("authorization") or "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
         message = (
@@ -189,14 +189,14 @@ def _authorise(exchange: Exchange) -> None:
 
 
 class _Traits(msgspec.Struct):
-    """What decides which faults make sense for a request."""
+    """The traits of a request that decide which faults make sense for it."""
 
     stream: bool | None = None
     conversation: Any = None
 
 
 def _traits(body: bytes) -> _Traits:
-    """Whether it asks for a stream, and names a conversation. Whether it is well-formed is seen later."""
+    """Read whether a body asks for a stream, and names a conversation. Whether it is well-formed is seen later."""
     try:
         return msgspec.json.decode(body, type=_Traits)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

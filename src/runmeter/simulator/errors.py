@@ -12,7 +12,7 @@ _RANGE = re.compile(r"Expected `(int|float)` (>=|<=) ")
 
 
 class ApiError(Exception):
-    """The request is refused, or fails."""
+    """An error of the API: the request is refused, or fails."""
 
     def __init__(
         self,
@@ -33,11 +33,11 @@ class ApiError(Exception):
         self.headers = headers or {}
 
     def details(self) -> dict[str, str | None]:
-        """What the body says under `error`."""
+        """Write what the body says under `error`."""
         return {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
 
     def body(self) -> bytes:
-        """The body as JSON."""
+        """Write the error's body as JSON."""
         return msgspec.json.encode({"error": self.details()})
 
 

@@ -83,7 +83,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     kind: FaultKind
     times: int | None = 1
-    """How many requests it hits; None for every one."""
+    """The number of requests it hits; None for every one."""
     endpoint: EndpointPath | None = None
     """Which requests it hits, by path; None for all to which it makes sense."""
     seconds: float = 1.0
@@ -105,7 +105,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"a fault's numbers must be finite and cannot be negative: {self}")
 
     def hits(self, endpoint: str, *, stream: bool, conversation: bool) -> bool:
-        """Whether it makes sense for such a request: does it stream, does it name a conversation."""
+        """Tell whether it makes sense for such a request: does it stream, does it name a conversation."""
         if self.endpoint is not None and self.endpoint != endpoint:
             return False
         match self.kind:
@@ -122,7 +122,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 return True
 
     def error(self) -> ApiError | None:
-        """The error it answers with, if that is what it does."""
+        """Make the error it answers with, if that is what it does."""
         match self.kind:
             case "rate_limit":
                 return _rate_limited(self.retry_after)
@@ -145,7 +145,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def conversation_locked() -> ApiError:
-    """What a request gets while another response is under way (as reported: paulgmiller/careme#379, 2026)."""
+    """Make the error of a request while another response is under way (as reported: paulgmiller/careme#379, 2026)."""
     message = "Another process is currently operating on this conversation. Please retry in a few seconds."
     return ApiError(400, message, param="conversation", code="conversation_locked")
 
@@ -173,19 +173,19 @@ class Faults:
         self._lock = threading.Lock()
 
     def add(self, faults: Iterable[Fault]) -> None:
-        """Append to what is waiting."""
+        """Append faults to those that are waiting."""
         with self._lock:
             self._waiting += [_Waiting(fault, fault.times) for fault in faults]
 
     def clear(self) -> None:
-        """Forget what is waiting."""
+        """Forget the faults that are waiting."""
         with self._lock:
             self._waiting = []
 
     def take(
         self, endpoint: str, *, stream: bool, conversation: bool, header: str | None
     ) -> tuple[Fault | None, Fault | None]:
-        """The latency and the other fault that hit a request: the first waiting of each, or the header's.
+        """Take the latency and the other fault that hit a request: the first waiting of each, or the header's.
 
         Raises:
             ApiError: 400: the header is not understood, or makes no sense here.
@@ -220,7 +220,7 @@ class _Waiting(msgspec.Struct):
 
 
 def parse_header(value: str) -> Fault:
-    """Read `kind; name=value; …`.
+    """Read a header of the form `kind; name=value; …`.
 
     Raises:
         ApiError: 400: an unknown kind, field or value.

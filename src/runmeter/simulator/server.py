@@ -48,7 +48,7 @@ class Simulator:
         port: int = 0,
         clock: Callable[[], float] = _stopped_clock,
     ) -> None:
-        """Prepare a simulator; nothing is started yet.
+        """Prepare a simulator without starting it.
 
         Args:
             script: What the model says: replies, used up one a request, or a function from the prompt to a reply.
@@ -71,7 +71,7 @@ class Simulator:
         """Held from entering to leaving, so that of two that enter at once one is refused."""
 
     async def __aenter__(self) -> str:
-        """Start, and give the base URL once requests are answered.
+        """Start the server, and give the base URL once requests are answered.
 
         Raises:
             OSError: The port is in use, or may not be used.
@@ -90,7 +90,7 @@ class Simulator:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """Stop. Open connections are broken, and nothing is left behind.
+        """Stop the simulator's server. Open connections are broken, and nothing is left behind.
 
         A script that is busy is waited for a second at most: its thread, and the port, end when it returns.
         """
@@ -105,7 +105,7 @@ class Simulator:
 
     @property
     def url(self) -> str:
-        """The base URL, while it runs.
+        """The base URL, while the server runs.
 
         Raises:
             RuntimeError: It is not running.
@@ -115,14 +115,14 @@ class Simulator:
         return f"http://127.0.0.1:{self._thread.port}/v1"
 
     def script(self, *replies: Reply) -> None:
-        """Say these next: each to one request to `/responses` or `/chat/completions`. From any thread.
+        """Queue replies, each for one request to `/responses` or `/chat/completions`. From any thread.
 
         A reply is used up by the request it answers, even if a fault ends its stream.
         """
         self._service.replies.add(replies)
 
     def inject(self, *faults: Fault) -> None:
-        """Misbehave: each fault hits the next requests it makes sense for. From any thread."""
+        """Queue faults, each for the next requests it makes sense for. From any thread."""
         self._service.faults.add(faults)
 
     def recover(self) -> None:
@@ -130,7 +130,7 @@ class Simulator:
         self._service.faults.clear()
 
     def statistics(self) -> SimulatorStatistics:
-        """What it has seen and billed since it was made, by its own count. From any thread."""
+        """Report what it has seen and billed since it was made, by its own count. From any thread."""
         return self._service.account.statistics()
 
 

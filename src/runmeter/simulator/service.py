@@ -1,4 +1,4 @@
-"""What the endpoints share: ids, the clock, replies, the meter, faults, the account and what is stored."""
+"""The state that the endpoints share: ids, the clock, replies, the meter, faults, the account and what is stored."""
 
 import itertools
 from collections import OrderedDict
@@ -20,16 +20,16 @@ from .statistics import Bill
 T = TypeVar("T")
 
 STORED_RESPONSES = 10_000
-"""How many responses are kept; the oldest are forgotten, as the real ones are after 30 days."""
+"""Upper bound on responses kept; the oldest are forgotten, as the real ones are after 30 days."""
 STORED_CONVERSATIONS = 10_000
-"""How many conversations are kept; the oldest are forgotten, which the real ones are not."""
+"""Upper bound on conversations kept; the oldest are forgotten, which the real ones are not."""
 STORED_FILES = 1_000
 STORED_VECTOR_STORES = 100
-"""The same for files and vector stores."""
+"""Upper bounds on files and vector stores kept."""
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One request, as an endpoint is given it."""
+    """A request, as an endpoint is given it."""
 
     body: bytes
     id: str
@@ -41,9 +41,9 @@ class Call(msgspec.Struct, frozen=True):
     query: Mapping[str, str] = {}
     """The URL's parameters."""
     content_type: str = "application/json"
-    """What the body is."""
+    """The media type of the body."""
     ending: ExitStack = msgspec.field(default_factory=ExitStack)
-    """What is to be done when the request has ended, however it ended."""
+    """The work to be done when the request has ended, however it ended."""
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False):
@@ -58,28 +58,28 @@ class Stream(Protocol):
 
     @property
     def chunks(self) -> Sequence[Chunk]:
-        """Its events, in order."""
+        """The events of the stream, in order."""
         ...
 
     def error(self, fault: Fault, position: int) -> bytes:
-        """The event that reports a fault, at this position."""
+        """Write the event that reports a fault, at this position."""
         ...
 
     def completed(self) -> None:
-        """All of it is about to have been sent."""
+        """Settle a stream of which all is about to have been sent."""
         ...
 
     def abandoned(self, tokens: int) -> None:
-        """The client left, or was left, after so many tokens of output."""
+        """Settle a stream whose client left, or was left, after so many tokens of output."""
         ...
 
     def failed(self) -> None:
-        """An error event ended it."""
+        """Settle a stream that an error event ended."""
         ...
 
 
 class Plain(msgspec.Struct, frozen=True):
-    """JSON, and what it brings about."""
+    """An answer in JSON, and what it brings about."""
 
     body: bytes
     delivered: Callable[[], None]
@@ -87,11 +87,11 @@ class Plain(msgspec.Struct, frozen=True):
 
 
 Answer: TypeAlias = bytes | Plain | Stream
-"""JSON, or events."""
+"""An answer: JSON, or events."""
 
 
 class StoredResponse(msgspec.Struct):
-    """What `GET /responses/{id}` and `previous_response_id` need."""
+    """A response as `GET /responses/{id}` and `previous_response_id` need it."""
 
     body: bytes
     """The response as JSON."""
@@ -100,33 +100,33 @@ class StoredResponse(msgspec.Struct):
 
 
 class Store(Generic[T]):
-    """The newest of a kind, by id."""
+    """A store of the newest objects of a kind, by id."""
 
     def __init__(self, capacity: int) -> None:
         self._kept: OrderedDict[str, T] = OrderedDict()
         self._capacity = capacity
 
     def put(self, each_id: str, each: T) -> None:
-        """Keep one, or replace it."""
+        """Keep an object, or replace it."""
         self._kept[each_id] = each
         if len(self._kept) > self._capacity:
             self._kept.popitem(last=False)
 
     def get(self, each_id: str) -> T | None:
-        """The one of this id, unless it was never kept, deleted, or forgotten."""
+        """Find the object of this id, unless it was never kept, deleted, or forgotten."""
         return self._kept.get(each_id)
 
     def delete(self, each_id: str) -> bool:
-        """Whether there was one."""
+        """Delete an object, and tell whether there was one."""
         return self._kept.pop(each_id, None) is not None
 
     def values(self) -> Iterable[T]:
-        """All of them, the oldest first."""
+        """The objects that are kept, the oldest first."""
         return self._kept.values()
 
 
 class Service:
-    """The simulated service. Belongs to the server's thread, but for the faults, the replies and the account."""
+    """State of the simulated service. Only faults, replies and account may be used off the server's thread."""
 
     def __init__(
         self, script: Script | Iterable[Reply] | None, faults: Iterable[Fault], clock: Callable[[], float]
@@ -143,10 +143,10 @@ class Service:
         self._ids = itertools.count(1)
 
     def new_id(self, prefix: str) -> str:
-        """The next id: the first request's ids are the same in every run."""
+        """Make the next id: the first request's ids are the same in every run."""
         return f"{prefix}{next(self._ids):032x}"
 
     def generate(self, prompt: Prompt, fault: Fault | None) -> Generation:
-        """The model's answer to a prompt."""
+        """Generate the model's answer to a prompt."""
         half = fault is not None and fault.kind == "incomplete"
         return self._meter.generate(prompt, self.replies.reply(prompt), half=half)

@@ -1,4 +1,4 @@
-"""What the simulator has seen and billed: its own account, kept apart from anything a client says."""
+"""Figures of what the simulator has seen and billed: its own account, kept apart from anything a client says."""
 
 import threading
 from collections import Counter
@@ -10,7 +10,7 @@ from runmeter.engine import Usage
 
 
 class SimulatorStatistics(msgspec.Struct, frozen=True):
-    """Since the simulator was made."""
+    """Figures of a simulator since it was made."""
 
     requests: Mapping[str, int]
     """Requests that arrived, refused ones too, by endpoint, such as `POST /responses`."""
@@ -24,12 +24,12 @@ class SimulatorStatistics(msgspec.Struct, frozen=True):
 
     @property
     def total(self) -> Usage:
-        """Tokens billed over all models."""
+        """The sum of tokens billed over all models."""
         return sum(self.usage.values(), Usage())
 
 
 class Bill:
-    """Adds up. Written by the simulator's thread, read from any."""
+    """An account that adds up. Written by the simulator's thread, read from any."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -39,22 +39,22 @@ class Bill:
         self._tool_calls = 0
 
     def request(self, endpoint: str) -> None:
-        """One arrived."""
+        """Count a request that arrived."""
         with self._lock:
             self._requests[endpoint] += 1
 
     def fault(self) -> None:
-        """One was hit by a fault."""
+        """Count a request that was hit by a fault."""
         with self._lock:
             self._faults += 1
 
     def bill(self, model: str, usage: Usage, *, tool_calls: int = 0) -> None:
-        """One was answered, in full or in part."""
+        """Bill a request that was answered, in full or in part."""
         with self._lock:
             self._usage[model] = self._usage.get(model, Usage()) + usage
             self._tool_calls += tool_calls
 
     def statistics(self) -> SimulatorStatistics:
-        """The account now."""
+        """Read the figures of the account now."""
         with self._lock:
             return SimulatorStatistics(dict(self._requests), dict(self._usage), self._faults, self._tool_calls)

@@ -62,14 +62,14 @@ class Message(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class FunctionTool(msgspec.Struct):
-    """A tool offered. Only functions are called."""
+    """A tool offered to the model. Only functions are called."""
 
     type: str
     function: PromptTool | None = None
 
 
 class StreamOptions(msgspec.Struct):
-    """What a stream is to have."""
+    """Options of a stream: what it is to have."""
 
     include_usage: bool = False
 
@@ -120,7 +120,7 @@ class CreateChatCompletion(msgspec.Struct, kw_only=True, forbid_unknown_fields=T
 
 
 def create(service: Service, call: Call) -> Answer:
-    """POST /chat/completions."""
+    """Answer POST /chat/completions with a completion."""
     request = decode(call.body, CreateChatCompletion)
     model = find_model(request.model)
     _check(request, model)
@@ -150,7 +150,7 @@ class PendingCompletion:
         self._call_ids = [service.new_id("call_") for block in self._generation.blocks if block.tool]
 
     def plain(self) -> bytes:
-        """The whole completion as JSON."""
+        """Write the whole completion as JSON."""
         texts = [block.text for block in self._generation.blocks if not block.tool]
         message: dict[str, Any] = {
             "role": "assistant",
@@ -170,24 +170,24 @@ class PendingCompletion:
 
     @property
     def chunks(self) -> Sequence[Chunk]:
-        """All events of the stream."""
+        """The events of the whole stream."""
         return list(self._events())
 
     def error(self, fault: Fault, position: int) -> bytes:  # one form for all of them
-        """The event that reports a fault."""
+        """Write the event that reports a fault."""
         message = "The server had an error while processing your request. Sorry about that!"
         return _encode({"error": ApiError(500, message, kind="server_error").details()})
 
     def completed(self) -> None:
-        """Bill all of it."""
+        """Bill all that was generated."""
         self._service.account.bill(self._model, self._generation.usage, tool_calls=self._generation.tool_calls)
 
     def abandoned(self, tokens: int) -> None:
-        """Bill what was generated."""
+        """Bill what was generated until the client left."""
         self._service.account.bill(self._model, self._generation.usage_after(tokens))
 
     def failed(self) -> None:
-        """Bill nothing."""
+        """Bill nothing, as the service failed."""
 
     def _calls(self) -> list[Block]:
         return [block for block in self._generation.blocks if block.tool]
@@ -209,7 +209,7 @@ class PendingCompletion:
         yield Chunk(b"data: [DONE]\n\n")
 
     def _call_chunks(self, block: Block, index: int) -> Iterator[Chunk]:
-        """The first carries the name, and its tokens; the others pieces of the arguments."""
+        """Write a call's chunks: the first carries the name and its tokens, the others pieces of the arguments."""
         name, *pieces = block.pieces
         function = {"name": block.tool, "arguments": ""}
         first = {"index": index, "id": self._call_ids[index], "type": "function", "function": function}
@@ -226,7 +226,7 @@ class PendingCompletion:
         usage: dict[str, Any] | None = None,
         tokens: int = 0,
     ) -> Chunk:
-        """One chunk: of the one choice, or, without a delta, of none."""
+        """Write one chunk of the stream: of the one choice, or, without a delta, of none."""
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         body = {**self._head, "object": "chat.completion.chunk", "choices": [] if delta is None else [choice]}
         if self._include_usage:
@@ -235,7 +235,7 @@ class PendingCompletion:
 
 
 def wire_usage(usage: Usage) -> dict[str, Any]:
-    """Usage as Chat Completions reports it."""
+    """Write usage as Chat Completions reports it."""
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
@@ -279,7 +279,7 @@ def _prompt(request: CreateChatCompletion, model: Model) -> Prompt:
 
 
 def _items(message: Message) -> Iterator[Item]:
-    """A message in the words of the Responses API."""
+    """Write a message in the words of the Responses API."""
     if message.role == "tool":
         yield Item("function_call_output", call_id=message.tool_call_id, output=message.content or "")
         return
@@ -337,7 +337,7 @@ def _check(request: CreateChatCompletion, model: Model) -> None:
 
 
 def _check_tool_messages(messages: Sequence[Message]) -> None:
-    """Tool messages answer the calls of the assistant's message before them, each of them.
+    """Check that tool messages answer the calls of the assistant's message before them, each of them.
 
     Raises:
         ApiError: 400, in the API's words (FoundationAgents/OpenManus#744, QwenLM/Qwen3-Coder#455).

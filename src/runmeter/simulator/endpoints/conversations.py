@@ -47,7 +47,7 @@ class ListItems(msgspec.Struct, kw_only=True):
 
 
 def create(service: Service, call: Call) -> Answer:
-    """POST /conversations."""
+    """Answer POST /conversations with a new conversation."""
     request = decode(call.body or b"{}", CreateConversation)
     conversation = Conversation(service.new_id("conv_"), int(service.clock()), request.metadata or {})
     _add(service, conversation, request.items or [])
@@ -56,33 +56,33 @@ def create(service: Service, call: Call) -> Answer:
 
 
 def retrieve(service: Service, call: Call) -> Answer:
-    """GET /conversations/{id}."""
+    """Answer GET /conversations/{id} with the conversation."""
     return msgspec.json.encode(find_conversation(service, call.id).wire())
 
 
 def update(service: Service, call: Call) -> Answer:
-    """POST /conversations/{id}: the new metadata take the old ones' place."""
+    """Answer POST /conversations/{id}, and put the new metadata in the old ones' place."""
     conversation = find_conversation(service, call.id)
     conversation.metadata = decode(call.body, UpdateConversation).metadata or {}
     return msgspec.json.encode(conversation.wire())
 
 
 def delete(service: Service, call: Call) -> Answer:
-    """DELETE /conversations/{id}."""
+    """Answer DELETE /conversations/{id}, and forget the conversation."""
     conversation = find_conversation(service, call.id)
     service.conversations.delete(conversation.id)
     return msgspec.json.encode({"id": conversation.id, "object": "conversation.deleted", "deleted": True})
 
 
 def create_items(service: Service, call: Call) -> Answer:
-    """POST /conversations/{id}/items."""
+    """Answer POST /conversations/{id}/items, and append the items."""
     conversation = find_conversation(service, call.id)
     added = _add(service, conversation, decode(call.body, CreateItems).items)
     return _page(added, has_more=False)
 
 
 def list_items(service: Service, call: Call) -> Answer:
-    """GET /conversations/{id}/items."""
+    """Answer GET /conversations/{id}/items with a page of items."""
     conversation = find_conversation(service, call.id)
     request = convert(dict(call.query), ListItems, "", strict=False)
     items = conversation.items if request.order == "asc" else conversation.items[::-1]
@@ -92,19 +92,19 @@ def list_items(service: Service, call: Call) -> Answer:
 
 
 def retrieve_item(service: Service, call: Call) -> Answer:
-    """GET /conversations/{id}/items/{item_id}."""
+    """Answer GET /conversations/{id}/items/{item_id} with the item."""
     return msgspec.json.encode(find_conversation(service, call.id).item(call.part_id).wire)
 
 
 def delete_item(service: Service, call: Call) -> Answer:
-    """DELETE /conversations/{id}/items/{item_id}. The answer is the conversation."""
+    """Answer DELETE /conversations/{id}/items/{item_id} with the conversation."""
     conversation = find_conversation(service, call.id)
     conversation.remove(call.part_id)
     return msgspec.json.encode(conversation.wire())
 
 
 def find_conversation(service: Service, conversation_id: str) -> Conversation:
-    """A conversation by its id.
+    """Find a conversation by its id.
 
     Raises:
         ApiError: 404: never made, deleted, or forgotten.

@@ -39,7 +39,7 @@ class CreateEmbedding(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def create(service: Service, call: Call) -> Answer:
-    """POST /embeddings."""
+    """Answer POST /embeddings with a vector for each text."""
     request = decode(call.body, CreateEmbedding)
     model = find_model(request.model, embeds=True)
     tokenizer = Tokenizer(model.id)
@@ -61,7 +61,7 @@ def create(service: Service, call: Call) -> Answer:
 
 
 def embed(text: str, dimensions: int) -> "array[float]":
-    """A text's vector, of length 1: the stem of each word adds to a few places that its hash chooses."""
+    """Embed a text as a vector of length 1: the stem of each word adds to a few places that its hash chooses."""
     vector = array("f", bytes(4 * dimensions))
     for stem in stems(text) or [text]:
         digest = blake2b(stem.encode(errors="replace"), digest_size=32).digest()

@@ -17,7 +17,7 @@ _LIFETIMES = {"batch": 2_592_000}
 
 
 class FileExpiry(msgspec.Struct, forbid_unknown_fields=True):
-    """When a file is to be forgotten."""
+    """The time at which a file is to be forgotten."""
 
     anchor: Literal["created_at"]
     seconds: Annotated[int, msgspec.Meta(ge=3_600, le=2_592_000)]
@@ -31,11 +31,11 @@ class CreateFile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Content(bytes):
-    """A file's content: the only answer that is neither JSON nor a stream."""
+    """The content of a file: the only answer that is neither JSON nor a stream."""
 
 
 def create(service: Service, call: Call) -> Answer:
-    """POST /files."""
+    """Answer POST /files, and keep the file."""
     form = read_form(call.body, call.content_type)
     file = form.pop("file", None)
     if file is None or file.filename is None:
@@ -59,12 +59,12 @@ def create(service: Service, call: Call) -> Answer:
 
 
 def retrieve(service: Service, call: Call) -> Answer:
-    """GET /files/{id}."""
+    """Answer GET /files/{id} with what is known of the file."""
     return msgspec.json.encode(find_upload(service, call.id).description)
 
 
 def content(service: Service, call: Call) -> Answer:
-    """GET /files/{id}/content. What was uploaded for assistants cannot be had back, as in the real service."""
+    """Answer GET /files/{id}/content with the file; what is for assistants is refused, as in the real service."""
     upload = find_upload(service, call.id)
     if upload.description.purpose == "assistants":
         raise ApiError(400, "Not allowed to download files of purpose: assistants")
@@ -72,7 +72,7 @@ def content(service: Service, call: Call) -> Answer:
 
 
 def delete(service: Service, call: Call) -> Answer:
-    """DELETE /files/{id}. It goes from all vector stores too."""
+    """Answer DELETE /files/{id}, and take the file from all vector stores too."""
     find_upload(service, call.id)
     service.uploads.delete(call.id)
     for store in service.vector_stores.values():
@@ -81,7 +81,7 @@ def delete(service: Service, call: Call) -> Answer:
 
 
 def find_upload(service: Service, file_id: str) -> Upload:
-    """A file that was uploaded, and neither deleted nor forgotten.
+    """Find a file that was uploaded, and neither deleted nor forgotten.
 
     Raises:
         ApiError: 404: there is none (its words: danny-avila/LibreChat#2632).
@@ -93,7 +93,7 @@ def find_upload(service: Service, file_id: str) -> Upload:
 
 
 def _fields(form: dict[str, FormField]) -> dict[str, Any]:
-    """`expires_after[seconds]` is how a form says `{"expires_after": {"seconds": …}}`."""
+    """Read a form's fields: `expires_after[seconds]` is how it says `{"expires_after": {"seconds": …}}`."""
     fields: dict[str, Any] = {}
     for name, part in form.items():
         outer, _, inner = name.removesuffix("]").partition("[")

@@ -10,12 +10,12 @@ from ..service import Answer, Call, Service
 
 
 def list_models(service: Service, call: Call) -> Answer:  # noqa: ARG001 - every endpoint takes them
-    """GET /models."""
+    """Answer GET /models with the models that are served."""
     return msgspec.json.encode({"object": "list", "data": [_wire(model) for model in MODELS.values()]})
 
 
 def retrieve(service: Service, call: Call) -> Answer:  # noqa: ARG001 - every endpoint takes them
-    """GET /models/{id}."""
+    """Answer GET /models/{id} with the model."""
     if call.id not in MODELS:
         raise ApiError(404, f"The model '{call.id}' does not exist", param="model", code="model_not_found")
     return msgspec.json.encode(_wire(MODELS[call.id]))

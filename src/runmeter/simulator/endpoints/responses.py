@@ -40,20 +40,20 @@ LEAST_OUTPUT = 16
 
 
 class Reasoning(msgspec.Struct, omit_defaults=True):
-    """How the model is to think."""
+    """Settings of how the model is to think."""
 
     effort: Effort | None = None
     summary: str | None = None
 
 
 class ConversationReference(msgspec.Struct, forbid_unknown_fields=True):
-    """Names a conversation."""
+    """A reference to a conversation by its id."""
 
     id: str
 
 
 class PromptParams(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """All that makes the prompt. What has no meaning here is taken, as `Any`, and ignored."""
+    """Parameters that make the prompt. What has no meaning here is taken, as `Any`, and ignored."""
 
     model: str
     input: str | list[dict[str, Any]] | None = None
@@ -71,7 +71,7 @@ class PromptParams(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def conversation_id(self) -> str | None:
-        """The conversation it belongs to, whichever way it names it."""
+        """The conversation the request belongs to, whichever way it names it."""
         return self.conversation.id if isinstance(self.conversation, ConversationReference) else self.conversation
 
 
@@ -108,7 +108,7 @@ class CreateResponse(PromptParams, kw_only=True):
 
 
 def create(service: Service, call: Call) -> Answer:
-    """POST /responses."""
+    """Answer POST /responses with a response."""
     request = decode(call.body, CreateResponse)
     turn = _begin_turn(service, request, call)
     prompt = _prompt(service, request)
@@ -118,7 +118,7 @@ def create(service: Service, call: Call) -> Answer:
 
 
 def retrieve(service: Service, call: Call) -> Answer:
-    """GET /responses/{id}."""
+    """Answer GET /responses/{id} with the response."""
     stored = service.responses.get(call.id)
     if stored is None:
         raise ApiError(404, f"Response with id '{call.id}' not found.")
@@ -126,14 +126,14 @@ def retrieve(service: Service, call: Call) -> Answer:
 
 
 def delete(service: Service, call: Call) -> Answer:
-    """DELETE /responses/{id}."""
+    """Answer DELETE /responses/{id}, and forget the response."""
     if not service.responses.delete(call.id):
         raise ApiError(404, f"Response with id '{call.id}' not found.")
     return msgspec.json.encode({"id": call.id, "object": "response.deleted", "deleted": True})
 
 
 def count_input_tokens(service: Service, call: Call) -> Answer:
-    """POST /responses/input_tokens: what the same request would be billed for its input."""
+    """Answer POST /responses/input_tokens with what the same request would be billed for its input."""
     prompt = _prompt(service, decode(call.body, CountInputTokens))
     tokens = len(prompt_tokens(prompt))
     return msgspec.json.encode({"object": "response.input_tokens", "input_tokens": tokens})
@@ -163,7 +163,7 @@ class PendingResponse:
         self._keep(self.draft)
 
     def plain(self) -> Plain:
-        """All of it at once, settled now. Its conversation has it, and is free again, when it is sent."""
+        """Write the response at once, settled now. Its conversation has it, and is free again, when it is sent."""
         if self._fault == "failed":
             self._keep(failed(self.draft))
             return Plain(msgspec.json.encode(failed(self.draft)), self._release_turn)
@@ -172,20 +172,20 @@ class PendingResponse:
 
     @property
     def chunks(self) -> Sequence[Chunk]:
-        """All events of the stream."""
+        """The events of the whole stream."""
         return response_events(self.draft, self.final, self._generation)
 
     def error(self, fault: Fault, position: int) -> bytes:
-        """The event that reports a fault."""
+        """Write the event that reports a fault."""
         return error_event(fault, position, self.draft)
 
     def completed(self) -> None:
-        """Bill and keep all of it."""
+        """Bill and keep all that was generated."""
         self._settle()
         self._complete_turn()
 
     def abandoned(self, tokens: int) -> None:
-        """Bill what was generated."""
+        """Bill what was generated until the client left."""
         usage = self._generation.usage_after(tokens)
         self._service.account.bill(self._prompt.model.id, usage)
         self._keep(cancelled(self.draft, usage))
@@ -195,7 +195,7 @@ class PendingResponse:
             self._release_turn()
 
     def failed(self) -> None:
-        """Bill nothing."""
+        """Bill nothing, as the service failed."""
         self._keep(failed(self.draft))
         self._release_turn()
 
@@ -241,7 +241,7 @@ def _conversation(service: Service, request: PromptParams) -> Conversation | Non
 
 
 def _prompt(service: Service, request: PromptParams) -> Prompt:
-    """What the model is given: earlier items first, then the new ones."""
+    """Put together what the model is given: earlier items first, then the new ones."""
     model = find_model(request.model)
     items = [*_history(service, request), *read_items(request.input)]
     check_calls(items)
@@ -263,7 +263,7 @@ def _prompt(service: Service, request: PromptParams) -> Prompt:
 
 
 def _history(service: Service, request: PromptParams) -> Sequence[Item]:
-    """What was said before: all items of a conversation, or of an earlier response, its input and its output."""
+    """Find what was said before: all items of a conversation, or of an earlier response, its input and its output."""
     conversation = _conversation(service, request)
     if conversation is not None:
         return conversation.history
@@ -334,7 +334,7 @@ def _check(request: CreateResponse, prompt: Prompt) -> None:
 
 
 def _draft(service: Service, request: CreateResponse, prompt: Prompt) -> ResponseObject:
-    """The response before the model has begun. What the request leaves out has the API's default."""
+    """Make the response before the model has begun. What the request leaves out has the API's default."""
     reasoning = request.reasoning or Reasoning()
     effort = reasoning.effort or prompt.model.effort
     return ResponseObject(

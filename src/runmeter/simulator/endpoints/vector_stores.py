@@ -23,7 +23,7 @@ Query: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class ChunkingStrategy(msgspec.Struct, forbid_unknown_fields=True):
-    """How files are to be cut.
+    """The way files are to be cut.
 
     Raises:
         ValueError: A static strategy without its sizes, or another with them.
@@ -57,7 +57,7 @@ class AddFile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class RankingOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """How results are ranked: there is one ranker, whichever is asked for."""
+    """Options of the ranking of results: there is one ranker, whichever is asked for."""
 
     ranker: Literal["none", "auto", "default-2024-11-15"] = "auto"
     score_threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
@@ -85,7 +85,7 @@ class ListFiles(msgspec.Struct, kw_only=True):
 
 
 def create(service: Service, call: Call) -> Answer:
-    """POST /vector_stores."""
+    """Answer POST /vector_stores with a new store."""
     request = decode(call.body, CreateVectorStore)
     now = int(service.clock())
     uploads = [find_upload(service, file_id) for file_id in request.file_ids]
@@ -97,18 +97,18 @@ def create(service: Service, call: Call) -> Answer:
 
 
 def retrieve(service: Service, call: Call) -> Answer:
-    """GET /vector_stores/{id}."""
+    """Answer GET /vector_stores/{id} with the store."""
     return msgspec.json.encode(_find(service, call.id).describe(int(service.clock())))
 
 
 def delete(service: Service, call: Call) -> Answer:
-    """DELETE /vector_stores/{id}. Its files stay uploaded."""
+    """Answer DELETE /vector_stores/{id}, and forget the store. Its files stay uploaded."""
     service.vector_stores.delete(_find(service, call.id).id)
     return msgspec.json.encode({"id": call.id, "object": "vector_store.deleted", "deleted": True})
 
 
 def add_file(service: Service, call: Call) -> Answer:
-    """POST /vector_stores/{id}/files."""
+    """Answer POST /vector_stores/{id}/files, and index the file."""
     now = int(service.clock())
     store = _find_active(service, call.id, now)
     request = decode(call.body, AddFile)
@@ -121,7 +121,7 @@ def add_file(service: Service, call: Call) -> Answer:
 
 
 def list_files(service: Service, call: Call) -> Answer:
-    """GET /vector_stores/{id}/files: the newest first, unless asked otherwise."""
+    """Answer GET /vector_stores/{id}/files with a page: the newest first, unless asked otherwise."""
     store = _find(service, call.id)
     request = convert(dict(call.query), ListFiles, "", strict=False)
     files = [file.description for file in store.files.values()]
@@ -144,19 +144,19 @@ def list_files(service: Service, call: Call) -> Answer:
 
 
 def retrieve_file(service: Service, call: Call) -> Answer:
-    """GET /vector_stores/{id}/files/{file_id}."""
+    """Answer GET /vector_stores/{id}/files/{file_id} with the file."""
     return msgspec.json.encode(_find_file(_find(service, call.id), call.part_id).description)
 
 
 def delete_file(service: Service, call: Call) -> Answer:
-    """DELETE /vector_stores/{id}/files/{file_id}. The file itself stays uploaded."""
+    """Answer DELETE /vector_stores/{id}/files/{file_id}, and take the file out. The file itself stays uploaded."""
     store = _find(service, call.id)
     store.remove(_find_file(store, call.part_id).description.id)
     return msgspec.json.encode({"id": call.part_id, "object": "vector_store.file.deleted", "deleted": True})
 
 
 def search(service: Service, call: Call) -> Answer:
-    """POST /vector_stores/{id}/search."""
+    """Answer POST /vector_stores/{id}/search with the chunks that fit."""
     now = int(service.clock())
     store = _find_active(service, call.id, now)
     request = decode(call.body, Search)
@@ -186,7 +186,7 @@ def _find(service: Service, store_id: str) -> VectorStore:
 
 
 def _find_active(service: Service, store_id: str, now: int) -> VectorStore:
-    """A store that has not expired: one that has can be looked at, but not used."""
+    """Find a store that has not expired: one that has can be looked at, but not used."""
     store = _find(service, store_id)
     if store.expired(now):
         raise ApiError(400, f"Vector store {store.id} is expired.")
@@ -194,7 +194,7 @@ def _find_active(service: Service, store_id: str, now: int) -> VectorStore:
 
 
 def _find_file(store: VectorStore, file_id: str) -> IndexedFile:
-    """A file in a store. Its absence is worded as in mkdev-me/terraform-provider-openai#35."""
+    """Find a file in a store. Its absence is worded as in mkdev-me/terraform-provider-openai#35."""
     file = store.files.get(file_id)
     if file is None:
         raise ApiError(404, f"No file found with id '{file_id}' in vector store '{store.id}'.")

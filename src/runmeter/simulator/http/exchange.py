@@ -1,4 +1,4 @@
-"""One request and the way back to whoever sent it."""
+"""One request and the way back to its client."""
 
 import asyncio
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class Exchange:
 
     @property
     def gone(self) -> bool:
-        """Whether the client is known to have gone. Known only after a `pause`."""
+        """True if the client is known to have gone. Known only after a `pause`."""
         return self._gone.is_set()
 
     @property
@@ -38,11 +38,11 @@ class Exchange:
         return self._request.query_params
 
     def header(self, name: str) -> str | None:
-        """A request header."""
+        """Read a header of the request."""
         return self._request.headers.get(name)
 
     async def body(self) -> bytes:
-        """The whole body.
+        """Read the whole body of the request.
 
         Raises:
             starlette.requests.ClientDisconnect: The client left while sending it.
@@ -72,7 +72,7 @@ class Exchange:
         await self._start(200, {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"})
 
     async def send_event(self, data: bytes) -> None:
-        """Send one event."""
+        """Send one event of the stream."""
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end_events(self) -> None:
@@ -80,7 +80,7 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": b""})
 
     async def cut(self) -> None:
-        """Break the connection."""
+        """Break the connection to the client."""
         self._request.scope["extensions"][CUT]["abort"]()
         await self.pause(5)  # until the server has noticed: it must not take this for an answer forgotten
 

@@ -13,12 +13,12 @@ _BOUNDARY = re.compile(r'multipart/form-data *;(?:.*;)? *boundary=(?:"([^"]+)"|(
 _SETTING = re.compile(r'; *(name|filename)=(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+))', re.IGNORECASE)
 _DISPOSITION = re.compile(r"^content-disposition: *form-data(;.*)", re.IGNORECASE | re.MULTILINE)
 _ESCAPED = re.compile(r'\\(["\\])|%(22|0A|0D)')
-"""How clients write quotes and line breaks: with a backslash, or as the HTML standard has it (html.spec.whatwg.org,
-"multipart form data", 2026)."""
+"""Escapes by which clients write quotes and line breaks: with a backslash, or as the HTML standard has it
+(html.spec.whatwg.org, "multipart form data", 2026)."""
 
 
 class FormField(msgspec.Struct, frozen=True):
-    """One field of a form."""
+    """A field of a form."""
 
     content: bytes
     filename: str | None = None
@@ -26,10 +26,10 @@ class FormField(msgspec.Struct, frozen=True):
 
 
 def read_form(body: bytes, content_type: str) -> dict[str, FormField]:
-    """The fields of a form, by name; the last where there are several of a name.
+    """Read the fields of a form, by name; the last where there are several of a name.
 
     Raises:
-        ApiError: 400: it is no form, or not whole.
+        ApiError: 400: it is not a form, or not whole.
     """
     found = _BOUNDARY.match(content_type)
     if not found:
@@ -43,7 +43,7 @@ def read_form(body: bytes, content_type: str) -> dict[str, FormField]:
 
 
 def _part(raw: bytes) -> tuple[str, FormField]:
-    """A part's name, and the part."""
+    """Read a part's name, and the part."""
     head, separator, content = raw.partition(b"\r\n\r\n")
     found = _DISPOSITION.search(head[:_LONGEST_HEAD].decode(errors="replace"))
     settings = _SETTING.findall(found[1]) if found else []

@@ -21,10 +21,10 @@ PATIENCE = 1.0
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP, except that it logs no requests and lets the app break the connection."""
+    """uvicorn's HTTP protocol, except that it logs no requests and lets the app break the connection."""
 
     def on_message_begin(self) -> None:
-        """A request starts: give it what `Exchange.cut` needs."""
+        """Give a request that starts what `Exchange.cut` needs."""
         super().on_message_begin()
         self.access_log = False
         self.scope["extensions"] = {CUT: {"abort": self.transport.abort}}
@@ -34,7 +34,7 @@ class ServerThread:
     """Serves an app on a port of loopback, from `start` to `stop`. Both block: call them off any event loop."""
 
     def __init__(self, app: ASGIApp, port: int) -> None:
-        """Take the port; 0 lets the system choose. Raises OSError."""
+        """Take the port of the server; 0 lets the system choose. Raises OSError."""
         self._app = app
         self._listener = socket.create_server((HOST, port), backlog=1024)
         self._listener.setblocking(False)
@@ -47,7 +47,7 @@ class ServerThread:
         self._thread = threading.Thread(target=self._run, name="runmeter-simulator", daemon=True)
 
     def start(self) -> None:
-        """Start, and return once requests are answered. Raises what kept it from starting."""
+        """Start the thread, and return once requests are answered. Raises what kept it from starting."""
         self._thread.start()
         self._ready.wait()
         if self._error is not None:

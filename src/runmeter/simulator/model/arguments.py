@@ -28,23 +28,23 @@ _FORMATS = {
     "hostname": "example.com",
 }
 _QUESTION = re.compile("query|question|text|prompt|message|content|task|instruction|description|request")
-"""In a property's name: its value is what the text asks."""
+"""Part of a property's name: its value is what the text asks."""
 _REASON = re.compile("reason|rationale|explanation|summary|answer|note")
-"""In a property's name: its value is a sentence of the simulator's own."""
+"""Part of a property's name: its value is a sentence of the simulator's own."""
 _FEEDBACK = re.compile("feedback|comment|critique|verdict|suggestion")
-"""In a property's name: its value is a remark."""
+"""Part of a property's name: its value is a remark."""
 _WORDS = re.compile("words|terms|keyword|topic|phrase|search")
-"""In a property's name: its value is what the text is about."""
+"""Part of a property's name: its value is what the text is about."""
 _TITLE = re.compile("title|heading|subject|label")
-"""In a property's name: its value is one of the things that the text is about."""
+"""Part of a property's name: its value is one of the things that the text is about."""
 _NUMBERED = ("id", "number", "code", "key", "reference")
 """Ends of a property's name: its value has digits, if the text has any."""
 REMARK = "You could say it in fewer words."
-"""What is said of any answer that is to be judged."""
+"""A remark on any answer that is to be judged."""
 _DEEPEST = 6
 """Schemas may contain themselves."""
 _MOST_VALUES = 1_000
-"""In one instance, as long as lists and what contains itself can be cut short: schemas multiply quickly."""
+"""Upper bound on values of an instance, if lists and what contains itself can be cut short: schemas multiply quickly."""
 _MOST_ITEMS = 100
 _LONGEST = 1_000
 """Characters of a string, whatever its `minLength`."""
@@ -56,7 +56,7 @@ def synthesise(schema: Mapping[str, Any], text: str, chance: int = 0) -> Any:
 
 
 class _Synthesis:
-    """One instance in the making: every string takes the text's next word, every number its next number."""
+    """An instance in the making: every string takes the text's next word, every number its next number."""
 
     def __init__(self, root: Mapping[str, Any], text: str, chance: int) -> None:
         self._root = root
@@ -75,7 +75,7 @@ class _Synthesis:
         self._codes = iter(_CODE.findall(text[:2_000]))
 
     def value(self, schema: Any, name: str, depth: int) -> Any:
-        """An instance of a schema that belongs to a property of this name."""
+        """Make up an instance of a schema that belongs to a property of this name."""
         schema = self._resolve(schema)
         if "const" in schema:
             return schema["const"]
@@ -109,7 +109,7 @@ class _Synthesis:
         return {}
 
     def _referred(self, reference: str) -> Any:
-        """What `#/$defs/Name` points to."""
+        """Find what `#/$defs/Name` points to."""
         found: Any = self._root
         for key in reference.removeprefix("#").strip("/").split("/"):
             if key:
@@ -124,7 +124,7 @@ class _Synthesis:
         return kind or ("object" if "properties" in schema else "array" if "items" in schema else "string")
 
     def _one_of(self, values: list[Any]) -> Any:
-        """The value the text mentions, or any."""
+        """Choose the value the text mentions, or any."""
         mentioned = self._mentioned(values)
         lower = self._text[:2_000].lower()
         return mentioned[0] if mentioned else values[crc32(lower.encode(errors="replace")) % len(values)]
@@ -134,7 +134,7 @@ class _Synthesis:
         return [value for value in values if isinstance(value, str) and value and value.lower() in lower]
 
     def _draw(self, name: str) -> int:
-        """As good as random, but always the same for the same prompt and name."""
+        """Draw a number as good as random, but always the same for the same prompt and name."""
         return crc32(name.encode(errors="replace"), self._chance)
 
     def _object(self, schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
@@ -154,7 +154,7 @@ class _Synthesis:
         return [self.value(items, name, depth + 1) for _ in range(count)]
 
     def _several(self, schema: Any, name: str, depth: int, count: int) -> list[Any]:
-        """Items that all differ, or fewer of them where the text or the schema has no more to give."""
+        """Make up items that all differ, or fewer of them where the text or the schema has no more to give."""
         resolved = self._resolve(schema)
         if "const" not in resolved and (values := resolved.get("enum")):
             mentioned = self._mentioned(values)
@@ -171,7 +171,7 @@ class _Synthesis:
         return items
 
     def _number(self, schema: Mapping[str, Any], *, whole: bool) -> float:
-        """The text's next number if it is in range, else the nearest that is."""
+        """Take the text's next number if it is in range, else the nearest that is."""
         step = schema.get("multipleOf") or (1 if whole else 0)
         low = schema.get("minimum", schema.get("exclusiveMinimum"))
         high = schema.get("maximum", schema.get("exclusiveMaximum"))
@@ -220,7 +220,7 @@ class _Synthesis:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """`bees, wasps and hornets`."""
+    """List names as in `bees, wasps and hornets`."""
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
 
@@ -230,7 +230,7 @@ def _is_null(schema: Any) -> bool:
 
 
 def _round(number: float, step: float, low: float | None) -> float:
-    """The next multiple of a step downwards, or upwards where downwards is out of range."""
+    """Round to the next multiple of a step downwards, or upwards where downwards is out of range."""
     if not step:
         return number
     rounded = number // step * step

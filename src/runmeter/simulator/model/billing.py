@@ -1,4 +1,4 @@
-"""What an answer costs in tokens, counted with the real vocabularies and with the API's rules for prompt caching."""
+"""The cost of an answer in tokens, counted with the real vocabularies and with the API's rules for prompt caching."""
 
 import codecs
 import sys
@@ -41,12 +41,12 @@ class Block(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """The text or the arguments."""
+        """The text of the block, or the arguments."""
         return "".join(piece.text for piece in self.pieces)
 
     @property
     def tokens(self) -> int:
-        """What they cost, a tool's name included."""
+        """The tokens of the block, a tool's name included."""
         return sum(piece.tokens for piece in self.pieces)
 
 
@@ -59,17 +59,17 @@ class Generation(msgspec.Struct, frozen=True):
 
     @property
     def tool_calls(self) -> int:
-        """How many it asks for."""
+        """The number of tool calls it asks for."""
         return sum(block.tool is not None for block in self.blocks)
 
     def usage_after(self, tokens: int) -> Usage:
-        """The usage if only so many tokens of output were generated."""
+        """Compute the usage if only so many tokens of output were generated."""
         reasoning = min(tokens, self.usage.reasoning_tokens)
         return msgspec.structs.replace(self.usage, output_tokens=tokens, reasoning_tokens=reasoning)
 
 
 class Meter:
-    """Counts, and remembers the prompts it has seen."""
+    """A meter that counts, and remembers the prompts it has seen."""
 
     def __init__(self) -> None:
         self._cache = PromptCache()
@@ -100,21 +100,21 @@ class Meter:
 
 
 def prompt_tokens(prompt: Prompt) -> list[int]:
-    """The prompt's tokens: tools, instructions and items, with framing as `engine/tokens.py` lays it out."""
+    """Count the prompt's tokens: tools, instructions and items, with framing as `engine/tokens` lays it out."""
     tools = [{"type": "function", **msgspec.to_builtins(tool)} for tool in prompt.tools]
     items = msgspec.to_builtins(prompt.items)
     return Tokenizer(prompt.model.id).encode_messages(items, instructions=prompt.instructions, tools=tools)
 
 
 class PromptCache:
-    """Which prefixes of prompts each model has seen. They never expire here; only the oldest are forgotten."""
+    """A cache of the prefixes of prompts each model has seen. They never expire; only the oldest are forgotten."""
 
     def __init__(self, capacity: int = CACHE_CAPACITY) -> None:
         self._seen: OrderedDict[int, None] = OrderedDict()
         self._capacity = capacity
 
     def look_up(self, model: str, tokens: Sequence[int]) -> tuple[int, int]:
-        """How many of a prompt's first tokens were cached, and how many more are from now on."""
+        """Tell how many of a prompt's first tokens were cached, and how many more are from now on."""
         cached = total = 0
         digest = crc32(model.encode())
         for end in range(CACHE_STEP, len(tokens) + 1, CACHE_STEP):
@@ -136,7 +136,7 @@ class PromptCache:
 
 
 def _compose(prompt: Prompt, reply: Reply, limit: int | None) -> Generation:
-    """The reply as far as it fits into a limit of tokens; the usage is that of the output only."""
+    """Compose the reply as far as it fits into a limit of tokens; the usage is that of the output only."""
     budget = limit if limit is not None else sys.maxsize
     reasoning = min(reply.reasoning_tokens, budget)
     spent = reasoning
@@ -156,13 +156,13 @@ def _compose(prompt: Prompt, reply: Reply, limit: int | None) -> Generation:
 
 
 def _parts(reply: Reply) -> list[tuple[str | None, str]]:
-    """A reply's text and calls, as (tool, text). A reply with neither is an empty text."""
+    """Divide a reply into text and calls, as (tool, text). A reply with neither is an empty text."""
     calls: list[tuple[str | None, str]] = [(call.name, call.arguments) for call in reply.tool_calls]
     return [(None, reply.text), *calls] if reply.text or not calls else calls
 
 
 def _block(tokenizer: Tokenizer, tool: str | None, text: str, budget: int) -> Block | None:
-    """As much of a text or call as fits, or None if nothing does. A call costs its name and its arguments."""
+    """Cut a text or call to what fits, or None if nothing does. A call costs its name and its arguments."""
     name = tokenizer.encode(tool) if tool else []
     tokens = tokenizer.encode(text)
     room = budget - len(name)

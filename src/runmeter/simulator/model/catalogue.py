@@ -15,7 +15,7 @@ from ..errors import ApiError
 
 
 class Model(msgspec.Struct, frozen=True):
-    """One model."""
+    """A model that is served."""
 
     id: str
     released: date
@@ -41,17 +41,17 @@ class Model(msgspec.Struct, frozen=True):
 
     @property
     def reports_cache_writes(self) -> bool:
-        """Cache writes are billed from gpt-5.6 on."""
+        """True from gpt-5.6 on: cache writes are billed."""
         return self.version >= (5, 6)
 
     @property
     def separates_tools_from_reasoning(self) -> bool:
-        """From gpt-5.4 on, Chat Completions takes function tools only with effort `none`."""
+        """True from gpt-5.4 on: Chat Completions takes function tools only with effort `none`."""
         return self.version >= (5, 4)
 
     @property
     def labels_phases(self) -> bool:
-        """Its messages say whether they are commentary or the final answer."""
+        """True if its messages say whether they are commentary or the final answer."""
         return self.version >= (5, 4)
 
 
@@ -91,14 +91,13 @@ MODELS = {model.id: model for model in _KNOWN}
 
 
 def is_retired(name: str) -> bool:
-    """Whether a model had been shut down when the table of models was last checked: by no clock, so that what was
-    served yesterday is served tomorrow."""
+    """Tell whether a model had been shut down when the table of models was last checked: no clock is asked."""
     retirement = retirements.find(name)
     return retirement is not None and retirement.is_retired(retirements.table().checked)
 
 
 def find_model(name: str, *, embeds: bool = False) -> Model:
-    """A model by its name.
+    """Find a model by its name.
 
     Raises:
         ApiError: 404 `model_not_found`: retired, never heard of, or of the wrong kind.

@@ -1,4 +1,4 @@
-"""What the model is given, in one form for both APIs: items (in the words of the Responses API), tools and settings."""
+"""The model's prompt, in one form for both APIs: items (in the words of the Responses API), tools and settings."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeAlias
@@ -9,10 +9,10 @@ from ..errors import ApiError
 from .catalogue import Model
 
 Choice: TypeAlias = Literal["auto", "none", "required"]
-"""Whether the model may call a tool, must not, or must."""
+"""The choice of a tool: the model may call one, must not, or must."""
 
 Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-"""How much the model is to reason."""
+"""The effort of the model's reasoning."""
 
 
 FunctionName: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}\Z")]
@@ -25,7 +25,7 @@ TopP: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
 MetadataKey: TypeAlias = Annotated[str, msgspec.Meta(max_length=64)]
 MetadataText: TypeAlias = Annotated[str, msgspec.Meta(max_length=512)]
 Metadata: TypeAlias = Annotated[dict[MetadataKey, MetadataText], msgspec.Meta(max_length=16)]
-"""What a client notes on an object (source: openai 3.54.0, `types/conversations/conversation_create_params.py`)."""
+"""A client's notes on an object (source: openai 3.54.0, `types/conversations/conversation_create_params.py`)."""
 
 
 class Part(msgspec.Struct, omit_defaults=True):
@@ -51,7 +51,7 @@ class Item(msgspec.Struct, omit_defaults=True):
 
     @property
     def text(self) -> str:
-        """A message's or an output's text."""
+        """The text of a message or an output."""
         content = self.output if self.type == "function_call_output" else self.content
         if isinstance(content, str):
             return content
@@ -68,7 +68,7 @@ class PromptTool(msgspec.Struct, frozen=True):
 
 
 class Output(msgspec.Struct, frozen=True):
-    """What a tool gave back."""
+    """The output that a tool gave back."""
 
     tool: str
     text: str
@@ -88,20 +88,20 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     effort: Effort | None = None
     """The reasoning effort the request asks for, if it asks."""
     json_schema: dict[str, Any] | None = None
-    """What the answer's text must be an instance of."""
+    """The JSON schema that the answer's text must be an instance of."""
     max_output_tokens: int | None = None
     cache_12h: bool = False
     """New cache entries are kept for 12 hours, not 30 minutes."""
 
     @property
     def user_text(self) -> str:
-        """The last user message's text."""
+        """The text of the last user message."""
         last = self._last_user_message
         return self.items[last].text if last >= 0 else ""
 
     @property
     def outputs(self) -> list[Output]:
-        """What tools gave back since the last user message, in order."""
+        """The outputs that tools gave back since the last user message, in order."""
         names = {item.call_id: item.name for item in self.items if item.type == "function_call"}
         since = self.items[self._last_user_message + 1 :]
         return [
@@ -110,13 +110,13 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _last_user_message(self) -> int:
-        """Its index, or -1."""
+        """The index of the last user message, or -1."""
         positions = (i for i, item in enumerate(self.items) if item.type == "message" and item.role == "user")
         return max(positions, default=-1)
 
 
 def allowed_name(tool: Any) -> str:
-    """The name in an entry of `tool_choice`'s allowed tools: `{"name": "look"}`.
+    """Read the name in an entry of `tool_choice`'s allowed tools: `{"name": "look"}`.
 
     Raises:
         ApiError: 400: it is nothing of the kind.
@@ -157,7 +157,7 @@ def choose(
 
 
 def check_calls(items: Sequence[Item]) -> None:
-    """Every function call needs its output, and every output its call.
+    """Check that every function call has its output, and every output its call.
 
     Raises:
         ApiError: 400, in the Responses API's words (openai/openai-agents-python#673, continuedev/continue#10092).
@@ -175,7 +175,7 @@ def check_calls(items: Sequence[Item]) -> None:
 
 
 def check_sampling(model: Model, effort: str | None, values: dict[str, float | None], *, chat: bool) -> None:
-    """Reasoning models take no sampling parameters unless they do not reason this time, nor every effort.
+    """Check that a model that reasons gets no sampling parameters, nor an effort that it does not take.
 
     Args:
         model: The model asked.
@@ -209,5 +209,5 @@ def check_sampling(model: Model, effort: str | None, values: dict[str, float | N
 
 
 def served_tier(requested: str | None) -> str:
-    """The service tier a request is served in (source: openai 3.54.0, `types/chat/chat_completion.py`)."""
+    """Tell the service tier a request is served in (openai 3.54.0, `types/chat/chat_completion.py`)."""
     return {None: "default", "auto": "default", "fast": "priority"}.get(requested, requested or "default")

@@ -1,4 +1,4 @@
-"""What a user asks, in words that can be quoted, and what it is about."""
+"""The question a user asks, in words that can be quoted, and its topics."""
 
 import re
 from collections import Counter
@@ -13,19 +13,19 @@ _PARAGRAPH_END = re.compile(r"\n[ \t]*\n")
 _LABEL = re.compile(r"(?:user )?(?:question|query|request)[ \t*]{0,8}:[*\s]{0,8}", re.IGNORECASE)
 _CALLED = re.compile(r"^(?:user )?(?:question|query|request)[ \t]{0,8}:\s{0,8}(\S.*)$", re.IGNORECASE | re.MULTILINE)
 _FRAME = re.compile(r"\b(?:above|below|following)\b|^#|^your? ", re.IGNORECASE)
-"""In a paragraph that says what others are: a heading, or instructions around what the user wrote."""
+"""A mark of a paragraph that says what others are: a heading, or instructions around what the user wrote."""
 QUOTING = 'You asked: "'
-"""How an answer begins that can but repeat the question."""
+"""The beginning of an answer that can but repeat the question."""
 _SHORTEST_TOPIC = 3
 
 
 def asks(text: str) -> bool:
-    """Whether the text asks something in its own right."""
+    """Tell whether the text asks something in its own right."""
     return any(_asks(paragraph) for paragraph in _paragraphs(text))
 
 
 def question(text: str) -> str:
-    """What the text asks: the paragraph that is called so, or else its first that asks, or else its first."""
+    """Find the question of a text: the paragraph that is called so, or else its first that asks, or else its first."""
     if called := _CALLED.search(text[:READ]):
         return shorten(_unquoted(called[1]), LONGEST)
     paragraphs = _paragraphs(text) or [" ".join(text[:READ].split())]
@@ -33,13 +33,13 @@ def question(text: str) -> str:
 
 
 def asking(texts: Iterable[str]) -> str:
-    """The last of the texts that asks something, or else the last."""
+    """Find the last of the texts that asks something, or else the last."""
     given = list(texts)
     return next(filter(asks, reversed(given)), given[-1] if given else "")
 
 
 def topics(text: str, most: int) -> list[str]:
-    """The words that the text is about: those that come most often, in the order in which they come."""
+    """Find the words that the text is about: those that come most often, in the order in which they come."""
     prose = " ".join(plain_sentences("\n\n".join(_paragraphs(text)))) or text[:READ]
     found = [word for word in words(prose) if len(word) >= _SHORTEST_TOPIC and not REQUEST.fullmatch(word)]
     found = [word for word in found if not word.isdigit()]
@@ -52,7 +52,7 @@ def topics(text: str, most: int) -> list[str]:
 
 
 def _paragraphs(text: str) -> list[str]:
-    """Those that the user wrote, as far as can be told."""
+    """Find the paragraphs that the user wrote, as far as can be told."""
     own = (_unquoted(_unlabelled(each.strip())) for each in _PARAGRAPH_END.split(text[:READ]))
     return [each for each in own if each and not each.endswith(":") and not _FRAME.search(each)]
 

@@ -22,7 +22,7 @@ _MOST = 3
 """Sentences in an answer."""
 NO_ANSWER = "The passages do not answer this."
 _NEARLY_BEST = 0.75
-"""What fits at least so well, compared with what fits best, is quoted too."""
+"""A share of the best score: sentences with a score of at least so much are quoted too."""
 # As in `words`: no pattern may look far ahead in vain at each of many places.
 _MARK = re.compile(r"^[ \t]*\[(\d{1,3})\][ \t:]", re.MULTILINE)
 _TAG = re.compile(r"</?[A-Za-z][\w-]{0,40}>")
@@ -35,7 +35,7 @@ _TITLE = re.compile(r"[^\n]{0,59}[^\n.,;:!?]\n(?=[A-Z0-9])")
 
 
 def answer_from_passages(prompt: Prompt) -> str | None:
-    """An answer from passages in what tools gave back, in the user's message, in the instructions or just before it.
+    """Answer from passages in what tools gave back, in the user's message, in the instructions or just before it.
 
     None if there are none, or no question.
     """
@@ -53,7 +53,7 @@ def answer_from_passages(prompt: Prompt) -> str | None:
 
 
 def _background(items: Sequence[Item]) -> Iterator[str]:
-    """The texts of rules, and of what else was said between the last answer and the user's last message."""
+    """Find the texts of rules, and of what else was said between the last answer and the user's last message."""
     messages = [item for item in items if item.type == "message"]
     last = max((place for place, message in enumerate(messages) if message.role == "user"), default=0)
     answers = (place for place, message in enumerate(messages[:last]) if message.role == "assistant")
@@ -64,13 +64,13 @@ def _background(items: Sequence[Item]) -> Iterator[str]:
 
 
 def _passages(text: str) -> list[tuple[str, str]]:
-    """Each passage's number, and its text: up to the next mark, or to the end."""
+    """Find each passage's number, and its text: up to the next mark, or to the end."""
     _, *parts = _MARK.split(_TAG.sub("\n", text[:_READ]))
     return list(zip(parts[::2], parts[1::2], strict=True))
 
 
 def _take_question(text: str) -> tuple[str, str]:
-    """A message's question, and the message without it; it may stand before or after the passages."""
+    """Divide a message into its question and the rest; it may stand before or after the passages."""
     text = _TAG.sub("\n", text)
     if named := list(_QUESTION.finditer(text)):
         found = named[-1]
@@ -87,7 +87,7 @@ def _take_question(text: str) -> tuple[str, str]:
 
 
 def _answer(question: str, passages: Iterable[tuple[str, str]]) -> str:
-    """Quote what fits the question best, the best first."""
+    """Quote the sentences that fit the question best, the best first."""
     marks: dict[str, str] = {}
     for number, text in passages:
         for sentence in plain_sentences(_body(text)):
@@ -103,7 +103,7 @@ def _answer(question: str, passages: Iterable[tuple[str, str]]) -> str:
 
 
 def _body(text: str) -> str:
-    """A passage without its source or title at the beginning."""
+    """Cut a source or title from the beginning of a passage."""
     for prefix in (_SOURCE, _TITLE):
         if found := prefix.match(text := text.strip()):
             text = text[found.end() :]

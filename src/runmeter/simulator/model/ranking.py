@@ -21,19 +21,19 @@ class RankedDocument(msgspec.Struct, frozen=True, gc=False):
 
     text: str
     stems: dict[str, int]
-    """How often it has each stem."""
+    """The number of times it has each stem."""
     length: int
-    """In stems."""
+    """The document's length in stems."""
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """Read a text."""
+        """Read the stems of a text."""
         found = stems(text)
         return cls(text, dict(Counter(found)), len(found))
 
 
 class Ranking:
-    """Documents, and which stems are rare among them."""
+    """Documents, and the rarity of stems among them."""
 
     def __init__(self, documents: Sequence[RankedDocument]) -> None:
         self._documents = documents
@@ -41,10 +41,10 @@ class Ranking:
         self._usual_length = sum(document.length for document in documents) / max(len(documents), 1)
 
     def scores(self, query: str) -> list[float]:
-        """How well each of them fits a query: 0 if they share no stem, at most 1.
+        """Score each document's fit to a query: 0 if they share no stem, at most 1.
 
-        It is BM25 (Robertson, Zaragoza: "The Probabilistic Relevance Framework", 2009), divided by the most that it
-        could be for this query.
+        It is BM25 (Robertson, Zaragoza: "The Probabilistic Relevance Framework", 2009), divided by its upper
+        bound for this query.
         """
         rarities = {stem: self._rarity(stem) for stem in list(dict.fromkeys(stems(query)))[:_LONGEST_QUERY]}
         most = sum(rarities.values())
@@ -57,6 +57,6 @@ class Ranking:
         return sum(rarity * times / (times + damping) for rarity, times in found)
 
     def _rarity(self, stem: str) -> float:
-        """The inverse document frequency, never negative."""
+        """The inverse document frequency of a stem, never negative."""
         containing = self._containing[stem]
         return log(1 + (len(self._documents) - containing + 0.5) / (containing + 0.5))

@@ -1,4 +1,4 @@
-"""What the model says: what the user scripted, or else something sensible made from the request alone."""
+"""The model's replies: what the user scripted, or else something sensible made from the request alone."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from .words import keywords, plain_sentences, shorten, summary
 
 
 class ScriptedCall(msgspec.Struct, frozen=True):
-    """The model asks for a function to be called."""
+    """A function call that the model asks for."""
 
     name: str
     arguments: str = "{}"
@@ -26,7 +26,7 @@ class ScriptedCall(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What the model says to one request."""
+    """The model's reply to one request."""
 
     text: str = ""
     tool_calls: tuple[ScriptedCall, ...] = ()
@@ -39,19 +39,19 @@ Script: TypeAlias = Callable[[Prompt], Reply | None]
 
 
 class Replies:
-    """Where replies come from, in this order: the queue, the script, the simulator itself."""
+    """A source of replies, in this order: the queue, the script, the simulator itself."""
 
     def __init__(self, script: Script | Iterable[Reply] | None) -> None:
         self._script: Script | None = script if callable(script) else None
         self._queue = deque[Reply](() if script is None or callable(script) else script)
 
     def add(self, replies: Iterable[Reply]) -> None:
-        """Append to the queue. Safe from any thread: a deque's `extend` is not atomic, its `append` is."""
+        """Append replies to the queue. Safe from any thread: a deque's `extend` is not atomic, its `append` is."""
         for reply in replies:
             self._queue.append(reply)
 
     def reply(self, prompt: Prompt) -> Reply:
-        """The reply to a prompt. A queued one is used up by that."""
+        """Take the reply to a prompt. A queued one is used up by that."""
         if self._queue:
             return self._queue.popleft()
         scripted = self._script(prompt) if self._script else None
@@ -59,7 +59,7 @@ class Replies:
 
 
 def improvise(prompt: Prompt) -> Reply:
-    """Reply without a script.
+    """Make a reply without a script.
 
     Tools offered are called on the first turn of each user message, then their outputs are used for an answer; a tool
     that must be called is called on every turn. What was handed over by one agent is not handed on by the next.
@@ -78,7 +78,7 @@ def improvise(prompt: Prompt) -> Reply:
 
 
 def _calls(prompt: Prompt, tools: Sequence[PromptTool]) -> tuple[ScriptedCall, ...]:
-    """The tool that fits the user's words best; for about every third text, the second best as well."""
+    """Choose the tool that fits the user's words best; for about every third text, the second best as well."""
     asked = keywords(prompt.user_text)
 
     def fit(tool: PromptTool) -> int:
@@ -94,7 +94,7 @@ def _calls(prompt: Prompt, tools: Sequence[PromptTool]) -> tuple[ScriptedCall, .
 
 
 _HANDOFF = "transfer_to_"
-"""How the names of tools begin that hand over to another agent. Source: openai-agents 0.24.0, `default_tool_name`."""
+"""Prefix of the names of tools that hand over to another agent. Source: openai-agents 0.24.0, `default_tool_name`."""
 _LONGEST = 240
 """Characters of what is said of one tool's output."""
 _SOURCE = re.compile(r"^[\w./-]{1,80}\.\w{1,5}: ")
@@ -104,18 +104,18 @@ _EFFORT = {"minimal": 16, "low": 64, "medium": 192, "high": 512, "xhigh": 1024, 
 
 
 def _reasoning_tokens(prompt: Prompt) -> int:
-    """Only a request that asks for an effort gets reasoning: the rest stays short and cheap."""
+    """Count the tokens of reasoning: only a request that asks for an effort gets some, the rest stays cheap."""
     tokens = _EFFORT.get(prompt.effort or "none", 0)
     return tokens + _chance(prompt) % (tokens // 2) if tokens else 0
 
 
 def _chance(prompt: Prompt) -> int:
-    """As good as random, but always the same for the same text."""
+    """Draw a number as good as random, but always the same for the same text."""
     return crc32(prompt.user_text.encode(errors="replace"))
 
 
 def _chance_of_all(prompt: Prompt) -> int:
-    """The same for all the prompt says: a new attempt at the same task is judged anew."""
+    """Draw a number, always the same for all the prompt says: a new attempt at the same task is judged anew."""
     chance = crc32((prompt.instructions or "").encode(errors="replace"))
     for item in prompt.items:
         chance = crc32((item.text or item.arguments or "").encode(errors="replace"), chance)
@@ -123,7 +123,7 @@ def _chance_of_all(prompt: Prompt) -> int:
 
 
 def _subject(prompt: Prompt) -> str:
-    """The user's last message that asks something: a later one may only say how to answer it."""
+    """Find the user's last message that asks something: a later one may only say how to answer it."""
     return asking(item.text for item in prompt.items if item.type == "message" and item.role == "user")
 
 
@@ -137,7 +137,7 @@ def _answer(prompt: Prompt, outputs: Sequence[Output]) -> str:
 
 
 def _digest(output: str, asked: str) -> str:
-    """A tool's output in a sentence or two."""
+    """Tell a tool's output in a sentence or two."""
     try:
         value = json.loads(output)
     except ValueError:
@@ -152,7 +152,7 @@ def _digest(output: str, asked: str) -> str:
 
 
 def _gist(text: str, asked: str) -> str:
-    """What of a text fits the question best, or says most, or is its beginning."""
+    """Find the sentence of a text that fits the question best, or says most, or is its beginning."""
     lines = plain_sentences(text)
     sentences = [line for line in lines if len(line) <= _LONGEST and line[:1].isupper() and line.endswith((".", "!"))]
     scores = Ranking([RankedDocument.of(line) for line in sentences]).scores(asked)
@@ -172,7 +172,7 @@ def _spell_out(value: Any) -> str:
 
 
 def _entry(key: str, value: Any) -> str:
-    """`4 words`, or `city: Berlin`."""
+    """Write an entry of an object: `4 words`, or `city: Berlin`."""
     is_count = key.endswith("s") and isinstance(value, int) and not isinstance(value, bool)
     return f"{value:,} {key}" if is_count else f"{key}: {_spell_out(value)}"
 

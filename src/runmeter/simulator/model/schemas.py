@@ -37,7 +37,7 @@ class Schema(msgspec.Struct, rename="camel"):
     ref: str | None = msgspec.field(name="$ref", default=None)
 
     def references(self) -> Iterator[str]:
-        """Every `$ref` in it."""
+        """Every `$ref` in the schema."""
         if self.ref is not None:
             yield self.ref
         for each in (*self.properties.values(), *self.definitions.values(), *self.defs.values(), self.items):
@@ -67,7 +67,7 @@ def check_schema(schema: Mapping[str, Any], of: str, param: str, code: str) -> N
 
 
 def _target(schema: Mapping[str, Any], reference: str) -> Any:
-    """What a reference points to."""
+    """Find the schema a reference points to."""
     found: Any = schema
     for key in filter(None, reference.removeprefix("#").split("/")):
         if not isinstance(found, Mapping) or key not in found:

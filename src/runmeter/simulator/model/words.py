@@ -21,9 +21,9 @@ _ASKING = """
     work write
 """
 REQUEST = re.compile(rf"(?:(?:question|query|request)\s*:\s*)?(?:{'|'.join(_ASKING.split())})\b", re.IGNORECASE)
-"""How a sentence begins that asks for something."""
+"""The beginning of a sentence that asks for something."""
 _INSTRUCTION = re.compile(r"\b(?:above|below|following|you)\b|^your\b", re.IGNORECASE)
-"""In a sentence that tells the reader what to do, or repeats what the reader said."""
+"""A mark of a sentence that tells the reader what to do, or repeats what the reader said."""
 _STOP_WORDS = """
     a about above after again all also am an and any are as at be because been before being below between both but by
     can could did do does doing down during each every few for from further get give had has have having he her here
@@ -39,28 +39,28 @@ _SHORTEST_STEM = 3
 
 
 def words(text: str) -> list[str]:
-    """The words that carry meaning, in order, as they are written."""
+    """Find the words that carry meaning, in order, as they are written."""
     return [word for word in _WORD.findall(text[:READ]) if word.lower() not in _NO_MEANING]
 
 
 def shorten(text: str, most: int) -> str:
-    """The text in one line, cut between words where it is too long."""
+    """Write the text in one line, cut between words where it is too long."""
     line = " ".join(text.split())
     return line if len(line) <= most else re.sub(r"\s+\S*$", "", line[:most]) + " …"
 
 
 def stems(text: str) -> list[str]:
-    """The same without their endings, in lower case: `bee` and `bees`, `pollinate` and `pollination` are one."""
+    """Find the words' stems, in lower case: `bee` and `bees`, `pollinate` and `pollination` are one."""
     return [_stem(word.lower()) for word in words(text)]
 
 
 def keywords(text: str) -> set[str]:
-    """The same as a set, `snake_case` and `camelCase` taken apart."""
+    """Find the set of the words' stems, `snake_case` and `camelCase` taken apart."""
     return set(stems(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text[:READ].replace("_", " "))))
 
 
 def _stem(word: str) -> str:
-    """A word without plural, then without one more ending, then without a double letter at its end."""
+    """Cut a word's plural, then one more ending, then a double letter at its end."""
     word = _POSSESSIVE.sub("", word)
     if len(word) > _SHORTEST_STEM:
         word = word.removesuffix("s")
@@ -73,7 +73,7 @@ def _stem(word: str) -> str:
 
 
 def summary(text: str, *, most: int = 3) -> str:
-    """The sentences that say most, in their own order; the longer the text, the more. Empty if it has none.
+    """Choose the sentences that say most, in their own order; the longer the text, the more. Empty if it has none.
 
     A sentence says much if its words are frequent in the text (Luhn, "The Automatic Creation of Literature Abstracts",
     1958).
@@ -91,7 +91,7 @@ def summary(text: str, *, most: int = 3) -> str:
 
 
 def plain_sentences(text: str) -> list[str]:
-    """All sentences of prose; Markdown's marks are taken away."""
+    """Find the sentences of prose; Markdown's marks are taken away."""
     prose = _NOT_PROSE.sub("", _FENCED.sub("", text[:READ]))
     prose = _BULLET.sub("", _EMPHASIS.sub(r"\1", _LINK.sub(r"\1", prose)))
     lines = (" ".join(sentence.split()) for sentence in _SENTENCE_END.split(prose))
@@ -99,7 +99,7 @@ def plain_sentences(text: str) -> list[str]:
 
 
 def _sentences(text: str) -> Iterator[str]:
-    """Those that say something, rather than ask for it or speak of the text itself."""
+    """Find the sentences that say something, rather than ask for it or speak of the text itself."""
     for line in plain_sentences(text):
         if 15 <= len(line) <= 240 and line[-1] in ".!" and not REQUEST.match(line) and not _INSTRUCTION.search(line):
             yield line

@@ -1,4 +1,4 @@
-"""How a file is cut into chunks.
+"""Cutting of a file into chunks.
 
 Source of the sizes: openai 3.54.0, `types/static_file_chunking_strategy.py` (2026-11). Which vocabulary the
 real service counts with is not published: here it is that of the embedding models.
@@ -17,7 +17,7 @@ _MODEL = "text-embedding-3-large"
 
 
 class ChunkSize(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How large chunks are, in tokens.
+    """The size of chunks, in tokens.
 
     Raises:
         ValueError: They overlap by more than half.
@@ -39,7 +39,7 @@ def cut(text: str, size: ChunkSize) -> list[RankedDocument]:
     starts = [0, *accumulate(len(tokenizer.decode([token])) for token in tokens)]
 
     def place(token: int) -> int:
-        """Where a token begins, or the character that it is in the middle of."""
+        """Find where a token begins, or the character that it is in the middle of."""
         at = starts[min(token, len(tokens))]
         while at < len(raw) and raw[at] & 0xC0 == 0x80:  # UTF-8's continuation bytes
             at -= 1

@@ -23,7 +23,7 @@ class StoredItem(msgspec.Struct, frozen=True):
 
 
 class Conversation:
-    """What was said, oldest first."""
+    """A conversation and its items, oldest first."""
 
     def __init__(self, conversation_id: str, created_at: int, metadata: Mapping[str, str]) -> None:
         self.id = conversation_id
@@ -34,16 +34,16 @@ class Conversation:
 
     @property
     def items(self) -> Sequence[StoredItem]:
-        """All of it."""
+        """The items of the conversation, oldest first."""
         return list(self._items.values())
 
     @property
     def history(self) -> Sequence[Item]:
-        """All of it, as the model is given it."""
+        """The items of the conversation, as the model is given them."""
         return [stored.item for stored in self._items.values()]
 
     def wire(self) -> dict[str, Any]:
-        """The Conversation object, which does not hold its items."""
+        """Write the Conversation object, which does not hold its items."""
         return {
             "id": self.id,
             "object": "conversation",
@@ -52,7 +52,7 @@ class Conversation:
         }
 
     def item(self, item_id: str) -> StoredItem:
-        """One item.
+        """Find an item by its id.
 
         Raises:
             ApiError: 404: it is not here, or not any more.
@@ -62,7 +62,7 @@ class Conversation:
         return found
 
     def check_new(self, items: Iterable[StoredItem], param: str) -> None:
-        """See that no item is here already, or given twice.
+        """Check that no item is here already, or given twice.
 
         Raises:
             ApiError: 400, in the API's words (continuedev/continue#10200, 2026-02).
@@ -77,11 +77,11 @@ class Conversation:
             seen.add(stored.id)
 
     def add(self, items: Iterable[StoredItem]) -> None:
-        """Append."""
+        """Append items to the conversation."""
         self._items.update((stored.id, stored) for stored in items)
 
     def remove(self, item_id: str) -> None:
-        """Take one item out.
+        """Take one item out of the conversation.
 
         Raises:
             ApiError: 404: it is not here, or not any more.

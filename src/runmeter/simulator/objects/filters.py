@@ -40,11 +40,11 @@ class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"filters are nested more than {_DEEPEST} deep")
 
     def depth(self) -> int:
-        """How deep filters are nested in it."""
+        """The depth of nested filters in it."""
         return 1 + max((each.depth() for each in self.filters or ()), default=0)
 
     def holds(self, attributes: Mapping[str, Attribute]) -> bool:
-        """Whether a file with these attributes passes."""
+        """Tell whether a file with these attributes passes."""
         match self.type:
             case "and":
                 return all(each.holds(attributes) for each in self.filters or ())
@@ -66,7 +66,7 @@ def _compare(operator: str, own: Attribute | None, value: Any) -> bool:
 
 
 def _same(own: Attribute | None, value: Attribute) -> bool:
-    """In Python, True is 1."""
+    """Tell whether two values are equal and of one kind: in Python, True is 1."""
     return own == value and isinstance(own, bool) is isinstance(value, bool)
 
 

@@ -28,7 +28,7 @@ class MessageInput(_InputItem, kw_only=True):
 
 
 class FunctionCallInput(_InputItem, kw_only=True):
-    """A call the model made."""
+    """A function call the model made."""
 
     call_id: str
     name: str
@@ -39,7 +39,7 @@ class FunctionCallInput(_InputItem, kw_only=True):
 
 
 class FunctionCallOutput(_InputItem, kw_only=True):
-    """What the call gave back."""
+    """The output that a call gave back."""
 
     call_id: str
     output: str | list[Part]
@@ -49,7 +49,7 @@ class FunctionCallOutput(_InputItem, kw_only=True):
 
 
 class ReasoningInput(_InputItem, kw_only=True):
-    """What the model thought."""
+    """A reasoning item in the input: what the model thought."""
 
     summary: list[Part]
     content: list[Part] | None = None
@@ -66,17 +66,17 @@ _SHAPES: dict[str, type[_InputItem]] = {
 
 
 _PREFIXES = {"message": "msg_", "function_call": "fc_", "function_call_output": "fco_", "reasoning": "rs_"}
-"""What the ids of items begin with."""
+"""Beginnings of the ids of items, by type."""
 
 _PART_DEFAULTS: dict[str, dict[str, Any]] = {
     "output_text": {"annotations": [], "logprobs": []},
     "input_image": {"detail": "auto"},
 }
-"""What a piece of content has in an answer even if the request left it out."""
+"""Fields that a piece of content has in an answer even if the request left them out."""
 
 
 def read_items(given: str | Sequence[dict[str, Any]] | None) -> Sequence[Item]:
-    """The items of an `input`.
+    """Read the items of an `input`.
 
     Raises:
         ApiError: 400: a key that an item does not have, or lacks, or a value that does not fit.
@@ -87,7 +87,7 @@ def read_items(given: str | Sequence[dict[str, Any]] | None) -> Sequence[Item]:
 def store_items(
     given: str | Sequence[dict[str, Any]] | None, at: str, new_id: Callable[[str], str]
 ) -> Sequence[StoredItem]:
-    """The items `at` this parameter, as a conversation keeps them: with an id and a status, and content in pieces.
+    """Make the items `at` this parameter as a conversation keeps them: with an id and a status, and content in pieces.
 
     Raises:
         ApiError: 400: a key that an item does not have, or lacks, or a value that does not fit.
@@ -123,7 +123,7 @@ def _store(given: dict[str, Any], at: str, new_id: Callable[[str], str]) -> Stor
 
 
 def _pieces(content: str | Sequence[Mapping[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """Content as a list of pieces. Text, and pieces that do not say what they are, are of this kind."""
+    """Write content as a list of pieces. Text, and pieces that do not say what they are, are of this kind."""
     parts = [{"text": content}] if isinstance(content, str) else content
     present = [{"type": kind} | {key: value for key, value in part.items() if value is not None} for part in parts]
     return [_PART_DEFAULTS.get(part["type"], {}) | part for part in present]

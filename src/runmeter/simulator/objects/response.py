@@ -30,13 +30,13 @@ class OutputText(msgspec.Struct, tag_field="type", tag="output_text"):
 
 
 class SummaryText(msgspec.Struct, tag_field="type", tag="summary_text"):
-    """What may be read of the reasoning."""
+    """A summary of the reasoning: what may be read of it."""
 
     text: str
 
 
 class OutputMessage(msgspec.Struct, tag_field="type", tag="message"):
-    """The model speaks."""
+    """A message that the model says."""
 
     id: str
     status: ItemStatus
@@ -46,7 +46,7 @@ class OutputMessage(msgspec.Struct, tag_field="type", tag="message"):
 
 
 class FunctionCallItem(msgspec.Struct, tag_field="type", tag="function_call"):
-    """The model asks for a tool."""
+    """A function call that the model asks for."""
 
     id: str
     call_id: str
@@ -56,7 +56,7 @@ class FunctionCallItem(msgspec.Struct, tag_field="type", tag="function_call"):
 
 
 class ReasoningItem(msgspec.Struct, tag_field="type", tag="reasoning"):
-    """The model has thought."""
+    """A reasoning item in the output: the model has thought."""
 
     id: str
     summary: list[SummaryText]
@@ -67,7 +67,7 @@ OutputItem: TypeAlias = ReasoningItem | OutputMessage | FunctionCallItem
 
 
 class ResponseObject(msgspec.Struct, kw_only=True):
-    """A response. Settings are echoed as they were sent."""
+    """A response of the API. Settings are echoed as they were sent."""
 
     id: str
     object: Literal["response"] = "response"
@@ -106,7 +106,7 @@ class ResponseObject(msgspec.Struct, kw_only=True):
 def output_items(
     generation: Generation, model: Model, new_id: Callable[[str], str], *, summarise: bool
 ) -> list[OutputItem]:
-    """The output: reasoning first, if there was any, then text, then tool calls."""
+    """Write the items of the output: reasoning first, if there was any, then text, then tool calls."""
     items: list[OutputItem] = []
     if generation.usage.reasoning_tokens:
         items.append(_reasoning(new_id("rs_"), summarise=summarise))
@@ -119,7 +119,7 @@ def output_items(
 
 def _reasoning(item_id: str, *, summarise: bool) -> ReasoningItem:
     summary = [SummaryText("Read the request and settled on an answer.")] if summarise else []
-    # Opaque to everybody but the real service: any bytes will do.
+    # Opaque to all but the real service: any bytes will do.
     return ReasoningItem(item_id, summary, b64encode(hashlib.sha256(item_id.encode()).digest()).decode())
 
 
@@ -133,7 +133,7 @@ def _item(
 
 
 def finished(draft: ResponseObject, output: list[OutputItem], generation: Generation) -> ResponseObject:
-    """The draft with its output and usage, completed or, if the output was cut, incomplete."""
+    """Finish the draft with its output and usage, completed or, if the output was cut, incomplete."""
     cut = generation.finish == "length"
     return msgspec.structs.replace(
         draft,
@@ -146,18 +146,18 @@ def finished(draft: ResponseObject, output: list[OutputItem], generation: Genera
 
 
 def failed(draft: ResponseObject) -> ResponseObject:
-    """The draft as a failure of the service: no output, no usage."""
+    """Make the draft a failure of the service: no output, no usage."""
     error = {"code": "server_error", "message": "The server had an error while processing your request."}
     return msgspec.structs.replace(draft, status="failed", error=error)
 
 
 def cancelled(draft: ResponseObject, usage: Usage) -> ResponseObject:
-    """The draft after its client left. What was generated is billed, but not kept."""
+    """Finish the draft after its client left. What was generated is billed, but not kept."""
     return msgspec.structs.replace(draft, status="cancelled", usage=wire_usage(usage))
 
 
 def wire_usage(usage: Usage) -> dict[str, Any]:
-    """Usage as the Responses API reports it."""
+    """Write usage as the Responses API reports it."""
     written, written_12h = usage.cache_write_tokens, usage.cache_write_12h_tokens
     details = {"cached_tokens": usage.cache_read_tokens, "cache_write_tokens": written}
     by_lifetime = {"ttl_30m_tokens": written - written_12h, "ttl_12h_tokens": written_12h}
@@ -171,7 +171,7 @@ def wire_usage(usage: Usage) -> dict[str, Any]:
 
 
 def as_input(item: OutputItem) -> Item:
-    """An output item as part of the next request's input."""
+    """Turn an output item into a part of the next request's input."""
     match item:
         case OutputMessage():
             return Item(role="assistant", content=[Part("output_text", part.text) for part in item.content])
@@ -182,5 +182,5 @@ def as_input(item: OutputItem) -> Item:
 
 
 def store_output(output: list[OutputItem]) -> list[StoredItem]:
-    """Output items, as a conversation keeps them."""
+    """Make output items as a conversation keeps them."""
     return [StoredItem(item.id, as_input(item), msgspec.Raw(msgspec.json.encode(item))) for item in output]

@@ -29,7 +29,7 @@ class _Event(msgspec.Struct, frozen=True):
 
 
 def response_events(draft: ResponseObject, final: ResponseObject, generation: Generation) -> list[Chunk]:
-    """All events of a response, from its draft to its end."""
+    """Write the events of a response, from its draft to its end."""
     return [
         Chunk(_encode(event.kind, position, event.fields), event.tokens)
         for position, event in enumerate(_response(draft, final, generation))
@@ -37,7 +37,7 @@ def response_events(draft: ResponseObject, final: ResponseObject, generation: Ge
 
 
 def error_event(fault: Fault, position: int, draft: ResponseObject) -> bytes:
-    """The event that reports a failure: flat as documented, nested as seen in the wild, or a failed response."""
+    """Write the event that reports a failure: flat as documented, nested as seen in the wild, or a failed response."""
     if fault.kind == "failed":
         return _encode("response.failed", position, {"response": failed(draft)})
     message = "The server had an error while processing your request. Sorry about that!"
@@ -103,6 +103,6 @@ def _function_call(item: FunctionCallItem, index: int, block: Block) -> Iterator
 
 
 def _deltas(kind: str, where: dict[str, Any], block: Block) -> Iterator[_Event]:
-    """Even a piece without text has cost its tokens, so it is sent."""
+    """Write the delta events of a block: even a piece without text has cost its tokens, so it is sent."""
     for piece in block.pieces:
         yield _Event(kind, {**where, "delta": piece.text}, piece.tokens)

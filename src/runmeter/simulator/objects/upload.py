@@ -3,11 +3,11 @@
 import msgspec
 
 LARGEST = 16_000_000
-"""Bytes of one. The real service takes 512 MB, which nobody wants in the memory of a test."""
+"""Upper bound on a file's size in bytes. The real service takes 512 MB, too much for the memory of a test."""
 
 
 class FileObject(msgspec.Struct, frozen=True, kw_only=True):
-    """What the API says of a file."""
+    """The API's description of a file."""
 
     id: str
     object: str = "file"
@@ -20,12 +20,12 @@ class FileObject(msgspec.Struct, frozen=True, kw_only=True):
     status_details: None = None
 
     def expired(self, now: float) -> bool:
-        """Whether its time is over, in seconds since the Unix epoch."""
+        """Tell whether its time is over, in seconds since the Unix epoch."""
         return self.expires_at is not None and self.expires_at <= now
 
 
 class Upload(msgspec.Struct, frozen=True):
-    """A file."""
+    """A file that was uploaded."""
 
     description: FileObject
     content: bytes

@@ -15,19 +15,19 @@ from .filters import Attribute, Filter
 from .upload import Upload
 
 MOST_FILES = 10_000
-"""In one vector store, as in the real service."""
+"""Upper bound on the files of one vector store, as in the real service."""
 _DAY = 86_400
 
 
 class LastError(msgspec.Struct, frozen=True):
-    """Why a file could not be read."""
+    """The reason why a file could not be read."""
 
     code: str
     message: str
 
 
 class VectorStoreFile(msgspec.Struct, frozen=True, kw_only=True):
-    """What the API says of a file in a vector store."""
+    """The API's description of a file in a vector store."""
 
     id: str
     object: str = "vector_store.file"
@@ -49,14 +49,14 @@ class IndexedFile(msgspec.Struct, frozen=True):
 
 
 class Expiry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When a vector store ends."""
+    """The time at which a vector store ends."""
 
     anchor: Literal["last_active_at"]
     days: Annotated[int, msgspec.Meta(ge=1, le=365)]
 
 
 class FileCounts(msgspec.Struct, frozen=True):
-    """Files by status. They are read at once, so that none is ever in progress."""
+    """Counts of files by status. They are read at once, so that none is ever in progress."""
 
     completed: int
     failed: int
@@ -66,7 +66,7 @@ class FileCounts(msgspec.Struct, frozen=True):
 
 
 class VectorStoreObject(msgspec.Struct, frozen=True, kw_only=True):
-    """What the API says of a vector store."""
+    """The API's description of a vector store."""
 
     id: str
     object: str = "vector_store"
@@ -82,7 +82,7 @@ class VectorStoreObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hit(msgspec.Struct, frozen=True):
-    """A chunk that was found."""
+    """A chunk that a search found."""
 
     file_id: str
     filename: str
@@ -92,7 +92,7 @@ class Hit(msgspec.Struct, frozen=True):
 
 
 class VectorStore:
-    """Files, to be searched."""
+    """A store of files, to be searched."""
 
     def __init__(
         self, store_id: str, name: str, metadata: dict[str, str], expires_after: Expiry | None, now: int
@@ -104,11 +104,11 @@ class VectorStore:
         self._created = self._last_active = now
         self._files: dict[str, IndexedFile] = {}
         self._ranking: Ranking | None = None
-        """Of the chunks there are now; None until somebody searches."""
+        """The ranking of the chunks there are now; None until the first search."""
 
     @property
     def files(self) -> Mapping[str, IndexedFile]:
-        """Its files by id, in the order in which they came."""
+        """The files of the store by id, in the order in which they came."""
         return self._files
 
     def add(self, upload: Upload, attributes: dict[str, Attribute], size: ChunkSize, now: int) -> IndexedFile:
@@ -125,7 +125,7 @@ class VectorStore:
             self._ranking = None
 
     def search(self, queries: Sequence[str], wanted: Filter | None, now: int) -> list[Hit]:
-        """The chunks of all files that pass a filter, the best first. One that fits any of the queries fits."""
+        """Find the chunks of all files that pass a filter, the best first. One that fits any of the queries fits."""
         self._last_active = now
         places = [(file, chunk) for file in self._files.values() for chunk in file.chunks]
         if self._ranking is None:
@@ -139,7 +139,7 @@ class VectorStore:
         return sorted(hits, key=lambda hit: -hit.score)
 
     def describe(self, now: int) -> VectorStoreObject:
-        """What the API says of it."""
+        """Describe the store in the API's words."""
         descriptions = [file.description for file in self._files.values()]
         failed = sum(description.status == "failed" for description in descriptions)
         return VectorStoreObject(
@@ -156,7 +156,7 @@ class VectorStore:
         )
 
     def expired(self, now: int) -> bool:
-        """Whether its time is over."""
+        """Tell whether the store's time is over."""
         return self._expires_at is not None and self._expires_at <= now
 
     @property
@@ -181,7 +181,7 @@ def _index(upload: Upload, store_id: str, attributes: dict[str, Attribute], size
 
 
 def _read(content: bytes) -> str | LastError:
-    """A file's text. Only plain text is read."""
+    """Read a file's text. Only plain text is read."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
