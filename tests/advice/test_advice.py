@@ -482,7 +482,7 @@ def test_failures_without_a_bound_are_no_share() -> None:
     (failed,) = of_kind(advice_on(events, Run().asks(LUNA, None, error_type="E").ends()), "failed_requests")
     assert failed.figures["usd_high"] is None
     assert failed.figures["share_high"] is None
-    assert "nobody knows" in failed.text
+    assert "an unknown share of the bill" in failed.text
 
 
 # The arithmetic

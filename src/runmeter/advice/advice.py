@@ -1,4 +1,4 @@
-"""What a piece of advice is, and how its numbers are written."""
+"""A piece of advice, and the way its numbers are written."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,9 +8,10 @@ from typing import Literal, TypeAlias
 import msgspec
 
 MIN_RUNS = 20
-"""Runs (or requests, or calls) below which nothing is said: too few to tell a habit from an accident."""
+"""Number of runs (or requests, or calls) below which nothing is said: too few to tell a habit from an accident."""
 CONFIDENCE = 0.95
-"""That all the comparisons of one report hold together: the more pairs are compared, the more each has to show."""
+"""Confidence that all the comparisons of one report hold together: the more pairs are compared, the more each has to
+show."""
 
 Kind: TypeAlias = Literal[
     "cheaper",
@@ -25,22 +26,22 @@ Kind: TypeAlias = Literal[
 
 
 class Advice(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that the history says. A value: msgspec can encode it."""
+    """A statement that an application's history supports. A value: msgspec can encode it."""
 
     kind: Kind
-    """`silence` says what cannot be told, and what is missing."""
+    """The kind of statement; `silence` says what cannot be told, and what is missing."""
     subject: str
-    """What it is about: a variant, a pattern with a model, a tool."""
+    """The thing it is about: a variant, a pattern with a model, a tool."""
     text: str
-    """For people: one to three sentences."""
+    """The statement for people: one to three sentences."""
     figures: Mapping[str, float | Decimal | None] = {}
-    """The numbers in the text, by name: USD, tokens, ratios, nanoseconds (`_ns`). None is an end that nobody knows."""
+    """The numbers in the text, by name: USD, tokens, ratios, nanoseconds (`_ns`). None is an end that is not known."""
     counts: Mapping[str, int] = {}
-    """How many runs, requests or calls they rest on."""
+    """The numbers of runs, requests or calls that they rest on."""
 
 
 def times(low: float, high: float) -> str:
-    """A ratio's interval above 1, rounded outwards: `3.1–4.2 times`; an end that nobody knows leaves `at least`."""
+    """Write a ratio's interval above 1, rounded outwards: `3.1–4.2 times`; `at least` without a known upper end."""
     least = _rounded(low, math.floor)
     if math.isinf(high):
         return f"at least {least} times"
@@ -49,7 +50,7 @@ def times(low: float, high: float) -> str:
 
 
 def _rounded(ratio: float, rounding: Callable[[float], int]) -> str:
-    """With two significant digits, and with as many more as it takes to differ from 1."""
+    """Round a ratio to two significant digits, or to as many more as it takes to differ from 1."""
     if ratio >= 10:
         scale = 10 ** (math.floor(math.log10(ratio)) - 1)
         return f"{rounding(ratio / scale) * scale:,}"
@@ -60,23 +61,23 @@ def _rounded(ratio: float, rounding: Callable[[float], int]) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as `3.2 %`."""
+    """Write a share as `3.2 %`."""
     return f"{_percentage(share, 3)} %"
 
 
 def percents(low: float, high: float) -> str:
-    """The interval of a share, as `2.9–4.1 %`."""
+    """Write the interval of a share, as `2.9–4.1 %`."""
     first, last = _percentage(low, 2), _percentage(high, 2)
     return f"{first} %" if first == last else f"{first}–{last} %"
 
 
 def _percentage(share: float, digits: int) -> str:
-    """With so many significant digits, written out: `100`, not `1e+02`."""
+    """Write a share in percent with `digits` significant digits: `100`, not `1e+02`."""
     return f"{Decimal(f'{share * 100:.{digits}g}'):f}"
 
 
 def dollars(amount: float) -> str:
-    """US dollars with three digits."""
+    """Write US dollars with three digits."""
     if amount >= 100:
         return f"${amount:,.0f}"
     places = 2 if amount <= 0 else max(2, 2 - math.floor(math.log10(amount)))
@@ -84,10 +85,10 @@ def dollars(amount: float) -> str:
 
 
 def tokens(low: int, high: int) -> str:
-    """A number of tokens, or the interval that it lies in."""
+    """Write a number of tokens, or the interval that it lies in."""
     return f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
 
 def several(count: int, noun: str) -> str:
-    """`1 run`, `2 runs`."""
+    """Write a count with its noun: `1 run`, `2 runs`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

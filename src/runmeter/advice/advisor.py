@@ -1,8 +1,8 @@
-"""Advice from one's own history: what did the same work cheaper or faster, what caching saved, what eats tokens.
+"""The advisor: which variant did the same work cheaper or faster, what caching saved, what eats tokens.
 
-It is a subscriber like any other, and takes events live or from a log. What it says rests on counts and intervals;
-where the data do not say, it is silent, and says why. Two things no event can tell, so no advice does: whether the
-answers were as good, and whether the runs compared had cases of the same difficulty.
+The advisor is a subscriber like any other, and takes events live or from a log. What it says rests on counts and
+intervals; where the data do not say, it is silent, and says why. Two things no event can tell, so no advice does:
+whether the answers were as good, and whether the runs compared had cases of the same difficulty.
 """
 
 import logging
@@ -31,7 +31,7 @@ class Advisor:
     Args:
         by: The tag that says which runs do the same work, such as `task`; by default runs of the same pattern do.
         prices: What tokens cost; by default genai-prices.
-        max_keys: Variants of works at most that are told apart.
+        max_keys: Variants of works that are told apart, at most.
 
     Raises:
         ValueError: `max_keys` is not positive, or `by` is empty.
@@ -49,7 +49,7 @@ class Advisor:
         self._lock = threading.RLock()  # a signal handler may ask for advice while its own thread folds
 
     def __call__(self, events: Sequence[Event]) -> None:
-        """Take a batch of events."""
+        """Fold in a batch of events."""
         with self._lock:
             for event in events:
                 try:
@@ -61,11 +61,11 @@ class Advisor:
 
     @property
     def runs(self) -> int:
-        """Outermost runs that have finished."""
+        """Number of outermost runs that have finished."""
         return self._comparison.runs
 
     def advice(self) -> Sequence[Advice]:
-        """What the history says so far, and at the end what it cannot say."""
+        """List the advice that the history supports so far, and at the end what it cannot say."""
         with self._lock:
             return (
                 *self._comparison.advice(),
@@ -94,7 +94,7 @@ class Advisor:
                 self._comparison.add(finished)
 
     def _gaps(self) -> Sequence[Advice]:
-        """What of the history is missing here."""
+        """List the parts of the history that are missing here."""
         left_out = self._caching.left_out + self._appetite.left_out
         gaps = (
             ("unfinished", self._trees.unfinished + self._trees.in_flight, "Runs that have not finished"),

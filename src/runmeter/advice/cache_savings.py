@@ -1,4 +1,4 @@
-"""What prompt caching saved, and what it could have saved at the most, at the rates of the time of each request.
+"""Savings by prompt caching, and their upper bound, at the rates of the time of each request.
 
 OpenAI caches prompts of 1,024 tokens or more, as far as their beginning was seen before
 (developers.openai.com/api/docs/guides/prompt-caching, 2026-11). Which prompts begin alike cannot be told without their
@@ -17,7 +17,7 @@ from runmeter.engine.prices.units import to_usd
 from .advice import MIN_RUNS, Advice, dollars, percent, several
 
 CACHEABLE = 1_024
-"""Input tokens from which a prompt is cached."""
+"""Number of input tokens from which a prompt is cached."""
 LITTLE = 0.25
 """The share of cacheable input read from the cache below which more is worth a thought."""
 MAX_CELLS = 1_000
@@ -30,11 +30,11 @@ class _Cell:
     def __init__(self) -> None:
         self.requests = self.read = self.long = self.input = self.cached = self.unpriced = 0
         self.saved = self.writing = self.possible = self.cost = 0
-        """In units of money."""
+        """Sums in units of money."""
 
 
 class CacheSavings:
-    """Adds up, by pattern and model, what cache reads saved and could have saved."""
+    """Adds up the savings by cache reads and their upper bounds, by pattern and model."""
 
     def __init__(self, prices: PriceBook) -> None:
         self._prices = prices
@@ -43,7 +43,7 @@ class CacheSavings:
         """Requests of names that there was no room for."""
 
     def requested(self, pattern: str, event: TokenUsage, cost: CostEstimate) -> None:
-        """A request has ended, at this cost. One whose usage the API did not report says nothing here."""
+        """Count a request that has ended, at this cost. One whose usage the API did not report says nothing here."""
         usage = event.usage
         if usage is None or event.provenance is not Provenance.REPORTED or event.operation == "embeddings":
             return
@@ -84,14 +84,14 @@ class CacheSavings:
             cell.possible += max(paid - all_read, 0)
 
     def _price(self, event: TokenUsage, usage: Usage, **other: int) -> int | None:
-        """What the request would have cost if its cache had worked otherwise, in units of money."""
+        """Compute the request's cost if its cache had worked otherwise, in units of money."""
         if all(getattr(usage, field) == count for field, count in other.items()):
             return self._prices.cost(event).usd_units
         replaced = msgspec.structs.replace(event, usage=msgspec.structs.replace(usage, **other))
         return self._prices.cost(replaced).usd_units
 
     def advice(self) -> Iterator[Advice]:
-        """What was saved in all, and where more could be, most money first."""
+        """Tell what was saved in all, and where more could be, most money first."""
         cells = self._cells.items()
         if any(cell.read for _, cell in cells):
             yield self._saved()

@@ -1,7 +1,8 @@
-"""Which variant did the same work cheaper or faster. A variant is a pattern in a framework with the models it asked.
+"""The comparison of variants that did the same work: which was cheaper or faster.
 
-What is the same work cannot be seen in events: it is what the user says. A tag names it (`by="task"`), or else runs of
-one pattern count as the same work. Nothing is compared across works.
+A variant is a pattern in a framework with the models it asked. What is the same work cannot be seen in events: it is
+what the user says. A tag names it (`by="task"`), or else runs of one pattern count as the same work. Nothing is
+compared across works.
 
 A pattern that asked one model in some runs and more in others, as routers do, is one variant: which it asked was part
 of its work, and easy cases would be compared with difficult ones. For the same reason a run that failed before it had
@@ -22,13 +23,13 @@ from .outcomes import RunOutcomes, cost_ratio, duration_ratio
 from .run_tree import FinishedRun
 
 MAX_MISSING = 10
-"""Variants of which it is said what they lack to be compared; further ones are only counted."""
+"""Number of variants of which it is said what they lack to be compared; further ones are only counted."""
 MAX_MIXED_TAGS = 20
-"""Names of tags by which the runs of one work differ that are remembered."""
+"""Number of tags by which the runs of one work differ that are remembered."""
 
 
 class Variant(msgspec.Struct):
-    """A way of doing the work, and how it went."""
+    """A way of doing the work, and its outcomes."""
 
     pattern: str
     framework: str
@@ -36,12 +37,12 @@ class Variant(msgspec.Struct):
     outcomes: RunOutcomes
 
     def overlaps(self, models: frozenset[str]) -> bool:
-        """Whether one of the two sets of models holds the other."""
+        """Tell whether one of the two sets of models holds the other."""
         return self.models <= models or models <= self.models
 
 
 class _Work:
-    """All runs that did the same work."""
+    """The runs that did the same work, by variant."""
 
     def __init__(self) -> None:
         self.outcomes: dict[tuple[str, str, frozenset[str]], RunOutcomes] = {}
@@ -57,7 +58,7 @@ class _Work:
             self.mixed_tags |= {name for name in names if self.tags.get(name) != run.tags.get(name)}
 
     def variants(self) -> tuple[list[Variant], int]:
-        """The variants, and how many failed runs could belong to several of them."""
+        """Group the runs by variant, and count the failed runs that could belong to several of them."""
         variants: list[Variant] = []
         left_out = 0
         # Runs that succeeded have asked all their models, and so say what variants there are; the fullest sets first.
@@ -77,7 +78,7 @@ class _Work:
 
 
 class _Pair(msgspec.Struct, frozen=True):
-    """Two variants of a work, and how to call them there."""
+    """A pair of variants of a work, with their names there."""
 
     better: Variant
     other: Variant
@@ -102,7 +103,7 @@ class Comparison:
         self.runs = self.untagged = self.left_out = 0
 
     def add(self, run: FinishedRun) -> None:
-        """Take a run."""
+        """Count a finished run for its variant."""
         self.runs += 1
         name = run.pattern if self._by is None else run.tags.get(self._by)
         if name is None:
@@ -119,7 +120,7 @@ class Comparison:
         work.outcomes.setdefault(key, RunOutcomes()).add(run)
 
     def advice(self) -> Iterator[Advice]:
-        """The differences that hold, all of them together at a confidence of `CONFIDENCE`."""
+        """Find the differences that hold, all of them together at a confidence of `CONFIDENCE`."""
         works = []
         for name, work in sorted(self._works.items()):
             variants, left_out = work.variants()
@@ -133,7 +134,7 @@ class Comparison:
                 yield from _faster(title, variants, confidence, remarks)
 
     def silences(self) -> Iterator[Advice]:
-        """Why nothing is said where something might be expected."""
+        """Explain the silence where something might be expected."""
         compared = [(self._title(name), work.variants()[0]) for name, work in sorted(self._works.items())]
         missing = [
             advice
@@ -253,7 +254,7 @@ def _told_faster(pair: _Pair, ratio: tuple[float, float]) -> Advice:
 
 
 def _missing(name: str, work: str, outcomes: RunOutcomes) -> Iterator[Advice]:
-    """What a variant lacks to be compared."""
+    """Explain what a variant lacks to be compared."""
     subject, counts = f"{name} on {work}", {"runs": outcomes.runs, "failures": outcomes.failed}
     if outcomes.ok < MIN_RUNS:
         text = f"{subject} is not compared: {outcomes.ok:,} of {several(outcomes.runs, 'run')} succeeded, "
@@ -270,7 +271,7 @@ def _missing(name: str, work: str, outcomes: RunOutcomes) -> Iterator[Advice]:
 
 
 def _failures(mine: RunOutcomes, theirs: RunOutcomes) -> str:
-    """How often the two failed, if they did; first of all if the one recommended failed more often."""
+    """Write the failures of the two, if there are any; first of all if the one recommended failed more often."""
     if not mine.failed and not theirs.failed:
         return ""
     share, other = mine.failed / mine.runs, theirs.failed / theirs.runs
@@ -290,7 +291,7 @@ def _counts(mine: RunOutcomes, theirs: RunOutcomes) -> dict[str, int]:
 
 
 def _name(variant: Variant, among: Sequence[Variant]) -> str:
-    """By what sets it apart from the others."""
+    """Name a variant by what sets it apart from the others."""
     parts = []
     if len({each.pattern for each in among}) > 1:
         parts.append(variant.pattern)

@@ -1,4 +1,4 @@
-"""How sure one can be of a mean: running moments, and the interval of the ratio of two means.
+"""Certainty of a mean: running moments, and the interval of the ratio of two means.
 
 A mean is compared on the logarithmic scale, where "three times as much" is a distance, and where skewed values such as
 costs and durations are closer to normal. The interval is Welch's, so the two sides may spread differently.
@@ -23,11 +23,11 @@ class Moments:
 
     @property
     def sum(self) -> float:
-        """Of the numbers, with a float's precision."""
+        """Sum of the numbers, with a float's precision."""
         return self.count * self.mean
 
     def add(self, value: float) -> None:
-        """Take a number."""
+        """Count one more number."""
         self.count += 1
         distance = value - self.mean
         self.mean += distance / self.count
@@ -46,22 +46,22 @@ class Moments:
 
 
 class LogMean(msgspec.Struct, frozen=True):
-    """The logarithm of a mean, and how well it is known."""
+    """The logarithm of a mean, and its variance."""
 
     log: float
     variance: float
-    """Of `log`, as an estimate."""
+    """Variance of `log`, as an estimate."""
     freedom: int
     """Degrees of freedom of `variance`."""
 
 
 def geometric_mean(logs: Moments) -> LogMean:
-    """Of at least two positive numbers, from the moments of their logarithms: what is typical."""
+    """Compute the geometric mean of at least two positive numbers, from the moments of their logarithms."""
     return LogMean(logs.mean, logs.squares / (logs.count - 1) / logs.count, logs.count - 1)
 
 
 def mean_per_success(successes: Moments, failures: Moments) -> LogMean | None:
-    """What all the runs together took, for each of those that succeeded.
+    """Compute what all the runs together took, for each of those that succeeded.
 
     A ratio of two sums; its variance is that of the linearized ratio (the delta method), relative to the mean.
 
@@ -82,7 +82,7 @@ def mean_per_success(successes: Moments, failures: Moments) -> LogMean | None:
 
 
 def typical_per_success(successes: Moments, failures: Moments) -> LogMean | None:
-    """What is typical of a run, for each of the runs that succeeded: the geometric mean over the share of successes.
+    """Compute the geometric mean of the runs over the share of successes: what is typical for each success.
 
     Args:
         successes: The logarithm of what each run that succeeded took.
@@ -101,7 +101,7 @@ def typical_per_success(successes: Moments, failures: Moments) -> LogMean | None
 
 
 def ratio_interval(over: LogMean, under: LogMean, confidence: float) -> tuple[float, float]:
-    """Between what bounds the ratio of two means lies, with a two-sided confidence such as 0.95."""
+    """Compute the bounds of the ratio of two means, with a two-sided confidence such as 0.95."""
     difference, variance = over.log - under.log, over.variance + under.variance
     if variance <= 0:
         return math.exp(difference), math.exp(difference)
@@ -111,7 +111,7 @@ def ratio_interval(over: LogMean, under: LogMean, confidence: float) -> tuple[fl
 
 
 def student_t(p: float, freedom: float) -> float:
-    """The quantile of Student's distribution: for 15 degrees of freedom or more, within 1 % up to p = 0.99999.
+    """Compute the quantile of Student's distribution: for 15 degrees of freedom or more, within 1 % up to p = 0.99999.
 
     Source: Abramowitz and Stegun, Handbook of Mathematical Functions (1964), 26.7.5.
     """
@@ -123,7 +123,7 @@ def student_t(p: float, freedom: float) -> float:
 
 
 def share_interval(part: int, whole: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Between what bounds a true share lies of which `part` of `whole` were seen (Wilson's score interval)."""
+    """Compute the bounds of a true share of which `part` of `whole` were seen (Wilson's score interval)."""
     if not whole:
         return 0.0, 1.0
     z = NormalDist().inv_cdf(0.5 + confidence / 2)

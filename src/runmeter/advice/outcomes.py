@@ -1,4 +1,4 @@
-"""What many finished runs of one kind cost and took, folded into a few numbers: constant memory, exact, joinable."""
+"""Outcomes of many runs of one kind, folded into a few numbers: constant memory, exact, joinable."""
 
 import math
 from decimal import Decimal
@@ -10,7 +10,7 @@ from .run_tree import FinishedRun
 
 
 class _Costs:
-    """One end of what each run cost: the least, or the most."""
+    """Sums over one bound of each run's cost: the lower, or the upper."""
 
     __slots__ = ("failure_logs", "failures", "success_logs", "successes", "unknown")
 
@@ -18,10 +18,10 @@ class _Costs:
         self.successes, self.failures = Moments(), Moments()
         self.success_logs, self.failure_logs = Moments(), Moments()
         self.unknown = 0
-        """Runs that have no such end, or of which the logarithm has none."""
+        """Number of runs that have no such bound, or of which the logarithm has none."""
 
     def add(self, usd: Decimal | None, *, is_ok: bool, is_free: bool) -> None:
-        """Take a run. One that cost nothing counts in the sums, and has no logarithm."""
+        """Count a run's bound. One that cost nothing counts in the sums, and has no logarithm."""
         if usd is None or (not usd and not is_free):
             self.unknown += 1
             return
@@ -39,7 +39,7 @@ class _Costs:
         return both
 
     def per_success(self) -> tuple[LogMean, LogMean] | None:
-        """The mean and the typical cost of a run that succeeded; None if a single run's is not known."""
+        """Compute the mean and the typical cost of a run that succeeded; None if a single run's is not known."""
         if self.unknown:
             return None
         mean = mean_per_success(self.successes, self.failures)
@@ -61,11 +61,11 @@ class RunOutcomes:
 
     @property
     def failed(self) -> int:
-        """Runs that finished in any other way than well."""
+        """Number of runs that finished in any other way than well."""
         return self.runs - self.ok
 
     def add(self, run: FinishedRun) -> None:
-        """Take a run."""
+        """Count a finished run."""
         cost = run.cost
         is_free = cost.high is not None and not cost.high
         self.runs += 1
@@ -86,27 +86,27 @@ class RunOutcomes:
         return both
 
     def p95(self) -> int:
-        """Nanoseconds that 95 % of the runs that succeeded did not exceed; 0 if there are none."""
+        """Compute the nanoseconds that 95 % of the runs that succeeded did not exceed; 0 if there are none."""
         return self.times.snapshot().quantile(0.95) or 0
 
     def typical_seconds(self) -> float:
-        """The geometric mean of the durations of runs that succeeded."""
+        """Compute the geometric mean of the durations of runs that succeeded, in seconds."""
         return math.exp(self.log_durations.mean) / 1e9
 
     def usd_per_success(self) -> tuple[float | None, float | None]:
-        """What a run that succeeded cost at least and at most, with its share of those that failed."""
+        """Compute the lower and upper bound of a success's cost in USD, with its share of the failures."""
         least, most = self.least.per_success(), self.most.per_success()
         return (math.exp(least[0].log) if least else None, math.exp(most[0].log) if most else None)
 
 
 def cost_ratio(dear: RunOutcomes, cheap: RunOutcomes, confidence: float) -> tuple[float, float] | None:
-    """How many times as much the one cost for each run that succeeded. None if it cannot be told.
+    """Compute the interval of the ratio of two costs for each run that succeeded. None if it cannot be told.
 
     Both the mean cost, which the bill is made of, and the typical one (the geometric mean), which a few expensive runs
     do not sway, are compared; the interval holds those of both. The mean alone is not enough: of 100 simulated
     histories without a difference, and with very skewed costs (lognormal, sigma 1.6), it would tell one in 13, both
-    together in 2. In each the ends are the worst case of what is not known for certain: the least that the one may have
-    cost against the most of the other, and the other way round.
+    together in 2. In each the ends are the worst case of what is not known for certain: the lower bound of the one's
+    cost against the upper bound of the other's, and the other way round.
     """
     least, most = dear.least.per_success(), cheap.most.per_success()
     if least is None or most is None:
@@ -119,5 +119,5 @@ def cost_ratio(dear: RunOutcomes, cheap: RunOutcomes, confidence: float) -> tupl
 
 
 def duration_ratio(slow: RunOutcomes, fast: RunOutcomes, confidence: float) -> tuple[float, float]:
-    """How many times as long the one typically took (geometric mean), of the runs that succeeded."""
+    """Compute the interval of the ratio of two typical durations (geometric mean), of the runs that succeeded."""
     return ratio_interval(geometric_mean(slow.log_durations), geometric_mean(fast.log_durations), confidence)

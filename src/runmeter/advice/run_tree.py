@@ -1,4 +1,4 @@
-"""From events to finished runs: what a run and the runs within it cost, and how it ended. In bounded memory."""
+"""From events to finished runs: their costs, those of the runs within them, and their ends. In bounded memory."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from runmeter.engine.usage.sequence import SeqWindow
 from .token_use import Chain
 
 MAX_OPEN = 10_000
-"""Outermost runs in flight at once; beyond, the oldest count as never finished."""
+"""Number of outermost runs in flight at once; beyond, the oldest count as never finished."""
 RECENT = 4_096
-"""Finished runs whose duplicates and stragglers are recognized."""
+"""Number of finished runs whose duplicates and stragglers are recognized."""
 UNBOUNDED = CostEstimate(high_units=None)
 
 
@@ -25,14 +25,14 @@ class FinishedRun(msgspec.Struct, frozen=True):
     framework: str
     tags: Mapping[str, str]
     models: frozenset[str]
-    """Those that were asked."""
+    """The models that were asked."""
     is_ok: bool
     duration_ns: int
     cost: CostEstimate
 
 
 class _Tree:
-    """An outermost run in flight."""
+    """An outermost run in flight, with the runs within it."""
 
     __slots__ = ("cost", "models", "open_calls", "open_runs", "root")
 
@@ -41,7 +41,7 @@ class _Tree:
         self.cost = CostEstimate()
         self.models: set[str] = set()
         self.open_runs: dict[str, RunInTree] = {}
-        """All runs of the tree; those that have finished stay until the outermost one has."""
+        """The runs of the tree; those that have finished stay until the outermost one has."""
         self.open_calls: dict[tuple[str, int], ModelCallStarted] = {}
 
 
@@ -73,11 +73,11 @@ class RunTrees:
 
     @property
     def in_flight(self) -> int:
-        """Outermost runs that began and have not finished."""
+        """Number of outermost runs that began and have not finished."""
         return len(self._trees)
 
     def find(self, event: Event) -> RunInTree | None:
-        """The run of an event; None for a duplicate, and for what belongs to no run in flight."""
+        """Find the run of an event; None for a duplicate, and for what belongs to no run in flight."""
         run = self._runs.get(event.run_id)
         if run is None and isinstance(event, ExecutionStarted):
             run = self._begin(event)
@@ -87,19 +87,19 @@ class RunTrees:
         return run if run.seen.takes(event.seq) else None
 
     def request_started(self, run: RunInTree, event: ModelCallStarted) -> None:
-        """A request is about to leave."""
+        """Note a request that is about to leave."""
         run.tree.models.add(event.model)
         run.tree.open_calls[event.run_id, event.call_id] = event
 
     def request_ended(self, run: RunInTree, event: TokenUsage, cost: CostEstimate) -> None:
-        """A request has ended, at this cost."""
+        """Note a request that has ended, at this cost."""
         tree = run.tree
         tree.models.add(event.model)
         tree.open_calls.pop((event.run_id, event.call_id), None)
         tree.cost += cost
 
     def finished(self, run: RunInTree, event: ExecutionFinished) -> FinishedRun | None:
-        """A run has finished; what is known of it if it is an outermost one that was not cancelled.
+        """Note a run that has finished. Gives what is known of an outermost one that was not cancelled, else None.
 
         Where a request within it never ended, or a run within it, its cost has no upper bound.
         """

@@ -1,9 +1,9 @@
-"""What eats tokens: tools whose output fills prompts, patterns that send much for little, requests that failed.
+"""Use of tokens: tools whose output fills prompts, patterns that send much for little, requests that failed.
 
 Contents are not recorded. What a tool's output added is read off the growth of a run's prompts: the next prompt holds
 what the last one held, the answer to it as far as that is sent back, and what the tools between the two said. So the
-growth is the most they can have added, and the growth less the whole answer the least, if nothing else was added. Where
-requests overlap, or tools of several names ran between two, nothing is read off.
+growth is the upper bound of what they added, and the growth less the whole answer the lower one, if nothing else was.
+Where requests overlap, or tools of several names ran between two, nothing is read off.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from .advice import MIN_RUNS, Advice, dollars, percent, percents, several, token
 MAX_CELLS = 1_000
 """Tools, and patterns with a model, that are told apart; further ones are left out."""
 TOLD_SHARE = 0.1
-"""Of all input tokens: what takes less is not worth a word."""
+"""Share of all input tokens below which nothing is said of a tool or a pattern."""
 
 
 class Chain:
@@ -28,10 +28,10 @@ class Chain:
         self.last: TokenUsage | None = None
         self.tools: dict[str, int] = {}
         self.in_prompt: dict[str, tuple[int, int]] = {}
-        """Tokens, at least and at most, of each tool's output."""
+        """Lower and upper bound of the tokens of each tool's output."""
 
     def restart(self, last: TokenUsage | None) -> None:
-        """Nothing is known of what the prompt holds."""
+        """Begin anew, because nothing is known of what the prompt holds."""
         self.last = last
         self.tools = {}
         self.in_prompt = {}
@@ -44,7 +44,7 @@ class _Tool:
         self.calls = self.measured = 0
         self.added_low = self.added_high = 0
         self.sent_low = self.sent_high = 0
-        """With all the prompts that its output was in."""
+        """Sums over all the prompts that its output was in."""
 
 
 class _Prompts:
@@ -55,7 +55,7 @@ class _Prompts:
 
 
 class TokenAppetite:
-    """Adds up where tokens go."""
+    """Adds up the tokens that tools, patterns and failed requests take."""
 
     def __init__(self) -> None:
         self._tools: dict[str, _Tool] = {}
@@ -68,7 +68,7 @@ class TokenAppetite:
         """Requests and calls of names that there was no room for."""
 
     def function_called(self, chain: Chain, event: FunctionCall) -> None:
-        """A tool has run."""
+        """Count a tool that has run."""
         tool = self._tools.get(event.name)
         if tool is None:
             if len(self._tools) >= MAX_CELLS:
@@ -82,7 +82,7 @@ class TokenAppetite:
         chain.tools[event.name] = chain.tools.get(event.name, 0) + 1
 
     def requested(self, pattern: str, chain: Chain, event: TokenUsage, cost: CostEstimate) -> None:
-        """A request has ended, at this cost."""
+        """Count a request that has ended, at this cost."""
         self._requests += 1
         self._retries += event.attempt > 1
         self._unknown += event.usage is None
@@ -139,7 +139,7 @@ class TokenAppetite:
         chain.last, chain.tools = event, {}
 
     def advice(self) -> Iterator[Advice]:
-        """What is worth a word, most tokens first."""
+        """Tell what takes a large share of the tokens, most tokens first."""
         for name, tool in sorted(self._tools.items(), key=lambda item: -item[1].sent_high):
             if tool.measured >= MIN_RUNS and tool.sent_low and tool.sent_low >= TOLD_SHARE * self._input:
                 yield self._of_tool(name, tool)
@@ -194,7 +194,7 @@ class TokenAppetite:
         failed, others = self._cost_of_failed, self._cost_of_others
         low = _share(failed.low_units, others.high_units)
         high = None if failed.high_units is None else _share(failed.high_units, others.low_units)
-        share = f"{percents(low, high)} of the bill" if high is not None else "how much of the bill, nobody knows"
+        share = f"{percents(low, high)} of the bill" if high is not None else "an unknown share of the bill"
         cost = str(failed) if failed.usd is None else dollars(float(failed.usd))
         unknown = f" The API reported no usage for {several(self._unknown, 'request')}." if self._unknown else ""
         return Advice(
