@@ -9,6 +9,7 @@ from typing import Any
 from .budgets.budget import Budget, BudgetStatus
 from .bus import Bus, BusStatistics
 from .calls import AssistantCall, ModelCall, RetrievalCall, ToolCall, error_message
+from .carrying import carry
 from .clock import Clock, IdSource, SystemClock
 from .codec import JSON, MSGPACK, Codec
 from .concurrency.loop import is_own_failure
@@ -44,7 +45,7 @@ from .events import (
     UnknownEvent,
     Usage,
 )
-from .execution import Execution, current_execution
+from .execution import Execution, current_execution, outside_run
 from .models import retirements
 from .pattern import Pattern, run_child
 from .prices.context_sizes import context_size
@@ -137,11 +138,13 @@ __all__ = [
     "UsageCell",
     "UsageRow",
     "UsageStatistics",
+    "carry",
     "context_size",
     "current_execution",
     "error_message",
     "is_own_failure",
     "lifecycle",
+    "outside_run",
     "retirements",
     "run_child",
 ]

@@ -20,8 +20,9 @@ from .concurrency.background import Background
 from .concurrency.loop import LoopThread, without_cancellations
 from .errors import ConfigurationError, EngineNotRunning, RunAborted, RunTimeout
 from .events import Event
-from .execution import Execution, current_execution
+from .execution import Execution, current_execution, watch_outside
 from .mapping import Progress, run_many
+from .outside import outside
 from .pattern import Context, Messages, Pattern, PatternFunction, Work, describe, do_work
 from .prices.price_book import PriceBook
 from .result import RunResult
@@ -50,6 +51,8 @@ class EngineStatistics(msgspec.Struct, frozen=True):
     running: int
     """Runs in flight, child runs included."""
     bus: BusStatistics
+    outside_requests: int = 0
+    """Requests to models since it started that were made in this process and belong to no run: see `carry`."""
 
 
 class Engine:
@@ -98,6 +101,7 @@ class Engine:
         self._budgets = Budgets(budgets, self._usage.prices, clock) if budgets else None
         self._runtime = Runtime(self, self._bus.publish, clock, new_run_id, telemetry, budgets=self._budgets)
         self._started = False
+        self._outside_before = 0
         self._tasks = Background("runmeter engine")
         self._closing = False
         self._aborting = False
@@ -295,7 +299,8 @@ class Engine:
 
     def statistics(self) -> EngineStatistics:
         """Count the runs in flight, and read the bus's accounting."""
-        return EngineStatistics(len(self._running), self._bus.statistics())
+        heard = outside.requests - self._outside_before if self._started else 0
+        return EngineStatistics(len(self._running), self._bus.statistics(), heard)
 
     # Life
 
@@ -313,6 +318,8 @@ class Engine:
         await self._bus.__aenter__()
         await self._tasks.start()
         self._started = True
+        self._outside_before = outside.requests
+        watch_outside(self._runtime)
         return self
 
     async def __aexit__(
@@ -327,6 +334,7 @@ class Engine:
                     await self._quiet.wait()
             in_order = exc is None
         finally:
+            outside.close(self._runtime)
             try:
                 await self._stop(self._drain_timeout if in_order else INTERRUPTED_GRACE / 3)
             finally:

@@ -45,6 +45,7 @@ from .events import (
     TraceContext,
     Usage,
 )
+from .outside import outside
 from .request import ModelRequest
 from .runtime import RunInfo, Runtime
 
@@ -344,6 +345,18 @@ class _NoModelCall(_Idle, ModelCall):
         """Measure nothing outside an engine."""
 
 
+class _UntoldModelCall(_NoModelCall):
+    """The first while an engine runs: it is told, and the others cost nothing."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        _nowhere._model_call = _NoModelCall()  # noqa: SLF001 - one and the same module
+        if outside.watched:
+            outside.count()
+        return self
+
+
 class _NoToolCall(_Idle, ToolCall):
     __slots__ = ()
 
@@ -402,9 +415,29 @@ class _NoExecution(Execution):
         """Warn no subscriber, for there is none."""
 
 
-_current: ContextVar[Execution] = ContextVar("runmeter_execution", default=_NoExecution())  # noqa: B039 - stays as it is
+_nowhere = _NoExecution()
+_current: ContextVar[Execution] = ContextVar("runmeter_execution", default=_nowhere)
 
 
 def current_execution() -> Execution:
     """Find the handle of the run that this code is part of; outside an engine one that does nothing."""
     return _current.get()
+
+
+def watch_outside(runtime: Runtime) -> None:
+    """Warn of the first request that is made outside all runs, as an engine has started."""
+    outside.open(runtime)
+    _nowhere._model_call = _UntoldModelCall()  # noqa: SLF001 - as above
+
+
+def outside_run() -> Execution | None:
+    """Count a request that belongs to no run, and make a run called `outside` for it, in the one engine that runs.
+
+    The budgets of runs without tags apply to it.
+
+    Returns:
+        The run, to be entered; None if no engine runs in this process, or several do.
+    """
+    outside.count()
+    runtime = outside.runtime
+    return None if runtime is None else Execution(runtime, RunInfo("outside"))

@@ -34,11 +34,13 @@ from runmeter.engine import (
     UnboundedRequest,
     Usage,
     current_execution,
+    outside_run,
 )
 
 from ...requests.bounds import bound_late
 from ...requests.retry import current_attempt, is_connection_loss, used_nothing
 from ...tools.tool import metered_tool_run
+from .entered import EnteredRuns
 from .open_calls import OpenCall, OpenQuestion, OpenScope, Root, open_calls, says_something
 from .requests import UNKNOWN, describe_request
 from .usage import STREAM_CUT, estimate_usage, read_answer
@@ -67,7 +69,13 @@ class MeteringHandler(BaseCallbackHandler):
             await graph.ainvoke(messages, {"callbacks": [meter]})
 
     It is synchronous and runs inline, so events have the right order and time. One handler may serve any number of
-    graphs at once, in any threads, and several handlers the same graph: what both see is counted once.
+    graphs at once, and several handlers the same graph: what both see is counted once.
+
+    In a thread that has lost its caller's context, a request belongs to the run whose `with` block this handler is in,
+    if that is one run that has not ended. With none or several it belongs to no run: it is counted
+    (`outside_requests`), the first is a warning in the log, and in the one engine that runs it is a run called
+    `outside` without tags, and under its budgets. `runmeter.carry` takes a run along into any executor.
+
 
     Leaving the `with` block ends what was cancelled, so leave it when all are done. Without it, what was cancelled
     within a graph ends with the outermost graph. A bare model, run in no graph or chain, needs the block: without it, a
@@ -104,15 +112,23 @@ class MeteringHandler(BaseCallbackHandler):
         self._calls: dict[UUID, tuple[Root, OpenCall]] = {}
         self._root_of_adopted = Root(UUID(int=0))
 
+        self._entered = EnteredRuns()
+        self.outside_requests = 0
+        """Requests heard of that belong to no run: counted by the engine, if one runs, as runs called `outside`."""
+
     def __enter__(self) -> Self:
+        self._entered.enter()
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        for run_id in list(self._calls):
-            self.abandon(run_id, exc)
-        self._scopes.clear()
+        left = self._entered.leave()
+        for run_id, (_, opened) in list(self._calls.items()):
+            if not self._entered or opened.run is left:
+                self.abandon(run_id, exc)
+        if not self._entered:
+            self._scopes.clear()
 
     def adopt(self, run_id: UUID) -> None:
         """Take in a chain whose start this handler has not heard of: what runs in it may go on until the block is left.
@@ -311,22 +327,49 @@ class MeteringHandler(BaseCallbackHandler):
     ) -> Context | None:
         """Enter a call, unless another handler has.
 
-        It is entered here, or, in a thread that has no context, in a copy of the parent's, which is returned.
+        It is entered here, or, in a thread that has no context, in a copy of the one it belongs to, which is returned.
         """
         opened = open_calls.get(run_id)
         if opened is None:
             context: Context | None = None
+            outside: Execution | None = None
             if not current_execution().is_metered:
-                parent = self._scopes.get(parent_run_id) if parent_run_id else None
-                context = parent.context.copy() if parent else None  # a copy: one context can be entered only once
-                if context is None or not context.run(current_execution).is_metered:
-                    return None
-            call = context.run(_enter, make) if context else _enter(make)
-            opened = open_calls[run_id] = OpenCall(self, self._forget, call, context, question, awaited)
+                context = self._find_context(parent_run_id)
+                if context is None:
+                    if question is None or (entered := self._enter_outside()) is None:
+                        return None
+                    context, outside = entered
+            try:
+                run, call = context.run(_enter, make) if context else _enter(make)
+            except BaseException as error:
+                if outside is not None:
+                    outside.__exit__(type(error), error, error.__traceback__)
+                raise
+            opened = open_calls[run_id] = OpenCall(
+                self, self._forget, run, call, context, question, awaited, outside=outside
+            )
         root = self._root(run_id, parent_run_id)
         root.calls.add(run_id)
         self._calls[run_id] = root, opened
         return opened.context
+
+    def _find_context(self, parent_run_id: UUID | None) -> Context | None:
+        """Find a run's context for what comes without one: its parent's, or the one this handler was entered in."""
+        parent = self._scopes.get(parent_run_id) if parent_run_id else None
+        context = parent.context.copy() if parent else None  # a copy: one context can be entered only once
+        if context is not None and context.run(current_execution).is_metered:
+            return context
+        return self._entered.context()
+
+    def _enter_outside(self) -> tuple[Context, Execution] | None:
+        """Count a request that belongs to no run; begin a run of its own for it if there is an engine to have it."""
+        self.outside_requests += 1
+        run = outside_run()
+        if run is None:
+            return None
+        context = copy_context()
+        context.run(run.__enter__)
+        return context, run
 
     def _drop_batch(self, params: Mapping[str, Any]) -> None:
         """End the requests of a batch that LangChain has started: one was refused, so that none of them leaves."""
@@ -357,7 +400,10 @@ class MeteringHandler(BaseCallbackHandler):
         call, error = opened.call, opened.error
         if isinstance(call, ModelCall) and opened.question is not None and opened.unreported and call.bound is None:
             call.bound = opened.question.sent.bound_here()
-        call.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
+        how = (type(error) if error else None), error, (error.__traceback__ if error else None)
+        call.__exit__(*how)
+        if opened.outside is not None:
+            opened.outside.__exit__(*how)
 
     def _forget(self, run_id: UUID) -> None:
         root, _ = self._calls.pop(run_id, (None, None))
@@ -365,5 +411,6 @@ class MeteringHandler(BaseCallbackHandler):
             root.calls.discard(run_id)
 
 
-def _enter(make: Callable[[Execution], ModelCall | ToolCall]) -> ModelCall | ToolCall:
-    return make(current_execution()).__enter__()
+def _enter(make: Callable[[Execution], ModelCall | ToolCall]) -> tuple[Execution, ModelCall | ToolCall]:
+    run = current_execution()
+    return run, make(run).__enter__()

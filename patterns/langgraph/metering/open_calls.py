@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import msgspec
 from langchain_core.messages import AIMessage
 
-from runmeter.engine import ModelCall, ModelRequest, Provenance, ToolCall, Usage
+from runmeter.engine import Execution, ModelCall, ModelRequest, Provenance, ToolCall, Usage
 
 from ...requests.bounds import Sent
 from .requests import describe_sent
@@ -65,6 +65,8 @@ class OpenCall:
     """The handler that entered it, and counts its chunks."""
     forget: Callable[[UUID], None]
     """Has the owner forget the call, by its id."""
+    run: Execution
+    """The run it belongs to."""
     call: ModelCall | ToolCall
     context: Context | None
     """The one it was entered in, if that was not the current one."""
@@ -77,6 +79,8 @@ class OpenCall:
     """The exception it ended with."""
     answer: AIMessage | None = None
     """One that is complete, and whose usage was not reported."""
+    outside: Execution | None = None
+    """A run of its own, of a request that belongs to none: it ends with the request."""
     pieces: int = 0
     """Chunks with text, or with a part of a tool call, that a model has streamed: a token each, or more."""
 
