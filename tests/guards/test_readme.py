@@ -88,7 +88,7 @@ def test_python_runs(
 def test_the_first_block_prints_what_is_shown_below_it(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """But for the times that it took, and the room that they take. The registry of the process has counted nothing yet."""
+    """But for the times that it took, and the room that they take. Its registry has counted nothing before."""
     monkeypatch.setattr("runmeter.patterns.get_pattern_registry", PatternRegistry)
     (_, code), (_, shown), *_ = BLOCK.findall((ROOT / "README.md").read_text())
     module = ModuleType("__main__")
