@@ -15,10 +15,9 @@ RunmeterError
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-Kind: TypeAlias = Literal["usd", "tokens", "calls"]
-"""The units that a budget counts."""
+from .formats import Kind, format_amount
 
 
 class RunmeterError(Exception):
@@ -156,13 +155,3 @@ class UnboundedRequest(ConfigurationError):
         self.budget = budget
         self.kind: Kind = kind
         self.model = model
-
-
-def format_amount(kind: Kind, amount: Decimal) -> str:
-    """Write an amount that a budget counts, in full, with its unit."""
-    number = f"{amount:,f}"
-    if "." in number:
-        number = number.rstrip("0").rstrip(".")
-    if kind == "usd":
-        return f"${number}"
-    return f"{number} {kind if number != '1' else kind[:-1]}"

@@ -1,6 +1,13 @@
-"""Plain text for people: aligned tables and readable times."""
+"""Plain text for people: tables, times, money and counts."""
 
 from collections.abc import Sequence
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Literal, TypeAlias
+
+from .prices.units import MONEY
+
+Kind: TypeAlias = Literal["usd", "tokens", "calls"]
+"""Units that a budget counts."""
 
 _TIME_UNITS = ((10**9, "s"), (10**6, "ms"), (10**3, "µs"), (1, "ns"))
 
@@ -24,3 +31,40 @@ def format_time(time_ns: int | None) -> str:
     size, unit = next((step for step in _TIME_UNITS if time_ns >= step[0]), _TIME_UNITS[-1])
     value = time_ns / size
     return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+
+
+def format_dollars(amount: Decimal, rounding: str = ROUND_HALF_EVEN) -> str:
+    """Format USD with two decimals from $100 on, with four down to a cent, and with three digits below."""
+    places = 2 if amount >= 100 or not amount else max(4, 2 - amount.adjusted())
+    return f"${amount.quantize(Decimal(1).scaleb(-places, MONEY), rounding, MONEY):,f}"
+
+
+def format_rough_dollars(amount: float) -> str:
+    """Format USD with three digits, where the figure is an estimate."""
+    if amount >= 100:
+        return f"${amount:,.0f}"
+    places = 2 if amount <= 0 else max(2, 2 - Decimal(amount).adjusted())
+    return f"${amount:.{places}f}"
+
+
+def format_price(price: Decimal | None) -> str:
+    """Format a price in USD to a millionth, with two decimals at least and without a sign; None as a dash."""
+    if price is None:
+        return "–"
+    price = round(price, 6)
+    return f"{price:.2f}" if price == round(price, 2) else f"{price.normalize():f}"
+
+
+def format_amount(kind: Kind, amount: Decimal) -> str:
+    """Format an amount that a budget counts, in full, with its unit."""
+    number = f"{amount:,f}"
+    if "." in number:
+        number = number.rstrip("0").rstrip(".")
+    if kind == "usd":
+        return f"${number}"
+    return f"{number} {kind if number != '1' else kind[:-1]}"
+
+
+def format_count(count: int, noun: str) -> str:
+    """Format a number of things with their noun: `1 run`, `2,000 runs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Sequence
 from decimal import Decimal
 
-from ..errors import BudgetExceeded, Kind, format_amount
+from ..errors import BudgetExceeded
 from ..events import Provenance, TokenUsage
+from ..formats import Kind, format_amount
 from ..prices.cost_estimate import CostEstimate
 from ..prices.units import MONEY
 from .budget import NEVER, Budget, BudgetStatus

@@ -8,7 +8,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from ..errors import ConfigurationError, Kind, format_amount
+from ..errors import ConfigurationError
+from ..formats import Kind, format_amount
 from ..prices.units import MONEY
 
 Period: TypeAlias = Literal["minute", "hour", "day", "week", "month"]

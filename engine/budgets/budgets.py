@@ -20,8 +20,9 @@ from decimal import Decimal
 from functools import partial
 
 from ..clock import Clock
-from ..errors import BudgetExceeded, ConfigurationError, UnboundedRequest, format_amount
+from ..errors import BudgetExceeded, ConfigurationError, UnboundedRequest
 from ..events import TokenUsage
+from ..formats import format_amount
 from ..request import ModelRequest
 from .accounts import Account, Hold, Limit
 from .budget import NEVER, Budget, BudgetStatus

@@ -6,8 +6,8 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from ..errors import Kind
 from ..events import TokenUsage, Usage
+from ..formats import Kind
 from ..prices.cost_estimate import CostEstimate
 from ..request import ModelRequest
 from .budget import Budget

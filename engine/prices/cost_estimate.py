@@ -4,7 +4,8 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 
 import msgspec
 
-from .units import MONEY, UNITS, to_units, to_usd
+from ..formats import format_count, format_dollars
+from .units import UNITS, to_units, to_usd
 
 
 class CostEstimate(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -65,17 +66,11 @@ class CostEstimate(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def __str__(self) -> str:
         low, high = self.low, self.high
         if high is None:
-            amount = f"≥ {_dollars(low, ROUND_FLOOR)}" if low else "unknown"
+            amount = f"≥ {format_dollars(low, ROUND_FLOOR)}" if low else "unknown"
         elif low == high:
-            amount = _dollars(low, ROUND_HALF_EVEN)
+            amount = format_dollars(low, ROUND_HALF_EVEN)
         else:
-            amount = f"{_dollars(low, ROUND_FLOOR)} to {_dollars(high, ROUND_CEILING)}"
+            amount = f"{format_dollars(low, ROUND_FLOOR)} to {format_dollars(high, ROUND_CEILING)}"
         if not self.unpriced:
             return amount
-        return f"{amount} ({self.unpriced:,} request{'s' if self.unpriced > 1 else ''} unpriced)"
-
-
-def _dollars(amount: Decimal, rounding: str) -> str:
-    """Format dollars with two decimals from $100 on, with four down to a cent, and with three digits below."""
-    places = 2 if amount >= 100 or not amount else max(4, 2 - amount.adjusted())
-    return f"${amount.quantize(Decimal(1).scaleb(-places, MONEY), rounding, MONEY):,f}"
+        return f"{amount} ({format_count(self.unpriced, 'request')} unpriced)"

@@ -76,19 +76,6 @@ def _percentage(share: float, digits: int) -> str:
     return f"{Decimal(f'{share * 100:.{digits}g}'):f}"
 
 
-def dollars(amount: float) -> str:
-    """Write US dollars with three digits."""
-    if amount >= 100:
-        return f"${amount:,.0f}"
-    places = 2 if amount <= 0 else max(2, 2 - math.floor(math.log10(amount)))
-    return f"${amount:.{places}f}"
-
-
 def tokens(low: int, high: int) -> str:
     """Write a number of tokens, or the interval that it lies in."""
     return f"{low:,}" if low == high else f"{low:,}–{high:,}"
-
-
-def several(count: int, noun: str) -> str:
-    """Write a count with its noun: `1 run`, `2 runs`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 import msgspec
 
 from runmeter.engine.events import Provenance, TokenUsage, Usage
+from runmeter.engine.formats import format_count, format_rough_dollars
 from runmeter.engine.prices.cost_estimate import CostEstimate
 from runmeter.engine.prices.price_book import PriceBook
 from runmeter.engine.prices.units import to_usd
 
-from .advice import MIN_RUNS, Advice, dollars, percent, several
+from .advice import MIN_RUNS, Advice, percent
 
 CACHEABLE = 1_024
 """Number of input tokens from which a prompt is cached."""
@@ -108,7 +109,8 @@ class CacheSavings:
         return Advice(
             kind="caching_saved",
             subject="prompt caching",
-            text=f"Reading from the prompt cache saved {_usd(saved)}: {read:,} of {several(requests, 'request')} did."
+            text=f"Reading from the prompt cache saved {_usd(saved)}: {read:,} of "
+            f"{format_count(requests, 'request')} did."
             f"{paid if writing else ''}{_not_priced(unpriced)}",
             figures={"saved_usd": to_usd(saved), "writing_usd": to_usd(writing), "net_usd": to_usd(saved - writing)},
             counts={"requests": requests, "requests_with_cache_reads": read, "unpriced": unpriced},
@@ -120,8 +122,8 @@ def _possible(subject: str, cell: _Cell) -> Advice:
     return Advice(
         kind="caching_possible",
         subject=subject,
-        text=f"{subject}: {cell.long:,} of {several(cell.requests, 'request')} had {CACHEABLE:,} input tokens or more, "
-        f"and {percent(share)} of that input came from the cache. More caching could have saved at most "
+        text=f"{subject}: {cell.long:,} of {format_count(cell.requests, 'request')} had {CACHEABLE:,} input tokens "
+        f"or more, and {percent(share)} of that input came from the cache. More caching could have saved at most "
         f"{_usd(cell.possible)} of {_usd(cell.cost)}, if every prompt had been seen before to its end; in truth only "
         f"the beginning that prompts share can be. Let prompts begin with what stays the same."
         f"{_not_priced(cell.unpriced)}",
@@ -137,7 +139,9 @@ def _possible(subject: str, cell: _Cell) -> Advice:
 
 
 def _usd(units: int) -> str:
-    return f"-{dollars(float(to_usd(-units)))}" if units < 0 else dollars(float(to_usd(units)))
+    return (
+        f"-{format_rough_dollars(float(to_usd(-units)))}" if units < 0 else format_rough_dollars(float(to_usd(units)))
+    )
 
 
 def _net(units: int) -> str:
@@ -145,4 +149,8 @@ def _net(units: int) -> str:
 
 
 def _not_priced(count: int) -> str:
-    return f" {several(count, 'request')} without a price {'is' if count == 1 else 'are'} not in this." if count else ""
+    return (
+        f" {format_count(count, 'request')} without a price {'is' if count == 1 else 'are'} not in this."
+        if count
+        else ""
+    )

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from runmeter.engine.formats import format_time
+from runmeter.engine.formats import format_count, format_rough_dollars, format_time
 
-from .advice import CONFIDENCE, MIN_RUNS, Advice, dollars, percent, percents, several, times
+from .advice import CONFIDENCE, MIN_RUNS, Advice, percent, percents, times
 from .moments import share_interval
 from .outcomes import RunOutcomes, cost_ratio, duration_ratio
 from .run_tree import FinishedRun
@@ -146,15 +146,17 @@ class Comparison:
         missing.sort(key=lambda each: -each.counts["runs"])
         yield from missing[:MAX_MISSING]
         if more := len(missing[MAX_MISSING:]):
-            text = f"For like reasons {several(more, 'variant')} more, of no more runs each, cannot be compared."
+            text = f"For like reasons {format_count(more, 'variant')} more, of no more runs each, cannot be compared."
             yield Advice(kind="silence", subject="comparison", text=text, counts={"variants": more})
         if self.untagged < self.runs and not any(len(variants) > 1 for _, variants in compared):
             yield self._nothing_to_compare()
         if self.untagged:
-            text = f"{several(self.untagged, 'run')} of {self.runs:,} had no tag {self._by} and were not compared."
+            text = f"{format_count(self.untagged, 'run')} of {self.runs:,} had no tag {self._by} and were not compared."
             yield Advice(kind="silence", subject=f"tag {self._by}", text=text, counts={"runs": self.untagged})
         if self.left_out:
-            text = f"{several(self.left_out, 'run')} of {self.runs:,} were not compared: there are too many variants."
+            text = (
+                f"{format_count(self.left_out, 'run')} of {self.runs:,} were not compared: there are too many variants."
+            )
             yield Advice(kind="silence", subject="comparison", text=text, counts={"runs": self.left_out})
 
     def _title(self, name: str) -> str:
@@ -174,7 +176,7 @@ class Comparison:
     def _remarks(self, work: _Work, left_out: int) -> str:
         text = ""
         if left_out:
-            text += f" {several(left_out, 'failed run')} that may belong to either left out."
+            text += f" {format_count(left_out, 'failed run')} that may belong to either left out."
         if self._by is None and work.mixed_tags:
             names = ", ".join(sorted(work.mixed_tags))
             text += f" Their tags differ ({names}): if one of these tells the work apart, compare by it."
@@ -257,15 +259,17 @@ def _missing(name: str, work: str, outcomes: RunOutcomes) -> Iterator[Advice]:
     """Explain what a variant lacks to be compared."""
     subject, counts = f"{name} on {work}", {"runs": outcomes.runs, "failures": outcomes.failed}
     if outcomes.ok < MIN_RUNS:
-        text = f"{subject} is not compared: {outcomes.ok:,} of {several(outcomes.runs, 'run')} succeeded, "
+        text = f"{subject} is not compared: {outcomes.ok:,} of {format_count(outcomes.runs, 'run')} succeeded, "
         text += f"{MIN_RUNS - outcomes.ok} more are needed."
         yield Advice(kind="silence", subject=subject, text=text, counts=counts)
     elif outcomes.most.unknown:
-        text = f"{subject}: what {outcomes.most.unknown:,} of {several(outcomes.runs, 'run')} cost has no upper bound "
-        text += "(usage or price unknown), so it is not called cheaper than anything."
+        text = f"{subject}: what {outcomes.most.unknown:,} of {format_count(outcomes.runs, 'run')} cost has no upper bound"
+        text += " (usage or price unknown), so it is not called cheaper than anything."
         yield Advice(kind="silence", subject=subject, text=text, counts=counts)
     elif outcomes.usd_per_success()[1] is None:
-        text = f"{subject}: its {several(outcomes.runs, 'run')} cost nothing, so there is no telling how many times "
+        text = (
+            f"{subject}: its {format_count(outcomes.runs, 'run')} cost nothing, so there is no telling how many times "
+        )
         text += "cheaper it was than anything."
         yield Advice(kind="silence", subject=subject, text=text, counts=counts)
 
@@ -305,8 +309,8 @@ def _name(variant: Variant, among: Sequence[Variant]) -> str:
 
 def _between(low: float | None, high: float | None) -> str:
     if low is None or high is None:
-        return f"at least {dollars(low)}" if low is not None else "an unknown amount"
-    return dollars(low) if low == high else f"{dollars(low)} to {dollars(high)}"
+        return f"at least {format_rough_dollars(low)}" if low is not None else "an unknown amount"
+    return format_rough_dollars(low) if low == high else f"{format_rough_dollars(low)} to {format_rough_dollars(high)}"
 
 
 def _finite(value: float) -> float | None:

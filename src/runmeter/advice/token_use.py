@@ -9,9 +9,10 @@ Where requests overlap, or tools of several names ran between two, nothing is re
 from collections.abc import Iterator
 
 from runmeter.engine.events import FunctionCall, Provenance, TokenUsage
+from runmeter.engine.formats import format_count, format_rough_dollars
 from runmeter.engine.prices.cost_estimate import CostEstimate
 
-from .advice import MIN_RUNS, Advice, dollars, percent, percents, several, tokens
+from .advice import MIN_RUNS, Advice, percent, percents, tokens
 
 MAX_CELLS = 1_000
 """Tools, and patterns with a model, that are told apart; further ones are left out."""
@@ -157,7 +158,7 @@ class TokenAppetite:
             subject=name,
             text=f"What tool {name} returned made up {percents(low, high)} of all input tokens: about {each} tokens a "
             f"call, sent {tool.sent_high / tool.added_high:.1f} times on average, once in each prompt that still held "
-            f"it. Read off the growth of prompts after {tool.measured:,} of its {several(tool.calls, 'call')}.",
+            f"it. Read off the growth of prompts after {tool.measured:,} of its {format_count(tool.calls, 'call')}.",
             figures={
                 "share_low": low,
                 "share_high": high,
@@ -180,7 +181,7 @@ class TokenAppetite:
             kind="prompt_tokens",
             subject=f"{pattern} with {model}",
             text=f"Prompts of {pattern} to {model} took {percent(share)} of all input tokens, {each}{for_each} "
-            f"({several(prompts.requests, 'request')}).",
+            f"({format_count(prompts.requests, 'request')}).",
             figures={
                 "share": share,
                 "input_tokens": prompts.input,
@@ -195,12 +196,12 @@ class TokenAppetite:
         low = _share(failed.low_units, others.high_units)
         high = None if failed.high_units is None else _share(failed.high_units, others.low_units)
         share = f"{percents(low, high)} of the bill" if high is not None else "an unknown share of the bill"
-        cost = str(failed) if failed.usd is None else dollars(float(failed.usd))
-        unknown = f" The API reported no usage for {several(self._unknown, 'request')}." if self._unknown else ""
+        cost = str(failed) if failed.usd is None else format_rough_dollars(float(failed.usd))
+        unknown = f" The API reported no usage for {format_count(self._unknown, 'request')}." if self._unknown else ""
         return Advice(
             kind="failed_requests",
             subject="requests",
-            text=f"{self._failed:,} of {several(self._requests, 'request')} to models failed, {self._retries:,} were "
+            text=f"{self._failed:,} of {format_count(self._requests, 'request')} to models failed, {self._retries:,} were "
             f"retries. What failed cost {cost}, {share}.{unknown}",
             figures={"usd_low": failed.low, "usd_high": failed.high, "share_low": low, "share_high": high},
             counts={

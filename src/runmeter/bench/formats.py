@@ -1,5 +1,7 @@
 """Figures as people read them: three digits, and a unit that fits."""
 
+from runmeter.engine.formats import format_count
+
 from .figures import Figure
 from .statistics import Interval
 
@@ -44,7 +46,7 @@ def figure_time(figure: Figure) -> str:
 def spread(interval: Interval) -> str:
     """Half of an interval's width, as a share of the median; of few rounds their number."""
     if interval.is_of_few:
-        return f"{interval.count} round{'s' if interval.count > 1 else ''}"
+        return format_count(interval.count, "round")
     if interval.half_width > abs(interval.median):
         return "> ±100 %"
     return f"±{100 * interval.half_width / abs(interval.median):.0f} %" if interval.median else NOTHING

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from runmeter.engine import ConfigurationError, Engine, Event, ExecutionStarted, Usage
 from runmeter.engine.event_log import NAME
+from runmeter.engine.formats import format_count
 from runmeter.patterns import BasePattern, PatternError, PatternRegistry, PatternType
 from runmeter.simulator import Simulator
 from runmeter.telemetry import OpenTelemetry
@@ -127,7 +128,7 @@ async def _demo(
 ) -> int:
     keeper = RunKeeper()
     where = "the OpenAI API" if options.live else "a simulated API"
-    texts = f"{len(documents.texts)} document{'s' if len(documents.texts) > 1 else ''}"
+    texts = format_count(len(documents.texts), "document")
     console.print(f"{options.runs:,} runs over {texts} on {where}, {options.concurrency} at a time")
     async with simulator or nullcontext() as url:
         patterns = make_patterns(registry, documents, options.model, url)

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runmeter.engine import Clock, ModelPrices, PriceBook, SystemClock, retirements
+from runmeter.engine.formats import format_price
 
 PROVIDER = "openai"
 WIDE = 120
@@ -120,19 +121,11 @@ def models_table(rows: Iterable[ModelRow], today: date, width: int) -> Table:
         table.add_column(name, overflow="fold")
     for row in rows:
         name = row.model if row.provider == PROVIDER else f"{row.provider}/{row.model}"
-        money = map(_usd, (row.input, row.cached, row.write, row.output))
+        money = map(format_price, (row.input, row.cached, row.write, row.output))
         context = "–" if row.context is None else f"{row.context // 1000:,}k"
         source = "" if row.prices in (None, USUAL_SOURCE) else row.prices
         table.add_row(escape(name), *money, context, _shutdown(row, today), row.replacement or "", source)
     return table
-
-
-def _usd(price: Decimal | None) -> str:
-    """A price to a millionth, with two decimals at the least."""
-    if price is None:
-        return "–"
-    price = round(price, 6)
-    return f"{price:.2f}" if price == round(price, 2) else f"{price.normalize():f}"
 
 
 def _shutdown(row: ModelRow, today: date) -> Text:

@@ -24,6 +24,7 @@ from runmeter.engine import (
     UsageRow,
     UsageStatistics,
 )
+from runmeter.engine.formats import format_count
 from runmeter.patterns import PatternRegistry, PatternType
 from runmeter.telemetry import TelemetryStatistics
 
@@ -236,8 +237,8 @@ def run_summary(row: UsageRow, time_ns: int | None, status: str, error: Exceptio
         f"{used.input_tokens:,} ({used.cache_read_tokens:,} cached) → {used.output_tokens:,} tokens",
         str(row.cost),
         duration(time_ns),
-        _counted(row.requests, "request"),
-        _counted(row.function_calls, "tool call"),
+        format_count(row.requests, "request"),
+        format_count(row.function_calls, "tool call"),
     ]
     text = Text(" · ".join(figures), style="dim")
     if trace_id is not None:
@@ -247,10 +248,6 @@ def run_summary(row: UsageRow, time_ns: int | None, status: str, error: Exceptio
     elif status != "ok":
         text.append(f"\n{status}: this is what was used until then", style="yellow")
     return text
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def export_summary(telemetry: TelemetryStatistics, url: str) -> Text:
