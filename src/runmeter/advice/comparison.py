@@ -263,7 +263,9 @@ def _missing(name: str, work: str, outcomes: RunOutcomes) -> Iterator[Advice]:
         text += f"{MIN_RUNS - outcomes.ok} more are needed."
         yield Advice(kind="silence", subject=subject, text=text, counts=counts)
     elif outcomes.most.unknown:
-        text = f"{subject}: what {outcomes.most.unknown:,} of {format_count(outcomes.runs, 'run')} cost has no upper bound"
+        text = (
+            f"{subject}: what {outcomes.most.unknown:,} of {format_count(outcomes.runs, 'run')} cost has no upper bound"
+        )
         text += " (usage or price unknown), so it is not called cheaper than anything."
         yield Advice(kind="silence", subject=subject, text=text, counts=counts)
     elif outcomes.usd_per_success()[1] is None:

@@ -201,8 +201,8 @@ class TokenAppetite:
         return Advice(
             kind="failed_requests",
             subject="requests",
-            text=f"{self._failed:,} of {format_count(self._requests, 'request')} to models failed, {self._retries:,} were "
-            f"retries. What failed cost {cost}, {share}.{unknown}",
+            text=f"{self._failed:,} of {format_count(self._requests, 'request')} to models failed, {self._retries:,} "
+            f"were retries. What failed cost {cost}, {share}.{unknown}",
             figures={"usd_low": failed.low, "usd_high": failed.high, "share_low": low, "share_high": high},
             counts={
                 "requests": self._requests,
