@@ -309,7 +309,7 @@ def wait_for_children(pid: int) -> list[int]:
         ("title = ", "Invalid"),
         (toml_of(["a"], ["base"], "colour = 1"), "unknown field `colour`"),
         (toml_of(["a"], ["nobody"]), "peer 'nobody' has no script nobody.py"),
-        (toml_of(["a"], ["base"], 'baseline = "peer"'), "the baseline 'peer' is no peer"),
+        (toml_of(["a"], ["base"], 'baseline = "peer"'), "the baseline 'peer' is not a peer"),
         (toml_of(["a", "a"], ["base"]), "the same name"),
         (toml_of(["a", 'name = "b"\nminuend = "c"\nsubtrahend = "a"'], ["base"]), "derived from 'c'"),
         (toml_of(["a", 'name = "b"\nminuend = "a"'], ["base"]), "has a minuend and a subtrahend"),

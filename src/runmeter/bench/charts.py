@@ -21,7 +21,7 @@ COLUMNS = 3
 MOSTLY = 2 / 3
 """The share of cases that peers must have for all panels to show all of them, so that one column of names will do."""
 ROOM = 0.75
-"""For the numbers right of the bars, as a share of the longest bar."""
+"""Room for the numbers right of the bars, as a share of the longest bar."""
 PANEL_WIDTH, LABEL_WIDTH = 3.1, 1.9
 """Inches."""
 BAR_HEIGHT, TITLE_HEIGHT, HEAD_HEIGHT = 0.25, 0.7, 0.95
@@ -31,7 +31,7 @@ TITLE_WIDTH = 38
 
 
 class Theme(msgspec.Struct, frozen=True):
-    """Colours."""
+    """The colours of a chart."""
 
     name: str
     background: str
@@ -48,7 +48,7 @@ THEMES = (
 
 
 def check_drawing() -> None:
-    """See that charts can be drawn.
+    """Check that charts can be drawn.
 
     Raises:
         BenchError: the library is not installed.
@@ -127,16 +127,16 @@ class _Row(msgspec.Struct, frozen=True):
 
 
 class _Panel(msgspec.Struct, frozen=True):
-    """Bars of one scale."""
+    """A panel of bars of one scale."""
 
     title: str
     rows: tuple[_Row, ...]
     is_shared: bool
-    """Whether all panels have the same rows, so that those in the first column name them for all."""
+    """True if all panels have the same rows, so that those in the first column name them for all."""
 
 
 def _panels(results: Results, cases: Sequence[Case]) -> Sequence[_Panel]:
-    """A panel a case; where there is but one peer, a panel for all cases."""
+    """Make a panel for each case; where there is but one peer, a panel for all cases."""
     figures = {case.name: {figure.peer: figure for figure in results.figures(case.name)} for case in cases}
     present = set[str]().union(*figures.values())
     peers = [peer for peer in results.question.peers if peer.name in present]
@@ -181,7 +181,7 @@ def _draw_panel(axes: "Axes", panel: _Panel, theme: Theme, *, places: int, label
 
 
 def _wrapped(title: str) -> str:
-    """A title in lines that a panel has room for."""
+    """Wrap a title into lines that a panel has room for."""
     return "\n".join(wrap(title, TITLE_WIDTH))
 
 

@@ -26,21 +26,21 @@ from .summary import Summary, summarise
 from .tables import show
 
 WIDTH = 132
-"""Characters of a table where the output is no terminal."""
+"""Characters of a table where the output is not a terminal."""
 CHARTS = "charts"
 PROC = Path("/proc/self/statm")
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What the command line asked for."""
+    """Options of the command line."""
 
     questions: Sequence[str] = ()
     peers: Sequence[str] = ()
     quick: bool = False
     rounds: int | None = None
     json: Path | None = None
-    """Where to save what was measured."""
+    """The file to save what was measured in."""
     svg: Path | None = None
     """The folder for charts."""
     compare: Path | None = None
@@ -48,13 +48,13 @@ class BenchOptions:
     results: Path | None = None
     """The folder for RESULTS.md, results.json and charts/."""
     folder: Path = SHIPPED
-    """Where the questions are."""
+    """The folder of the questions."""
     pattern: OwnPattern | None = None
     """The user's own pattern, instead of questions."""
 
 
 def run_bench(options: BenchOptions, console: Console | None = None, watch: Watch | None = None) -> int:
-    """Run the benchmarks.
+    """Run the benchmarks that the options ask for.
 
     Args:
         options: What to run.
@@ -94,7 +94,7 @@ def run_bench(options: BenchOptions, console: Console | None = None, watch: Watc
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is asked, and how."""
+    """The questions that are asked, and how."""
 
     question: Question
     ask: Callable[[Question, QuestionRecord, Desk], None]
@@ -118,7 +118,7 @@ def _asked(options: BenchOptions) -> Sequence[_Asked]:
 
     chosen = select(options.folder, everything, options.peers, quick=options.quick) if everything else []
     asked = [_Asked(question, ask_its_share) for question in chosen if question.cases]
-    # A question without cases is about imports alone. A quick run leaves them out where nobody asks for them.
+    # A question without cases is about imports alone. A quick run leaves them out unless they are asked for.
     if IMPORT in options.questions:
         chosen = chosen or select(options.folder, (), options.peers, quick=options.quick)
     elif options.questions or options.quick:
@@ -151,7 +151,7 @@ def _ask_all(asked: Sequence[_Asked], options: BenchOptions, record: Record, wat
 
 
 def _keep(summary: Summary, options: BenchOptions) -> None:
-    """Write what was asked for.
+    """Write the files that were asked for.
 
     Raises:
         BenchError: it cannot be written.

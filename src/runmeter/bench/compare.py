@@ -1,4 +1,4 @@
-"""What has changed since an earlier run, beyond noise."""
+"""Changes since an earlier run, beyond noise."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,7 @@ next one for all its life, and within one run that does not show.
 
 
 class Change(msgspec.Struct, frozen=True):
-    """A figure of both runs."""
+    """A change of a figure that both runs have."""
 
     question: str
     peer: str
@@ -25,27 +25,27 @@ class Change(msgspec.Struct, frozen=True):
 
     @property
     def is_beyond_noise(self) -> bool:
-        """Whether it is another, and not by chance."""
+        """True if the figure is another, and not by chance."""
         return 1 not in self.ratio and abs(self.ratio.median - 1) >= LEAST
 
 
 class ResultsComparison(msgspec.Struct, frozen=True):
-    """Two runs."""
+    """A comparison of two runs."""
 
     is_same_machine: bool
     """If so times are compared, and else ratios to the baseline."""
     changes: Sequence[Change]
-    """All figures of both that can be compared."""
+    """Changes of the figures of both that can be compared."""
     missing: Sequence[str]
-    """What cannot be compared, and why."""
+    """Names of what cannot be compared, and why."""
     versions: Sequence[str]
-    """What peers are made of now and were not then."""
+    """Versions that peers are made of now and were not then."""
 
 
 def compare(
     old: Mapping[str, Results], new: Mapping[str, Results], records: tuple[Record, Record]
 ) -> ResultsComparison:
-    """Compare two runs.
+    """Compare two runs of the benchmarks.
 
     Args:
         old: The earlier one's results by question.
@@ -115,7 +115,7 @@ def _values(results: Results, case: str, peer: str, *, same: bool) -> Rounds | N
 
 
 def _measures(results: Results, case: str) -> tuple[object, ...]:
-    """What must be equal for two figures to be comparable."""
+    """The settings that must be equal for two figures to be comparable."""
     question = results.question
     asked = question.case(case)
     return (
@@ -139,7 +139,7 @@ def _versions(old: Record, new: Record) -> Sequence[str]:
 
 
 def _made_of(record: Record) -> Mapping[str, str]:
-    """All versions by distribution. Peers may have pinned different ones: then all of them."""
+    """Collect versions by distribution. Peers may have pinned different ones: then all of them."""
     made: dict[str, set[str]] = {}
     for question in record.questions:
         for peer in question.peers:

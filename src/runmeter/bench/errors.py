@@ -1,4 +1,4 @@
-"""What can go wrong before anything is measured, and while it is."""
+"""Errors before anything is measured, and while it is."""
 
 
 class BenchError(Exception):
@@ -10,4 +10,4 @@ class PeerFailed(Exception):
 
 
 class CaseFailed(Exception):
-    """A peer could not do a case; it lives on."""
+    """A peer could not do a case; the peer lives on."""

@@ -18,26 +18,26 @@ SMALL = 0.025
 
 
 class Rounds(msgspec.Struct, frozen=True):
-    """A figure's values by round."""
+    """The values of a figure by round."""
 
     values: Mapping[int, float]
     noisy: frozenset[int] = frozenset()
     """The rounds that were noisy."""
 
     def minus(self, other: "Rounds") -> "Rounds":
-        """In the rounds that both have."""
+        """Subtract the other's values, in the rounds that both have."""
         return Rounds(
             {number: self.values[number] - other.values[number] for number in self._both(other)},
             self.noisy | other.noisy,
         )
 
     def over(self, other: "Rounds") -> "Rounds":
-        """In the rounds that both have, and where the other is not 0."""
+        """Divide by the other's values, in the rounds that both have, and where the other is not 0."""
         both = [number for number in self._both(other) if other.values[number]]
         return Rounds({number: self.values[number] / other.values[number] for number in both}, self.noisy | other.noisy)
 
     def times(self, factor: float) -> "Rounds":
-        """All values in another unit."""
+        """Scale the values to another unit."""
         return Rounds({number: value * factor for number, value in self.values.items()}, self.noisy)
 
     def _both(self, other: "Rounds") -> Sequence[int]:
@@ -50,12 +50,12 @@ class Rounds(msgspec.Struct, frozen=True):
         return steady or list(self.values.values())
 
     def is_told_by(self, least: int) -> bool:
-        """Whether so many rounds were not noisy, or all there are."""
+        """Tell whether so many rounds were not noisy, or all there are."""
         return len(self.values.keys() - self.noisy) >= min(least, len(self.values))
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """What came of a case for a peer."""
+    """The figure of a peer for a case."""
 
     peer: str
     case: str
@@ -64,9 +64,9 @@ class Figure(msgspec.Struct, frozen=True):
     relative: Interval | None
     """Times the baseline's; where the question asks what is added, the share of the baseline's that it is."""
     is_noisy: bool
-    """Whether it is too noisy to tell."""
+    """True if it is too noisy to tell."""
     is_relative_noisy: bool
-    """Whether the comparison with the baseline is."""
+    """True if the comparison with the baseline is too noisy to tell."""
     is_added: bool = False
     wall: float | None = None
     """Wall time per unit, ns: a median. None of what is derived or added."""
@@ -75,12 +75,12 @@ class Figure(msgspec.Struct, frozen=True):
 
     @property
     def is_bound(self) -> bool:
-        """Whether all that can be told is that it is no more than the interval's upper end."""
+        """True if all that can be told is an upper bound: the interval's upper end."""
         return self.is_added and 0 in self.time
 
 
 class Results:
-    """A question's figures.
+    """The figures of a question.
 
     Args:
         record: What was measured.
@@ -112,7 +112,7 @@ class Results:
         return _or_none(Rounds(values, frozenset(each.round for each in samples if each.is_noisy)))
 
     def told(self, case: str, peer: str) -> Rounds | None:
-        """What the question tells of a case: the peer's own values, or what it adds to the baseline's."""
+        """Find the values that the question tells of a case: the peer's own, or what it adds to the baseline's."""
         own = self.rounds(case, peer)
         if own is None or not self._adds(case, peer):
             return own
@@ -120,7 +120,7 @@ class Results:
         return None if base is None else _or_none(own.minus(base))
 
     def figure(self, case: str, peer: str) -> Figure | None:
-        """What came of a case for a peer; None if nothing did."""
+        """Compute the figure of a case for a peer; None if there are no values."""
         asked = self.question.case(case)
         told = self.told(case, peer)
         if told is None:
@@ -147,16 +147,16 @@ class Results:
         )
 
     def figures(self, case: str) -> Sequence[Figure]:
-        """What came of a case, in the order of the peers."""
+        """Compute the figures of a case, in the order of the peers."""
         figures = [self.figure(case, peer.name) for peer in self.question.peers]
         return [figure for figure in figures if figure is not None]
 
     def shown(self) -> Sequence[Case]:
-        """The cases to show: those that are not hidden, and that somebody did."""
+        """The cases to show: those that are not hidden, and that a peer did."""
         return [case for case in self.question.cases if not case.hidden and self.figures(case.name)]
 
     def peak_memory(self, peer: str) -> int | None:
-        """Bytes a peer had at the most; None if it measured nothing."""
+        """The peak memory of a peer, in bytes; None if it measured nothing."""
         return max((each.peak_rss for each in self.record.samples if each.peer == peer), default=None)
 
     def loops(self, rounds: Rounds) -> Interval:
@@ -187,14 +187,15 @@ class Results:
 
 
 def usual_loop_ns(records: Sequence[QuestionRecord]) -> float:
-    """What the calibration loop took in a whole run: the median. 1 if it never ran."""
+    """The time of the calibration loop in a whole run, in ns: the median. 1 if it never ran."""
     loops = [loop for record in records for sample in record.samples for loop in sample.calibration_ns]
     return median(loops) if loops else 1.0
 
 
 def unsteadiness(records: Sequence[QuestionRecord]) -> float:
-    """How much the machine's pace varied over a whole run: half the distance from the calibrations' 5th to their 95th
-    percentile, as a share of the median.
+    """Tell how much the machine's pace varied over a whole run, as a share of the median.
+
+    It is half the distance from the calibrations' 5th to their 95th percentile.
     """
     loops = sorted(loop for record in records for sample in record.samples for loop in sample.calibration_ns)
     if not loops:
@@ -204,7 +205,7 @@ def unsteadiness(records: Sequence[QuestionRecord]) -> float:
 
 
 def noisy_share(records: Sequence[QuestionRecord]) -> float:
-    """How many measurements of a whole run were noisy to the last try."""
+    """The share of measurements of a whole run that were noisy to the last try."""
     samples = [sample.is_noisy for record in records for sample in record.samples]
     return sum(samples) / len(samples) if samples else 0.0
 

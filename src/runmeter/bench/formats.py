@@ -11,7 +11,7 @@ NOTHING = "–"
 
 
 def digits(value: float) -> str:
-    """Three digits that count: `0.0123`, `1.23`, `123`, `12,300`."""
+    """Write a number with three digits that count: `0.0123`, `1.23`, `123`, `12,300`."""
     if value == 0:
         return "0"
     size = abs(value)
@@ -24,18 +24,18 @@ def digits(value: float) -> str:
 
 
 def time(value_ns: float) -> str:
-    """A time in nanoseconds: `84.0 ns`, `3.41 µs`, `2.13 ms`."""
+    """Write a time in nanoseconds: `84.0 ns`, `3.41 µs`, `2.13 ms`."""
     size, unit = next((pair for pair in UNITS if abs(value_ns) >= pair[0]), UNITS[-1])
     return f"{digits(value_ns / size)} {unit}"
 
 
 def memory(value: float | None) -> str:
-    """Bytes, in MB."""
+    """Write an amount of bytes in MB."""
     return NOTHING if value is None else f"{value / 1e6:,.0f} MB" if value >= 1e7 else f"{value / 1e6:.1f} MB"
 
 
 def figure_time(figure: Figure) -> str:
-    """What a figure tells: a time, what is added, the most that is added, or that it is too noisy."""
+    """Write what a figure tells: a time, what is added, its upper bound, or that it is too noisy."""
     if figure.is_noisy:
         return NOISY
     if figure.is_bound:
@@ -44,7 +44,7 @@ def figure_time(figure: Figure) -> str:
 
 
 def spread(interval: Interval) -> str:
-    """Half of an interval's width, as a share of the median; of few rounds their number."""
+    """Write half of an interval's width, as a share of the median; of few rounds their number."""
     if interval.is_of_few:
         return format_count(interval.count, "round")
     if interval.half_width > abs(interval.median):
@@ -53,12 +53,12 @@ def spread(interval: Interval) -> str:
 
 
 def figure_spread(figure: Figure) -> str:
-    """How well a figure is known."""
+    """Write the spread of a figure."""
     return NOTHING if figure.is_bound and not figure.is_noisy else spread(figure.time)
 
 
 def figure_relative(figure: Figure) -> str:
-    """A figure against the baseline's."""
+    """Write a figure against the baseline's."""
     if figure.relative is None:
         return NOTHING
     if figure.is_relative_noisy or figure.is_noisy:
@@ -71,7 +71,7 @@ def figure_relative(figure: Figure) -> str:
 
 
 def figure_range(figure: Figure) -> str:
-    """The interval of a figure against the baseline's."""
+    """Write the interval of a figure against the baseline's."""
     interval = figure.relative
     if interval is None or figure.is_relative_noisy or figure.is_noisy or figure.is_bound or interval.is_of_few:
         return ""
@@ -81,5 +81,5 @@ def figure_range(figure: Figure) -> str:
 
 
 def percent(share: float) -> str:
-    """A share."""
+    """Write a share in per cent."""
     return f"{100 * share:.1f} %"

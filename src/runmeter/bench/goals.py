@@ -1,4 +1,4 @@
-"""What is aimed at: `goals.toml` names ratios of figures, and what they may be at the most."""
+"""Goals of the benchmarks: `goals.toml` names ratios of figures, and their upper bounds."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -15,26 +15,26 @@ FILE = "goals.toml"
 
 
 class Term(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """(of − minus) / per; figures are called `question/peer/case`."""
+    """A term of a goal, (of − minus) / per; figures are called `question/peer/case`."""
 
     of: str
     minus: str | None = None
     per: float = 1
     memory: bool = False
-    """Whether it is the process's memory after the case, and not its CPU time."""
+    """True if it is the process's memory after the case, and not its CPU time."""
 
     @property
     def references(self) -> Sequence[str]:
-        """The figures that it is made of."""
+        """The names of the figures that it is made of."""
         return [self.of] if self.minus is None else [self.of, self.minus]
 
 
 class Goal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Numerator / denominator ≤ limit."""
+    """A goal for a quotient: numerator / denominator ≤ limit."""
 
     text: str
     limit: float
-    """Of the quotient; without a denominator, in µs of CPU time or MB of memory."""
+    """Upper bound of the quotient; without a denominator, in µs of CPU time or MB of memory."""
     numerator: Term | str
     denominator: Term | str | None = None
 
@@ -55,7 +55,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GoalOutcome(msgspec.Struct, frozen=True):
-    """What was measured for a goal."""
+    """The figure measured for a goal, and the verdict on it."""
 
     goal: Goal
     measured: Interval | None
@@ -65,10 +65,10 @@ class GoalOutcome(msgspec.Struct, frozen=True):
 
 
 def split(reference: str) -> tuple[str, str, str]:
-    """Question, peer and case of a reference. Raises `BenchError`."""
+    """Split a reference into question, peer and case. Raises `BenchError`."""
     parts = reference.split("/", 2)
     if len(parts) != 3:
-        raise BenchError(f"{FILE}: {reference!r} is no question/peer/case")
+        raise BenchError(f"{FILE}: {reference!r} is not of the form question/peer/case")
     return parts[0], parts[1], parts[2]
 
 
@@ -115,7 +115,7 @@ def _judge(goal: Goal, results: Mapping[str, Results], parameters: Parameters) -
 
 
 def _measured(goal: Goal, known: Sequence[Rounds], results: Mapping[str, Results], parameters: Parameters) -> Interval:
-    """The figure: of one kind of rounds, or of two that were not measured side by side."""
+    """Compute the figure of a goal: of one kind of rounds, or of two that were not measured side by side."""
     seed, resamples = parameters.seed, parameters.resamples
     if len(known) == 2:
         return quotient_interval(known[0].steady, known[1].steady, seed, resamples)

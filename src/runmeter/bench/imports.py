@@ -1,4 +1,4 @@
-"""What importing a peer takes: each is started a few times, and only asked whether it is ready.
+"""The cost of importing a peer: each is started a few times, and only asked whether it is ready.
 
 It makes a question of its own, whose peers are those of all questions. The calibration runs in this process, around the
 start.
@@ -23,7 +23,7 @@ CALIBRATION_LOOPS = 100_000
 
 
 def import_question(questions: Sequence[Question]) -> Question:
-    """The question of what imports take, for the peers of the questions that say so: each is called `question.peer`."""
+    """Make the question of what imports take, for the peers of the questions that say so, each as `question.peer`."""
     peers = [
         msgspec.structs.replace(
             peer, name=f"{question.name}.{peer.name}", label=f"{question.name}: {peer.title}", note=""
@@ -80,7 +80,7 @@ def ask_imports(question: Question, record: QuestionRecord, desk: Desk) -> None:
 
 
 def _named(entry: PeerEntry) -> tuple[str, PeerEntry]:
-    """A peer's question, and the peer as it is called there."""
+    """Name a peer's question, and the peer as it is called there."""
     folder, _, name = entry.name.partition(".")
     return folder, PeerEntry(name=name)
 
@@ -101,7 +101,7 @@ def _start(number: int, entry: PeerEntry, record: QuestionRecord, desk: Desk) ->
 
 
 def calibrate() -> int:
-    """CPU time of the loop that peers run, in ns of this thread."""
+    """Measure the CPU time of the loop that peers run, in ns of this thread."""
     start = time.thread_time_ns()
     total = 0
     for number in range(CALIBRATION_LOOPS):

@@ -8,7 +8,7 @@ from .record import Machine
 
 
 def this_machine() -> Machine:
-    """What is known of it."""
+    """Describe this machine, as far as it is known."""
     return Machine(
         cpu=_cpu(),
         cores=len(os.sched_getaffinity(0)),

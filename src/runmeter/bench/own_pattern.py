@@ -22,23 +22,23 @@ FIRST = "1 at once"
 CASES = (FIRST, "10 at once", "100 at once")
 PREFIX = "RUNMETER_BENCH_"
 SECONDS, QUICK_SECONDS = 60.0, 8.0
-"""For its rounds."""
+"""Seconds for the rounds of the pattern's question."""
 
 
 @dataclass(frozen=True)
 class OwnPattern:
-    """Which pattern."""
+    """A pattern of the user's, and what it is asked."""
 
     reference: str
     """`module:object`: a class, a pattern or an async function. Modules in the working folder are found."""
     text: str = "What is honey made of?"
-    """What it is asked."""
+    """The text that it is asked."""
     settings: Path | None = None
     """A file as `runmeter run --config` takes it."""
 
 
 def pattern_question(pattern: OwnPattern) -> Question:
-    """What is asked of a pattern.
+    """Make the question that a pattern is benched by.
 
     Raises:
         BenchError: the reference is not `module:object`.
@@ -63,7 +63,7 @@ def pattern_question(pattern: OwnPattern) -> Question:
 
 
 def ask_pattern(pattern: OwnPattern, question: Question, record: QuestionRecord, desk: Desk) -> None:
-    """Bench a pattern.
+    """Bench a pattern by its question.
 
     Args:
         pattern: Which.
@@ -107,7 +107,7 @@ def _environment(pattern: OwnPattern, mode: str, url: str) -> Mapping[str, str]:
 
 
 def _try(pattern: OwnPattern, question: Question, desk: Desk) -> float:
-    """Run it once, to see that it can be run. Returns how many events that made."""
+    """Run the pattern once, to see that it can be run. Returns how many events that made."""
     entry = next(peer for peer in question.peers if peer.name == ENGINE)
     try:
         with desk.start(question.name, entry) as peer:

@@ -31,7 +31,7 @@ STOP_LIMIT = 5.0
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """What a peer says when it is ready."""
+    """A peer's message that it is ready."""
 
     cases: tuple[str, ...]
     versions: dict[str, str]
@@ -44,7 +44,7 @@ class Ready(msgspec.Struct, frozen=True):
 
 
 class Measurement(msgspec.Struct, frozen=True):
-    """What a peer measured."""
+    """A measurement by a peer."""
 
     times: int
     cpu_ns: int
@@ -63,7 +63,7 @@ class _Asked(msgspec.Struct):
 
 
 def find_uv() -> str:
-    """Where uv is.
+    """Find the path of uv.
 
     Raises:
         PeerFailed: it is not installed.
@@ -77,7 +77,7 @@ def find_uv() -> str:
 
 
 def command_for(script: Path) -> Sequence[str]:
-    """What runs a script: this interpreter, or uv in an environment of the script's own, made with this interpreter.
+    """Make the command of a script: this interpreter, or uv in an environment of the script's own.
 
     Raises:
         PeerFailed: uv is needed and not installed.
@@ -88,7 +88,7 @@ def command_for(script: Path) -> Sequence[str]:
 
 
 def environment_of(folder: Path, more: Mapping[str, str] | None = None) -> Mapping[str, str]:
-    """The environment variables of a peer.
+    """Make the environment variables of a peer.
 
     Args:
         folder: Where `worker.py` is.
@@ -154,7 +154,7 @@ def interrupts_held() -> Iterator[None]:
 
 
 class Peer:
-    """A peer's process. It has a session of its own, so that Ctrl-C reaches it only through `kill`.
+    """The process of a peer. It has a session of its own, so that Ctrl-C reaches it only through `kill`.
 
     Args:
         command: What starts it.
@@ -187,7 +187,7 @@ class Peer:
             self.kill()
 
     def ready(self) -> Ready:
-        """Wait until it is ready. To be called once, first.
+        """Wait until the peer is ready. To be called once, first.
 
         Raises:
             PeerFailed: it never was.
@@ -198,7 +198,7 @@ class Peer:
             raise PeerFailed(f"it does not keep the protocol: {error}") from None
 
     def measure(self, case: str, times: int) -> Measurement:
-        """Have it measure.
+        """Have the peer measure a case.
 
         Raises:
             CaseFailed: it could not do that.
@@ -207,7 +207,7 @@ class Peer:
         return self._ask({"case": case, "times": times}, Measurement)
 
     def asked(self, case: str, times: int) -> list[Any]:
-        """Have it do a case, and say what its model was asked.
+        """Have the peer do a case, and say what its model was asked.
 
         Raises:
             CaseFailed: it could not do that.
@@ -216,7 +216,7 @@ class Peer:
         return self._ask({"case": case, "times": times, "asked": True}, _Asked).asked
 
     def close(self) -> None:
-        """Let it end, and kill it if it does not."""
+        """Let the peer end, and kill it if it does not."""
         stdin = self._process.stdin
         try:
             if stdin is not None:
@@ -227,7 +227,7 @@ class Peer:
         self.kill()
 
     def kill(self) -> None:
-        """End it, and all that it started, at once. May be called again."""
+        """End the peer, and all that it started, at once. May be called again."""
         if not self._killed:
             self._killed = True
             _kill(self._process)
@@ -286,5 +286,5 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _last(said: str, lines: int) -> str:
-    """The last lines that say something."""
+    """Find the last lines that say something."""
     return " ".join([line.strip() for line in said.splitlines() if line.strip()][-lines:])

@@ -1,4 +1,4 @@
-"""What is shown while it runs: a bar on a terminal, else a line now and then."""
+"""Progress shown while it runs: a bar on a terminal, else a line now and then."""
 
 from types import TracebackType
 from typing import Self
@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Watch:
-    """Says what is going on, on the standard error.
+    """Tells what is going on, on the standard error.
 
     Args:
         console: Where, if not there.
@@ -31,15 +31,15 @@ class Watch:
         self._progress.stop()
 
     def begin(self, what: str, steps: int) -> None:
-        """Something has begun that takes so many steps."""
+        """Begin a piece of work of so many steps."""
         self._progress.reset(self._task, total=steps, description=escape(what))
         if not self.console.is_terminal:
             self.console.print(what, markup=False, highlight=False, soft_wrap=True)
 
     def step(self) -> None:
-        """One is done."""
+        """Count a step that is done."""
         self._progress.advance(self._task)
 
     def tell(self, what: str) -> None:
-        """Something that stays on the screen."""
+        """Print a line that stays on the screen."""
         self.console.print(what, style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What is asked: a question's cases and peers, as its `question.toml` says, and what each peer's script needs.
+"""Questions of the benchmarks: their cases and peers, as its `question.toml` says, and what each peer's script needs.
 
 The format is described in benchmarks/README.md. A script declares its dependencies itself (PEP 723, "Inline script
 metadata", accepted 2024-01-08).
@@ -22,7 +22,7 @@ HEADER = re.compile(r"(?m)^# /// script$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Some work that all peers do."""
+    """Some work that all peers do, and how it is shown."""
 
     name: str
     caption: str = ""
@@ -42,7 +42,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     slow: bool = False
     """Left out by a quick run."""
     waits: bool = False
-    """It may wait, so wall time beyond CPU time is no sign of noise."""
+    """True if it may wait, so that wall time beyond CPU time is not a sign of noise."""
     memory: bool = False
     """The process's memory after it is a figure, too."""
     hidden: bool = False
@@ -53,17 +53,17 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @property
     def title(self) -> str:
-        """As shown."""
+        """The case's name, as it is shown."""
         return self.caption or self.name
 
     @property
     def is_derived(self) -> bool:
-        """Whether it is computed from others."""
+        """True if the case is computed from others."""
         return self.minuend is not None
 
 
 class PeerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One that is measured."""
+    """A peer that is measured."""
 
     name: str
     """Its script's, without `.py`."""
@@ -71,16 +71,16 @@ class PeerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """As shown; by default the name."""
     note: str = ""
     ours: bool = False
-    """Whether it is Runmeter."""
+    """True if it is Runmeter."""
 
     @property
     def title(self) -> str:
-        """As shown."""
+        """The peer's name, as it is shown."""
         return self.label or self.name
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What is measured, and on whom."""
+    """A question of the benchmarks: the cases that are measured, and their peers."""
 
     title: str
     measures: str
@@ -90,11 +90,11 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     baseline: str | None = None
     """The peer that ratios are taken against."""
     figures: Literal["ratio", "added"] = "ratio"
-    """Whether peers are compared with the baseline by ratio, or by what they add to it."""
+    """The comparison of peers with the baseline: by ratio, or by what they add to it."""
     share: float = 1
-    """Of the time that a run takes, against the other questions'."""
+    """Share of the time that a run takes, against the other questions'."""
     imports: bool = True
-    """Whether what its peers' imports take is told, too."""
+    """True if the cost of its peers' imports is told, too."""
     name: str = ""
     """Its folder's."""
 
@@ -104,7 +104,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return [case for case in self.cases if case.is_derived]
 
     def case(self, name: str) -> Case:
-        """The case of that name. Raises `KeyError`."""
+        """Find the case of a name. Raises `KeyError`."""
         return next((case for case in self.cases if case.name == name), None) or _raise(name)
 
     def baseline_of(self, case: Case) -> str | None:
@@ -112,16 +112,16 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return case.baseline or self.baseline
 
     def unit_of(self, case: Case) -> str:
-        """What a case's figures are given for."""
+        """The unit that a case's figures are given for."""
         return case.unit or self.unit
 
     def only(self, peers: Collection[str]) -> "Question":
-        """The same for some of its peers; those that they are compared with stay, too."""
+        """Make the same question for some of its peers; those that they are compared with stay, too."""
         kept = {*peers, self.baseline, *(case.baseline for case in self.cases)}
         return msgspec.structs.replace(self, peers=tuple(peer for peer in self.peers if peer.name in kept))
 
     def quick(self) -> "Question":
-        """The same without its slow cases, and without what is derived from them."""
+        """Make the same question without its slow cases, and without what is derived from them."""
         slow = {case.name for case in self.cases if case.slow}
         slow |= {case.name for case in self.derived if {case.minuend, case.subtrahend} & slow}
         return msgspec.structs.replace(self, cases=tuple(case for case in self.cases if case.name not in slow))
@@ -132,12 +132,12 @@ def _raise(name: str) -> Case:
 
 
 def known_questions(folder: Path) -> Sequence[str]:
-    """The names of the questions in a folder."""
+    """List the names of the questions in a folder."""
     return sorted(path.parent.name for path in folder.glob(f"*/{FILE}"))
 
 
 def load_question(folder: Path) -> Question:
-    """Read a question.
+    """Read a question from its folder.
 
     Raises:
         BenchError: it is not as it should be.
@@ -161,7 +161,7 @@ def _complaints(question: Question, folder: Path) -> Sequence[str]:
     complaints += [f"peer {name!r} has no script {name}.py" for name in peers if not (folder / f"{name}.py").exists()]
     for baseline in {question.baseline, *(case.baseline for case in question.cases)} - {None}:
         if baseline not in peers:
-            complaints.append(f"the baseline {baseline!r} is no peer")
+            complaints.append(f"the baseline {baseline!r} is not a peer")
     for case in question.cases:
         if (case.minuend is None) != (case.subtrahend is None):
             complaints.append(f"case {case.name!r}: a derived case has a minuend and a subtrahend")
@@ -176,7 +176,7 @@ def _complaints(question: Question, folder: Path) -> Sequence[str]:
 
 
 def select(folder: Path, names: Sequence[str], peers: Collection[str], *, quick: bool) -> Sequence[Question]:
-    """The questions to ask.
+    """Choose the questions to ask.
 
     Args:
         folder: Where they are.
@@ -203,7 +203,7 @@ def select(folder: Path, names: Sequence[str], peers: Collection[str], *, quick:
 
 
 def dependencies(script: Path) -> Sequence[str]:
-    """What a script declares that it needs; nothing, if it has no header.
+    """Read what a script declares that it needs; nothing, if it has no header.
 
     Raises:
         BenchError: the header is no TOML.
@@ -219,5 +219,5 @@ def dependencies(script: Path) -> Sequence[str]:
 
 
 def needs_own_environment(script: Path) -> bool:
-    """Whether a script needs more than what Runmeter itself is installed with."""
+    """Tell whether a script needs more than what Runmeter itself is installed with."""
     return not {re.split(r"[^\w.-]", each)[0] for each in dependencies(script)} <= {"runmeter"}

@@ -1,4 +1,4 @@
-"""What was measured, raw, as it is kept in a file."""
+"""The record of a run: what was measured, raw, as it is kept in a file."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ FORMAT = 1
 
 
 class Parameters(msgspec.Struct, frozen=True, kw_only=True):
-    """How it is measured, and when a figure is too noisy to tell."""
+    """Settings of the measurement, and of when a figure is too noisy to tell."""
 
     quick: bool = False
     rounds: int | None = None
@@ -21,26 +21,26 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 420
     """For the rounds of all questions there are."""
     measurement_ms: float = 60
-    """What one measurement should take."""
+    """Milliseconds that one measurement should take."""
     starts: int = 7
-    """How often each peer is started for the figures of its import."""
+    """Number of times each peer is started for the figures of its import."""
     repeats: int = 1
-    """How often a noisy measurement is taken anew."""
+    """Number of times a noisy measurement is taken anew."""
     steadiness: float = 0.3
-    """How much the two calibrations around a measurement may differ, as a share of the smaller."""
+    """Upper bound on the difference of the two calibrations around a measurement, as a share of the smaller."""
     waiting: float = 1.5
-    """How much longer a measurement may take than the CPU time it used, where nothing should wait."""
+    """Upper bound on a measurement's wall time, in multiples of its CPU time, where nothing should wait."""
     least_steady: int = 5
     """Rounds that were not noisy: only these count, and with fewer a figure is not told."""
     widest: float = 0.25
     """Half of the widest interval that a figure may have, as a share of it."""
     resamples: int = 2_000
-    """Of the bootstrap."""
+    """Number of resamples of the bootstrap."""
     seed: int = 20_261_122
 
     @classmethod
     def of(cls, *, quick: bool, rounds: int | None) -> "Parameters":
-        """The usual ones."""
+        """Make the usual parameters, quick or not."""
         if quick:
             return cls(
                 quick=True,
@@ -56,7 +56,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """Where it was measured."""
+    """The machine that a run was measured on."""
 
     cpu: str
     cores: int
@@ -67,7 +67,7 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 class Sample(msgspec.Struct, frozen=True, array_like=True):
-    """One measurement: a row of numbers in the file, in this order."""
+    """A measurement of a round: a row of numbers in the file, in this order."""
 
     round: int
     peer: str
@@ -79,21 +79,21 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
     rss: int
     """Bytes after it; of an import, those it added."""
     peak_rss: int
-    """Bytes at the most, so far in the process's life."""
+    """Peak in bytes, so far in the process's life."""
     is_noisy: bool
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """What could not be measured."""
+    """A case, or a peer, that could not be measured."""
 
     peer: str
     reason: str
     case: str | None = None
-    """None is all of them."""
+    """The case; None for all of the peer's."""
 
 
 class PeerRecord(msgspec.Struct, frozen=True):
-    """What a peer is made of."""
+    """The versions, cases and checks of a peer."""
 
     name: str
     python: str
@@ -103,7 +103,7 @@ class PeerRecord(msgspec.Struct, frozen=True):
 
 
 class QuestionRecord(msgspec.Struct):
-    """What was measured for a question. It grows round by round."""
+    """The record of a question, with what was measured. It grows round by round."""
 
     question: Question
     peers: list[PeerRecord] = []
@@ -112,7 +112,7 @@ class QuestionRecord(msgspec.Struct):
 
 
 class Record(msgspec.Struct):
-    """A run of the benchmarks."""
+    """A record of one run of the benchmarks."""
 
     runmeter: str
     date: str
@@ -121,15 +121,15 @@ class Record(msgspec.Struct):
     questions: list[QuestionRecord] = []
     format: int = FORMAT
     complete: bool = False
-    """Whether it came to its end."""
+    """True if it came to its end."""
 
     @property
     def failures(self) -> list[tuple[str, Failure]]:
-        """All that could not be measured, with the question's name."""
+        """The failures of the run, with the question's name."""
         return [(each.question.name, failure) for each in self.questions for failure in each.failures]
 
     def save(self, path: Path) -> None:
-        """Write it as JSON. Raises `OSError`."""
+        """Write the record as JSON. Raises `OSError`."""
         path.write_bytes(msgspec.json.encode(self) + b"\n")
 
 

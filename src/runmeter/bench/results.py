@@ -19,7 +19,7 @@ half of the width of its 95 % interval. **too noisy** stands where the rounds do
 
 
 def page(summary: Summary, charts: str) -> str:
-    """The page's text.
+    """Write the text of the page.
 
     Args:
         summary: The run.

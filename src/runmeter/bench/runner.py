@@ -17,7 +17,7 @@ from .question import SHIPPED, Case, PeerEntry, Question
 from .record import Failure, Parameters, PeerRecord, QuestionRecord, Sample
 
 GROWTH = 10
-"""How many times as often the next try does a case, while the right number is sought: the first are still slow."""
+"""Factor by which the next try does a case more often, while the right number is sought: the first are still slow."""
 ENOUGH = 0.7
 """The share of a measurement's time from which on the number is right."""
 LONG = 20
@@ -30,7 +30,7 @@ OVERHEAD_S = 0.02
 
 @dataclass
 class Desk:
-    """What a question's asking needs beside the question.
+    """The tools and settings that asking a question needs.
 
     Args:
         parameters: How it is measured.
@@ -49,11 +49,11 @@ class Desk:
     started: list[Peer] = field(default_factory=list)
 
     def script_of(self, question: str, peer: PeerEntry) -> Path:
-        """What a peer runs."""
+        """Find the script a peer runs."""
         return self.script or self.folder / question / f"{peer.name}.py"
 
     def start(self, question: str, peer: PeerEntry) -> Peer:
-        """Start a peer's process.
+        """Start the process of a peer.
 
         Raises:
             PeerFailed: it cannot be started.
@@ -68,14 +68,14 @@ class Desk:
         return started
 
     def end(self) -> None:
-        """Kill all peers: what they had to say they have said."""
+        """Kill all peers that may still live: what they had to say they have said."""
         with interrupts_held():
             while self.started:
                 self.started.pop().kill()
 
 
 def ask(question: Question, record: QuestionRecord, desk: Desk, seconds: float) -> None:
-    """Ask a question.
+    """Ask a question of its peers.
 
     Args:
         question: Which.
@@ -136,7 +136,7 @@ class _Asking:
                 self.times[case.name, entry.name] = case.times or case.multiple
 
     def tell_what_nobody_does(self) -> None:
-        """A case that no peer has may be misspelt."""
+        """Tell of cases that no peer has, which may be misspelt."""
         for case in self._cases:
             if self._living and case.name not in {name for name, _ in self.times}:
                 self._desk.watch.tell(f"{self._question.name}: no peer does {case.name!r}")
@@ -169,7 +169,7 @@ class _Asking:
         return max(1, self._living[peer].measure(case.name, times).wall_ns)
 
     def rounds_in(self, seconds: float) -> int:
-        """How many rounds there are in that time."""
+        """Compute how many rounds there are in that time."""
         parameters = self._parameters
         if parameters.rounds is not None:
             return parameters.rounds
@@ -202,13 +202,13 @@ class _Asking:
         return _Losing(self, case.name, peer)
 
     def lose_case(self, case: str, peer: str, reason: str) -> None:
-        """A peer cannot do a case; it goes on with the others."""
+        """Record that a peer cannot do a case; it goes on with the others."""
         self.times.pop((case, peer), None)
         self._round_s.pop((case, peer), None)
         self._fail(Failure(peer, reason, case))
 
     def lose_peer(self, peer: str, reason: str) -> None:
-        """A peer is lost; the others go on."""
+        """Record that a peer is lost; the others go on."""
         for pair in [pair for pair in self.times if pair[1] == peer]:
             self.times.pop(pair)
             self._round_s.pop(pair, None)
@@ -227,7 +227,7 @@ class _Asking:
 
 @dataclass(frozen=True)
 class _Losing:
-    """A failure inside is a loss, and not the end."""
+    """A context in which a failure is a loss, and not the end."""
 
     asking: _Asking
     case: str
@@ -247,7 +247,7 @@ class _Losing:
 
 
 def is_noisy(measured: Measurement, case: Case, parameters: Parameters) -> bool:
-    """Whether the machine changed its pace meanwhile, or somebody else had it."""
+    """Tell whether the machine changed its pace meanwhile, or other processes had it."""
     before, after = measured.calibration_ns
     short = measured.wall_ns < AVERAGING_S * 1e9
     uneven = short and abs(before - after) > parameters.steadiness * min(before, after)
@@ -256,7 +256,7 @@ def is_noisy(measured: Measurement, case: Case, parameters: Parameters) -> bool:
 
 
 def sample_of(number: int, peer: str, case: Case, measured: Measurement, *, noisy: bool) -> Sample:
-    """A measurement for the record."""
+    """Make a measurement a row of the record."""
     return Sample(
         number,
         peer,

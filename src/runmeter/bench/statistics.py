@@ -8,23 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVEL = 0.95
-"""Of the intervals."""
+"""Confidence level of the intervals."""
 FEW = 5
 """Values from which on they hold what they should: of 3 they hold the median in three of four cases only."""
 
 
 class Interval(msgspec.Struct, frozen=True):
-    """A median, and where it lies."""
+    """A median, with an interval that holds it."""
 
     median: float
     low: float
     high: float
     count: int
-    """Of the values that it is made of."""
+    """Number of the values that it is made of."""
 
     @property
     def is_of_few(self) -> bool:
-        """Whether they are too few for an interval to mean anything."""
+        """True if its values are too few for an interval to mean anything."""
         return self.count < FEW
 
     @property
@@ -33,7 +33,7 @@ class Interval(msgspec.Struct, frozen=True):
         return (self.high - self.low) / 2
 
     def scaled(self, factor: float) -> "Interval":
-        """The same in another unit; the factor is above 0."""
+        """Scale the interval to another unit; the factor is above 0."""
         return Interval(self.median * factor, self.low * factor, self.high * factor, self.count)
 
     def __contains__(self, value: float) -> bool:
@@ -41,7 +41,7 @@ class Interval(msgspec.Struct, frozen=True):
 
 
 def median_interval(values: Sequence[float], seed: int, resamples: int) -> Interval:
-    """The median of some values, with the interval that holds it at 95 %.
+    """Compute the median of some values, with the interval that holds it at 95 %.
 
     Args:
         values: At least one.
@@ -53,7 +53,7 @@ def median_interval(values: Sequence[float], seed: int, resamples: int) -> Inter
 
 
 def quotient_interval(above: Sequence[float], below: Sequence[float], seed: int, resamples: int) -> Interval:
-    """The quotient of two medians, from values that were not measured in the same rounds.
+    """Compute the quotient of two medians, from values that were not measured in the same rounds.
 
     Args:
         above: Of the numerator, at least one.

@@ -1,4 +1,4 @@
-"""All that is shown of a run, computed once."""
+"""The summary of a run: all that is shown of it, computed once."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,31 +11,31 @@ from .record import Record
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What came of a run."""
+    """The summary of a run of the benchmarks."""
 
     record: Record
     results: Mapping[str, Results]
     """By question."""
     outcomes: Sequence[GoalOutcome]
-    """Of the goals."""
+    """The outcomes of the goals."""
     comparison: ResultsComparison | None
     """With an earlier run."""
     unsteadiness: float
-    """How much the machine's pace varied, as a share."""
+    """The unsteadiness of the machine's pace, as a share."""
     noisy_share: float
-    """How many measurements were noisy to the last try, as a share."""
+    """The share of measurements that were noisy to the last try."""
     loop_ns: float
-    """What the calibration loop usually took."""
+    """The usual time of the calibration loop."""
 
 
 def results_of(record: Record) -> Mapping[str, Results]:
-    """A run's figures by question."""
+    """Compute a run's figures by question."""
     loop_ns = usual_loop_ns(record.questions)
     return {each.question.name: Results(each, record.parameters, loop_ns) for each in record.questions}
 
 
 def summarise(record: Record, goals: Sequence[Goal], earlier: Record | None) -> Summary:
-    """Compute what is shown of a run.
+    """Compute the summary of a run.
 
     Args:
         record: The run.

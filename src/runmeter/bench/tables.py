@@ -27,7 +27,7 @@ VERDICTS = {"met": "green", "not met": "red", "open": "yellow"}
 
 
 def show(summary: Summary, console: Console) -> None:
-    """Print all of it."""
+    """Print a whole summary on the console."""
     for line in head(summary):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for results in summary.results.values():
@@ -42,7 +42,7 @@ def show(summary: Summary, console: Console) -> None:
 
 
 def head(summary: Summary) -> Sequence[str]:
-    """Where and when, and how steady it was there."""
+    """Write where and when it was measured, and how steady it was there."""
     record, machine = summary.record, summary.record.machine
     where = f"{machine.python}, {machine.cpu}, {machine.cores} cores, {machine.memory / 1e9:.0f} GB, {machine.system}"
     return [
@@ -74,7 +74,7 @@ def show_question(results: Results, console: Console) -> None:
 
 
 def question_table(results: Results, cases: Sequence[Case]) -> Table:
-    """A line for each peer and case: time, interval, comparison, bar."""
+    """Make a table with a line for each peer and case: time, interval, comparison, bar."""
     added = results.question.figures == "added"
     memories = any(case.memory for case in cases)
     table = Table(box=SIMPLE_HEAD, header_style="dim", padding=(0, 1), show_edge=False)
@@ -97,7 +97,7 @@ def question_table(results: Results, cases: Sequence[Case]) -> Table:
 
 
 def has_baseline(results: Results) -> bool:
-    """Whether its peers are compared with one."""
+    """Tell whether a question's peers are compared with one."""
     return any(results.question.baseline_of(case) for case in results.question.cases)
 
 
@@ -139,7 +139,7 @@ def _bars(figures: Sequence[Figure], results: Results) -> Sequence[RenderableTyp
 
 
 def goal_table(outcomes: Sequence[GoalOutcome]) -> Table:
-    """A line for each goal."""
+    """Make a table with a line for each goal."""
     table = Table(title="Goals", title_justify="left", title_style="bold", box=SIMPLE_HEAD, header_style="dim")
     table.add_column("")
     for name in ("limit", "measured", "95 %"):
@@ -152,7 +152,7 @@ def goal_table(outcomes: Sequence[GoalOutcome]) -> Table:
 
 
 def goal_cells(outcome: GoalOutcome) -> tuple[str, str, str]:
-    """A goal's limit, what was measured, and its interval."""
+    """Write a goal's limit, what was measured, and its interval."""
     goal, measured = outcome.goal, outcome.measured
     unit = "" if goal.denominator is not None else " MB" if goal.terms[0].memory else " µs"
     limit = f"≤ {digits(goal.limit)}{unit}"
@@ -162,7 +162,7 @@ def goal_cells(outcome: GoalOutcome) -> tuple[str, str, str]:
 
 
 def show_comparison(comparison: ResultsComparison, console: Console) -> None:
-    """Print what has changed."""
+    """Print the changes since an earlier run."""
     beyond = [change for change in comparison.changes if change.is_beyond_noise]
     what = "times" if comparison.is_same_machine else "another machine or Python, so ratios to the baseline"
     console.print(Text(f"\nChanges beyond noise: {len(beyond)} of {len(comparison.changes)} ({what})", style="bold"))

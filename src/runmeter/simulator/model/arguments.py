@@ -44,7 +44,7 @@ REMARK = "You could say it in fewer words."
 _DEEPEST = 6
 """Schemas may contain themselves."""
 _MOST_VALUES = 1_000
-"""Upper bound on values of an instance, if lists and what contains itself can be cut short: schemas multiply quickly."""
+"""Upper bound on values of an instance, where lists and what contains itself may be cut: schemas multiply quickly."""
 _MOST_ITEMS = 100
 _LONGEST = 1_000
 """Characters of a string, whatever its `minLength`."""

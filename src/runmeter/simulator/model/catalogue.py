@@ -91,7 +91,10 @@ MODELS = {model.id: model for model in _KNOWN}
 
 
 def is_retired(name: str) -> bool:
-    """Tell whether a model had been shut down when the table of models was last checked: no clock is asked."""
+    """Tell whether a model had been shut down when the table of models was last checked.
+
+    No clock is asked, so that what was served yesterday is served tomorrow.
+    """
     retirement = retirements.find(name)
     return retirement is not None and retirement.is_retired(retirements.table().checked)
 
