@@ -10,7 +10,12 @@ import msgspec
 
 from .events import Event, KnownEvent, UnknownEvent
 
-_KINDS = frozenset(kind.__struct_config__.tag for kind in get_args(KnownEvent))
+_BASE = frozenset(("run_id", "seq", "time_ns"))
+_REQUIRED = {
+    str(kind.__struct_config__.tag): frozenset(field.name for field in msgspec.structs.fields(kind) if field.required)
+    for kind in get_args(KnownEvent)
+}
+"""The fields without a default, which every version writes, by kind."""
 
 
 class _Encoder(Protocol):
@@ -34,35 +39,43 @@ class Codec:
         return self._encoder.encode(event.fields if type(event) is UnknownEvent else event)
 
     def decode(self, data: bytes) -> Event:
-        """Decode an event from bytes, one of a kind that only a newer version knows as `UnknownEvent`.
+        """Decode an event from bytes. What only a newer version understands is kept as `UnknownEvent`.
+
+        That is a kind that this version does not know, or a known kind with a value that it does not: a new status, or
+        null where this version writes a default.
 
         Raises:
-            msgspec.DecodeError: the bytes are not an event: broken, truncated, or fields of the wrong type.
+            msgspec.DecodeError: the bytes are not an event: broken, truncated, or without fields that all versions
+                write.
         """
         try:
-            event: Event = self._decoder.decode(data)
-        except msgspec.ValidationError:
-            return self._decode_unknown(data)
+            try:
+                event: Event = self._decoder.decode(data)
+            except msgspec.ValidationError as error:
+                return _unknown(self._untyped.decode(data), error)
+        except (UnicodeDecodeError, RecursionError) as error:
+            raise msgspec.DecodeError(str(error)) from None
         return event
 
-    def _decode_unknown(self, data: bytes) -> UnknownEvent:
-        try:
-            fields = self._untyped.decode(data)
-        except UnicodeDecodeError as error:
-            raise msgspec.DecodeError(str(error)) from None
-        kind = fields.get("type") if isinstance(fields, dict) else None
-        if not isinstance(kind, str) or kind in _KINDS:
-            self._decoder.decode(data)  # a known kind, or none at all: let the error speak
-        try:
-            return UnknownEvent(
-                run_id=msgspec.convert(fields["run_id"], str),
-                seq=msgspec.convert(fields["seq"], int),
-                time_ns=msgspec.convert(fields["time_ns"], int),
-                kind=str(kind),
-                fields=fields,
-            )
-        except KeyError as missing:
-            raise msgspec.ValidationError(f"an event without {missing}") from None
+
+def _unknown(fields: Any, error: msgspec.ValidationError) -> UnknownEvent:
+    """Keep what has all that makes an event; else let the decoder's error speak."""
+    kind = fields.get("type") if isinstance(fields, dict) else None
+    if not isinstance(kind, str) or not _REQUIRED.get(kind, _BASE) <= fields.keys():
+        raise error
+    return UnknownEvent(
+        run_id=msgspec.convert(fields["run_id"], str),
+        seq=_whole(fields["seq"]),
+        time_ns=_whole(fields["time_ns"]),
+        kind=kind,
+        fields=fields,
+    )
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, float) and value.is_integer():  # other languages have no other form
+        return int(value)
+    return msgspec.convert(value, int)
 
 
 MSGPACK = Codec(msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(KnownEvent), msgspec.msgpack.Decoder())

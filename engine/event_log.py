@@ -34,10 +34,10 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self.skipped = 0
-        """Events that have no form in JSON, such as one with half a surrogate pair in a tag: they are not written."""
+        """Events that are not written: those without a form in JSON, and those that the file did not take in time."""
         self._file = FileIO(path, "ab")
         self._unwritten = b"" if _ends_with_a_line(path) else b"\n"
-        self._retrying = False
+        self._failed: Sequence[Event] | None = None  # the batch that was not written whole
 
     def __call__(self, events: Sequence[Event]) -> None:
         """Write a batch of events.
@@ -46,13 +46,21 @@ class EventLog:
             OSError: it was not written whole. The bus hands over the same batch again, which then goes on where this
                 call stopped: no line is torn or doubled.
         """
-        if not self._retrying:
+        if events is not self._failed:
+            if self._failed is not None:
+                self._set_aside()
             self._unwritten += b"".join(map(self._line, events))
-        self._retrying = True
+        self._failed = events
         while self._unwritten:
             written = self._file.write(self._unwritten) or 0
             self._unwritten = self._unwritten[written:]
-        self._retrying = False
+        self._failed = None
+
+    def _set_aside(self) -> None:
+        """Forget what was not written of a batch that the bus has given up, but for the end of a torn line."""
+        torn, newline, rest = self._unwritten.partition(b"\n")
+        self._unwritten = torn + newline
+        self.skipped += rest.count(b"\n")
 
     @property
     def unwritten(self) -> int:
@@ -64,7 +72,7 @@ class EventLog:
             return JSON.encode(event) + b"\n"
         except Exception as error:  # whatever a value in it may be: one event is no reason to lose those after it
             if not self.skipped:
-                logger.error("%s: an event is skipped, and further ones are counted: %s", NAME, error_message(error))
+                logger.warning("%s: an event is skipped, and further ones are counted: %s", NAME, error_message(error))
             self.skipped += 1
             return b""
 
@@ -110,7 +118,7 @@ def read_events(
             if line.strip():
                 try:
                     event = JSON.decode(line)
-                except (msgspec.DecodeError, ValueError, RecursionError) as error:
+                except msgspec.DecodeError as error:
                     damaged(number, str(error))
                 else:
                     yield event

@@ -36,6 +36,11 @@ LASTING_FAILURES = 5
 """Failures in a row from which on a lossless subscriber is said to go on failing: about a second after the first."""
 
 
+GIVE_UP_FAILURES = 10
+"""Failures in a row from which on a lossless subscriber holds back no run, half a minute after the first: the batch
+that it fails on is set aside, and so is what exceeds its capacity, until it takes events again."""
+
+
 class SubscriberStatistics(msgspec.Struct, frozen=True):
     """The account of one subscriber: `published = delivered + dropped + pending`, all since it subscribed."""
 
@@ -51,6 +56,8 @@ class SubscriberStatistics(msgspec.Struct, frozen=True):
     """Number of times that it has raised in a row, until now. 0: it takes what it is handed."""
     last_error: str | None = None
     """Type and message of its last exception, as long as it goes on failing."""
+    set_aside: int = 0
+    """Events that it took and says it could not keep, by the `skipped` that it counts itself."""
     blocking: bool = False
     """New runs wait until it has caught up."""
 
@@ -137,7 +144,12 @@ class Subscription:
     @property
     def blocking(self) -> bool:
         """No new run may start until it has caught up."""
-        return self.lane == "lossless" and self.pending > self.capacity
+        return not self._loses and self.pending > self.capacity
+
+    @property
+    def _loses(self) -> bool:
+        """Whether its oldest events are dropped beyond its capacity."""
+        return self.lane == "lossy" or self._failures >= GIVE_UP_FAILURES
 
     @property
     def failing(self) -> bool:
@@ -158,6 +170,7 @@ class Subscription:
                 errors=self._errors,
                 failures=self._failures,
                 last_error=self._last_error,
+                set_aside=int(getattr(self._receive, "skipped", 0)),
                 blocking=self.blocking,
             )
 
@@ -209,6 +222,7 @@ class Subscription:
                 self._bell = anyio.Event()
                 while self.pending > 0 and not self._cancelled:
                     if not await self._deliver_turn():
+                        progressed()  # it may have been given up
                         await self._back_off(retry_delay, self._closing)
                     progressed()
                     await anyio.sleep(0)  # noqa: ASYNC115 - a checkpoint, without importing one more module
@@ -280,19 +294,33 @@ class Subscription:
         if self.lane == "lossless" and self._failures == LASTING_FAILURES:
             logger.warning(
                 "subscriber %r has failed %d times in a row (%s): it is tried again, its events are kept, and new runs "
-                "wait once they are more than %d",
+                "wait once they are more than %d, for half a minute",
                 self.name,
                 self._failures,
                 self._last_error,
                 self.capacity,
             )
-        if self.lane == "lossy" and self._failures % LOSSY_ATTEMPTS == 0:
+        if self._failures % (LOSSY_ATTEMPTS if self.lane == "lossy" else GIVE_UP_FAILURES) == 0:
+            if self.lane == "lossless":
+                self._warn_of_loss()
             self._dropped += len(self._batch)
             self._batch = ()
 
+    def _warn_of_loss(self) -> None:
+        if self._failures == GIVE_UP_FAILURES:
+            logger.warning(
+                "subscriber %r has failed %d times in a row (%s): %d events are set aside, and new runs wait for it no "
+                "more; further events that it does not take are dropped beyond %d, and counted",
+                self.name,
+                self._failures,
+                self._last_error,
+                len(self._batch),
+                self.capacity,
+            )
+
     def drop_oldest(self) -> None:
-        """Skip the events beyond a lossy subscriber's capacity. A batch in hand counts, but cannot be taken back."""
-        if self.lane == "lossless":
+        """Skip the events that exceed its capacity, if it may lose any. A batch handed over is not taken back."""
+        if not self._loses:
             return
         with self._lock:
             end = self._log.end

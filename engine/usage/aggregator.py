@@ -24,6 +24,7 @@ from ..events import (
     RunReported,
     Status,
     TokenUsage,
+    UnknownEvent,
     Usage,
 )
 from ..prices.cost_estimate import CostEstimate
@@ -173,7 +174,7 @@ class UsageAggregator:
         self._runs: dict[str, _Run] = {}
         self._recent: deque[str] = deque()
         self._sources: tuple[Callable[[], None], ...] = ()
-        self._uncounted = 0
+        self._uncounted = self._unknown = 0
         self._lock = threading.RLock()  # a signal handler may ask for a snapshot while its own thread folds
         self._fold_one: dict[type, Callable[[_Run, Any], None]] = {
             ExecutionStarted: self._execution_started,
@@ -184,6 +185,7 @@ class UsageAggregator:
             Notice: self._notice,
             ExecutionFinished: self._execution_finished,
             RunReported: self._run_reported,
+            UnknownEvent: self._unknown_event,
         }
 
     def fold(self, events: Sequence[Event]) -> None:
@@ -213,8 +215,8 @@ class UsageAggregator:
             catch_up()
         with self._lock:
             rows = [(key, cell.row()) for key, cell in self._cells.items()]
-            uncounted = self._uncounted
-        return statistics_of(((key, row) for key, row in rows if row != _NOTHING), uncounted)
+            uncounted, unknown = self._uncounted, self._unknown
+        return statistics_of(((key, row) for key, row in rows if row != _NOTHING), uncounted, unknown)
 
     def follow(self, catch_up: Callable[[], None]) -> None:
         """Have a source hand over, by calling `fold`, what is pending before each snapshot."""
@@ -316,6 +318,9 @@ class UsageAggregator:
 
     def _notice(self, run: _Run, event: Notice) -> None:
         _count(run.cell.notices, event.kind)
+
+    def _unknown_event(self, run: _Run, event: UnknownEvent) -> None:
+        self._unknown += 1
 
     def _run_reported(self, run: _Run, event: RunReported) -> None:
         if run.started or run.finished:

@@ -40,6 +40,8 @@ class UsageStatistics(msgspec.Struct, frozen=True):
     """The cells in order of pattern, framework, model and tags."""
     uncounted: int = 0
     """Events that could not be counted, because something in them makes no sense. The log has the first."""
+    unknown_events: int = 0
+    """Events that only a newer version understands: what they say is in no row."""
 
     @property
     def total(self) -> UsageRow:
@@ -69,7 +71,7 @@ class UsageStatistics(msgspec.Struct, frozen=True):
 
     def __add__(self, other: "UsageStatistics") -> "UsageStatistics":
         rows = group_rows((cell.key, cell.row) for cell in (*self.cells, *other.cells))
-        return statistics_of(rows.items(), self.uncounted + other.uncounted)
+        return statistics_of(rows.items(), self.uncounted + other.uncounted, self.unknown_events + other.unknown_events)
 
     def __str__(self) -> str:
         total = self.total
@@ -97,12 +99,14 @@ class UsageStatistics(msgspec.Struct, frozen=True):
             text += f"\nusage not reported by the API: {kinds} (of {total.requests:,} requests)"
         if self.uncounted:
             text += f"\nevents that could not be counted: {self.uncounted:,} (see the log)"
+        if self.unknown_events:
+            text += f"\nevents that only a newer version can count: {self.unknown_events:,}"
         return text
 
 
-def statistics_of(rows: Iterable[tuple[Key, UsageRow]], uncounted: int) -> UsageStatistics:
+def statistics_of(rows: Iterable[tuple[Key, UsageRow]], uncounted: int, unknown: int) -> UsageStatistics:
     """Make statistics with their cells in order, so that equal statistics are equal values."""
-    return UsageStatistics(tuple(sorted((UsageCell(*key, row) for key, row in rows), key=_order)), uncounted)
+    return UsageStatistics(tuple(sorted((UsageCell(*key, row) for key, row in rows), key=_order)), uncounted, unknown)
 
 
 def _order(cell: UsageCell) -> tuple[str, str, bool, str, Tags]:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from runmeter.engine.bus import Bus
 from runmeter.engine.errors import BusClosed, ConfigurationError
 from runmeter.engine.events import Event, ExecutionFinished, Status
-from runmeter.engine.subscription import BATCH, LASTING_FAILURES, LOSSY_ATTEMPTS, SubscriberStatistics
+from runmeter.engine.subscription import BATCH, GIVE_UP_FAILURES, LASTING_FAILURES, LOSSY_ATTEMPTS, SubscriberStatistics
 from runmeter.engine.testing import Recorder
 
 T = TypeVar("T")
@@ -202,7 +202,7 @@ async def test_a_lossless_subscriber_that_goes_on_failing_is_a_warning_and_in_th
         admitted.set()
 
     caplog.set_level(logging.INFO, "runmeter")
-    async with quick_bus() as bus, anyio.create_task_group() as tasks:
+    async with Bus(linger=0, retry_delay=0.01) as bus, anyio.create_task_group() as tasks:
         bus.subscribe(write, name="ledger", lane="lossless", capacity=10)
         for seq in range(11):
             bus.publish(event(seq))
@@ -226,6 +226,71 @@ async def test_a_lossless_subscriber_that_goes_on_failing_is_a_warning_and_in_th
     assert account.errors >= LASTING_FAILURES
     assert "subscriber 'ledger' takes events again" in caplog.text
     assert seqs(recorder) == list(range(11))
+
+
+async def test_a_lossless_subscriber_that_never_takes_its_events_holds_back_runs_no_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gone, recorder = True, Recorder()
+
+    def write(events: Sequence[Event]) -> None:
+        if gone:
+            raise OSError(28, "No space left on device")
+        recorder(events)
+
+    async with quick_bus() as bus:
+        bus.subscribe(write, name="ledger", lane="lossless", capacity=10)
+        for seq in range(1_000):
+            bus.publish(event(seq))
+        await bus.admission()
+        account = assert_balanced(bus)["ledger"]
+        assert account.failures >= GIVE_UP_FAILURES
+        assert (account.dropped, account.blocking) == (1_000, False)
+        warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+        assert "1000 events are set aside, and new runs wait for it no more" in warnings[-1]
+        for seq in range(1_000, 3_000):
+            bus.publish(event(seq))
+        while assert_balanced(bus)["ledger"].pending > 10:
+            await anyio.lowlevel.checkpoint()
+        await bus.admission()
+        gone = False
+        bus.publish(event(3_000))
+        await until_delivered(bus, "ledger")
+    assert seqs(recorder)[-1] == 3_000
+    account = assert_balanced(bus)["ledger"]
+    assert account.dropped + len(recorder.events) == 3_001
+    assert (account.failures, account.blocking) == (0, False)
+
+
+async def test_a_batch_that_is_never_taken_is_set_aside_and_the_rest_goes_on() -> None:
+    recorder = Recorder()
+
+    def write(events: Sequence[Event]) -> None:
+        if any(event.seq == 3 for event in events):
+            raise ValueError("event 3 has no form here")
+        recorder(events)
+
+    async with quick_bus() as bus:
+        bus.subscribe(write, name="ledger", lane="lossless", batch=2)
+        for seq in range(10):
+            bus.publish(event(seq))
+        await until_delivered(bus, "ledger")
+    assert seqs(recorder) == [0, 1, 4, 5, 6, 7, 8, 9]
+    assert assert_balanced(bus)["ledger"].dropped == 2
+
+
+async def test_what_a_subscriber_could_not_keep_is_in_the_statistics() -> None:
+    class Log:
+        skipped = 0
+
+        def __call__(self, events: Sequence[Event]) -> None:
+            self.skipped += len(events)
+
+    async with quick_bus() as bus:
+        bus.subscribe(Log(), name="log", lane="lossless")
+        bus.publish(event(0))
+        await until_delivered(bus, "log")
+        assert assert_balanced(bus)["log"].set_aside == 1
 
 
 async def test_admission_is_open_for_lossy_backlogs() -> None:

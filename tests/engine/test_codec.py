@@ -1,6 +1,8 @@
 """Events to bytes and back, and logs from other versions."""
 
-from typing import Any
+import json
+from pathlib import Path
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -20,9 +22,12 @@ from runmeter.engine import (
     RunReported,
     Status,
     TokenUsage,
+    TraceContext,
     UnknownEvent,
     Usage,
+    UsageAggregator,
 )
+from runmeter.engine.events import KnownEvent
 
 FORMATS = pytest.mark.parametrize(
     ("codec", "encode", "decode"),
@@ -109,7 +114,7 @@ def test_a_notice_says_what_it_is_about(codec: Codec, encode: Any, decode: Any) 
     [
         {"type": "execution_finished", "run_id": RUN},
         {"type": "execution_finished", "run_id": RUN, "seq": "x", "time_ns": 1, "status": "ok", "duration_ns": 1},
-        {"type": "execution_finished", "run_id": RUN, "seq": 1, "time_ns": 1, "status": "fine", "duration_ns": 1},
+        {"type": "execution_finished", "run_id": RUN, "seq": 1.5, "time_ns": 1, "status": "ok", "duration_ns": 1},
         {"type": "retrieval", "run_id": RUN, "seq": 1, "time_ns": 1, "start_ns": 1, "duration_ns": 1, "documents": 1},
         {"type": "notice", "run_id": RUN, "seq": 1, "time_ns": 1, "kind": "budget", "subject": "daily"},
         {"type": "handoff", "run_id": RUN},
@@ -123,6 +128,75 @@ def test_a_notice_says_what_it_is_about(codec: Codec, encode: Any, decode: Any) 
 def test_what_is_no_event_is_refused(codec: Codec, encode: Any, decode: Any, broken: Any) -> None:
     with pytest.raises(msgspec.ValidationError):
         codec.decode(encode(broken))
+
+
+FINISHED = {"type": "execution_finished", "run_id": RUN, "seq": 1, "time_ns": 5, "status": "ok", "duration_ns": 2}
+REQUESTED = {"type": "token_usage", "run_id": RUN, "seq": 1, "time_ns": 5, "call_id": 1, "provider": "openai"}
+REQUESTED |= {"operation": "chat", "model": "m", "provenance": "reported", "start_ns": 1, "duration_ns": 2}
+REQUESTED |= {"usage": {"input_tokens": 100}}
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    "newer",
+    [
+        FINISHED | {"status": "suspended"},
+        FINISHED | {"duration_ns": 2.0},
+        FINISHED | {"duration_ns": None},
+        FINISHED | {"seq": 1.0, "time_ns": 5.0},
+        FINISHED | {"error_type": {"code": 5}},
+        REQUESTED | {"provenance": "audited"},
+        REQUESTED | {"attempt": None},
+        REQUESTED | {"usage": {"input_tokens": 1.0}},
+        REQUESTED | {"usage": {"input_tokens": None}},
+    ],
+)
+def test_a_value_of_a_newer_version_is_kept_and_counted(codec: Codec, encode: Any, decode: Any, newer: Any) -> None:
+    event = codec.decode(encode(newer))
+    assert isinstance(event, UnknownEvent)
+    assert (event.kind, event.run_id, event.seq, event.time_ns) == (newer["type"], RUN, 1, 5)
+    assert type(event.seq) is type(event.time_ns) is int
+    assert codec.encode(event) == encode(newer)
+    aggregator = UsageAggregator()
+    aggregator.fold([event])
+    statistics = aggregator.snapshot()
+    assert (statistics.unknown_events, statistics.uncounted) == (1, 0)
+    assert "newer version" in str(statistics)
+    assert (statistics + statistics).unknown_events == 2
+
+
+GOLDEN = Path(__file__).parents[1] / "support" / "data" / "events-1"
+"""What this version writes: each kind of event with all of its fields, and with those alone that have no default; in
+JSON (`.jsonl`) and in msgpack (`.hex`); and the defaults. They never change: what is added gets files of its own."""
+
+
+def test_the_bytes_of_each_kind_of_event_stay_as_they_are() -> None:
+    as_json = GOLDEN.with_suffix(".jsonl").read_bytes().splitlines()
+    as_msgpack = [bytes.fromhex(line) for line in GOLDEN.with_suffix(".hex").read_text().splitlines()]
+    events = [JSON.decode(line) for line in as_json]
+    assert {type(event) for event in events} == set(get_args(KnownEvent))
+    assert [JSON.encode(event) for event in events] == as_json
+    assert [MSGPACK.encode(event) for event in events] == as_msgpack
+    assert [MSGPACK.decode(line) for line in as_msgpack] == events
+
+
+def test_no_default_changes() -> None:
+    pinned = json.loads(GOLDEN.with_suffix(".json").read_text())
+    for kind in (*get_args(KnownEvent), Usage, TraceContext):
+        least = {field.name: field for field in msgspec.structs.fields(kind) if not field.required}
+        defaults = {
+            name: field.default_factory() if callable(field.default_factory) else field.default
+            for name, field in least.items()
+        }
+        for name, value in pinned[kind.__name__].items():
+            assert json.loads(msgspec.json.encode(defaults[name])) == value, (kind, name)
+
+
+@FORMATS
+def test_what_nests_too_deep_is_refused_as_documented(codec: Codec, encode: Any, decode: Any) -> None:
+    deep = b"[" * 100_000 if codec is JSON else b"\x91" * 100_000
+    with pytest.raises(msgspec.DecodeError):
+        codec.decode(deep)
 
 
 @FORMATS

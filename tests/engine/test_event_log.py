@@ -105,6 +105,31 @@ def test_a_disk_that_is_full_for_a_while_tears_and_doubles_nothing(
     assert read(path) == [*batch, notice(2)]
 
 
+def test_a_batch_that_is_given_up_is_counted_and_tears_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "events.jsonl"
+    with EventLog(path) as log:
+        file = log._file
+
+        class Full:
+            calls = 0
+
+            def write(self, data: bytes) -> int:
+                self.calls += 1
+                if self.calls > 1:
+                    raise OSError(28, "No space left on device")
+                return file.write(data[:50])
+
+        monkeypatch.setattr(log, "_file", Full())
+        for batch in ([notice(0), notice(1), notice(2)], [notice(3), notice(4)]):
+            for _ in range(2):
+                with pytest.raises(OSError, match="No space left"):
+                    log(batch)
+        monkeypatch.undo()
+        log([notice(5)])
+        assert log.skipped == 4
+    assert read(path) == [notice(0), notice(5)]
+
+
 def test_an_event_that_has_no_form_in_json_costs_only_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "events.jsonl"
     broken = Notice(run_id="1" * 32, seq=1, time_ns=1, kind="budget", subject="\udcff", message="")
@@ -339,12 +364,15 @@ def test_a_failed_run_is_told_by_its_own_exit_code_though_the_log_is_lost() -> N
     assert "events are not in it" in shown.getvalue()
 
 
-def test_half_a_surrogate_pair_from_the_command_line_costs_one_event(tmp_path: Path) -> None:
+def test_half_a_surrogate_pair_from_the_command_line_is_cleaned(tmp_path: Path) -> None:
     path, shown = tmp_path / "events.jsonl", io.StringIO()
     options = RunOptions("augmented_llm", "What is honey?", simulated=True, tags={"team": "\udcff"}, events=path)
-    assert run_pattern(options, io.StringIO(), Console(file=shown, width=100)) == NOT_WRITTEN
-    assert shown.getvalue().endswith(f"--events {path}: 1 of 4 events are not in it\n")
-    assert [type(event).__name__ for event in read(path)] == ["ModelCallStarted", "TokenUsage", "ExecutionFinished"]
+    assert run_pattern(options, io.StringIO(), Console(file=shown, width=100)) == 0
+    assert "events are not in it" not in shown.getvalue()
+    started, *rest = read(path)
+    assert isinstance(started, ExecutionStarted)
+    assert started.tags == {"team": "?"}
+    assert [type(event).__name__ for event in rest] == ["ModelCallStarted", "TokenUsage", "ExecutionFinished"]
 
 
 def test_the_command_line_takes_it(short_log: Path, capsys: pytest.CaptureFixture[str]) -> None:
