@@ -99,7 +99,7 @@ class Bus:
 
         Raises:
             BusClosed: the bus has closed, or its event loop has.
-            ConfigurationError: capacity or batch is no positive whole number, there is no such lane, or `receive`
+            ConfigurationError: capacity or batch is not a positive whole number, there is no such lane, or `receive`
                 cannot be called.
         """
         if not callable(receive):
@@ -129,7 +129,7 @@ class Bus:
         """Deliver nothing more to this subscriber. From any thread; doing it twice does nothing.
 
         Raises:
-            ConfigurationError: it is no subscription.
+            ConfigurationError: it is not a subscription.
         """
         if not isinstance(subscription, Subscription):
             raise ConfigurationError(f"unsubscribe takes what subscribe has returned, not {subscription!r:.100}")

@@ -128,7 +128,7 @@ class Operation(ABC):
         self._ended(exc, duration_ns)
 
     def _tidy(self) -> None:
-        """Clean and cut what was said; what makes no sense was not said."""
+        """Clean and cut the texts recorded; a value that makes no sense counts as not recorded."""
         self.error_type = optional_name(self.error_type)
         self.error_message = None if self.error_message is None else cut_message(str(self.error_message))
 
@@ -195,9 +195,9 @@ class ModelCall(Operation):
     ) -> None:
         """Record the request's usage, and how it is known. The last call counts.
 
-        A count must be a whole number, not negative; 7.0 and "7" are taken for 7. What else a server may have said is
-        no count: then the others are a lower bound (`partial`), the request's upper bound holds, and a `Notice` says
-        which it was. Texts are cleaned and cut as `engine/checks.py` says.
+        A count must be a whole number, not negative; 7.0 and "7" are taken for 7. Any other value is not a count: then
+        the others are a lower bound (`partial`), the request's upper bound holds, and a `Notice` says which it was.
+        Texts are cleaned and cut as `engine/checks.py` says.
 
         Args:
             usage: Tokens and searches.
@@ -208,7 +208,7 @@ class ModelCall(Operation):
             finish_reasons: One for each choice, in order.
 
         Raises:
-            ConfigurationError: `usage` is no `Usage`, or there is no such provenance.
+            ConfigurationError: `usage` is not a `Usage`, or there is no such provenance.
         """
         if type(usage) is not Usage:
             raise ConfigurationError(
@@ -284,7 +284,7 @@ class ModelCall(Operation):
             return
         self.provenance = Provenance.UNKNOWN if self.usage is None else Provenance.PARTIAL
         values = ", ".join(f"{name}={_shown(getattr(said, name, None))}" for name in wrong)
-        message = f"the usage told of a request has what is no count, and is not believed there: {values}"
+        message = f"the usage told of a request has values that are not counts, and are not believed: {values}"
         subject = self.response_model or self._request.model
         self._execution.emit(Notice, self.trace, kind="usage", subject=subject, message=cut_message(message))
 
@@ -322,7 +322,7 @@ _RECORDED: dict[str, Provenance] = {
 
 
 def _shown(value: object) -> str:
-    """A number; of anything else, which might be content, the type."""
+    """Show a number; of any other value, which might be content, the type."""
     return repr(value)[:40] if value is None or isinstance(value, int | float) else type(value).__name__
 
 
@@ -456,7 +456,7 @@ class RetrievalCall(Operation):
             top_score: The best passage's score, on the source's own scale; None if there is none.
 
         Raises:
-            ConfigurationError: `documents` is no count, or the score no number.
+            ConfigurationError: `documents` is not a count, or the score not a number.
         """
         # Local indexes answer in numpy's numbers, which no codec takes.
         try:

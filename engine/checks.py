@@ -2,7 +2,7 @@
 
 Models, servers and callers choose names, ids and counts, and events keep them for ever. So an event holds
 
-- *texts* that are valid UTF-8 (half a surrogate pair becomes `?`) and not long: names `NAME_LIMIT` characters at most,
+- *texts* that are valid UTF-8 (half a surrogate pair becomes `?`) and not long: names at most `NAME_LIMIT` characters,
   ids `ID_LIMIT`. A longer one is cut and ends in a mark made of the whole, so that two long names stay two;
 - *counts* that are whole numbers from 0 to `MOST`. Another form of such a number, as 7.0 or "7", is taken for it.
 
@@ -30,7 +30,7 @@ ID_LIMIT = 1_024
 MESSAGE_LIMIT = 500
 """Characters of an error's or a notice's message."""
 MOST = 2**63 - 1
-"""The largest count: what all of msgpack's and JSON's readers and databases take."""
+"""The largest count: all of msgpack's and JSON's readers and databases take it."""
 
 Name: TypeAlias = Annotated[str, Meta(max_length=NAME_LIMIT)]
 Id: TypeAlias = Annotated[str, Meta(max_length=ID_LIMIT)]
@@ -41,26 +41,26 @@ Counts: Any = msgspec.defstruct("Counts", [(name, Count) for name in Usage.__str
 """The form of a sound `Usage`."""
 
 encode = msgspec.msgpack.Encoder().encode
-"""Raises if a text is no UTF-8."""
+"""Raises for a text that is not valid UTF-8."""
 
 
 def name_of(value: object) -> str:
-    """The value as a name that an event may hold."""
+    """Make a name that an event may hold, of any value."""
     return cut_text(_text(value), NAME_LIMIT)
 
 
 def id_of(value: object) -> str | None:
-    """The value as an id that an event may hold. None stays None."""
+    """Make an id that an event may hold, of any value. None stays None."""
     return None if value is None else cut_text(_text(value), ID_LIMIT)
 
 
 def optional_name(value: object) -> str | None:
-    """The value as a name that an event may hold. None stays None."""
+    """Make a name that an event may hold, of any value. None stays None."""
     return None if value is None else name_of(value)
 
 
 def cut_text(text: str, limit: int) -> str:
-    """Valid UTF-8 of at most `limit` characters: a longer text ends in `…` and eight digits made of all of it."""
+    """Cut a text to valid UTF-8 of at most `limit` characters: a longer one ends in `…` and eight digits of a hash."""
     data = text.encode("utf-8", "replace")
     if len(text) <= limit:
         return data.decode()
@@ -69,13 +69,13 @@ def cut_text(text: str, limit: int) -> str:
 
 
 def cut_message(text: str) -> str:
-    """Valid UTF-8 of at most `MESSAGE_LIMIT` characters: a longer text ends in `…`."""
+    """Cut a message to valid UTF-8 of at most `MESSAGE_LIMIT` characters: a longer one ends in `…`."""
     short = text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…"
     return short.encode("utf-8", "replace").decode()
 
 
 def _text(value: object) -> str:
-    """What a value says, as a plain `str`."""
+    """Take a value's text, as a plain `str`."""
     if isinstance(value, str):
         return str.__str__(value)
     try:
@@ -85,7 +85,7 @@ def _text(value: object) -> str:
 
 
 def count_of(value: Any) -> int | None:
-    """The value as a count; None if it is none."""
+    """Take a value as a count; None if it is not one."""
     if isinstance(value, bool):
         return None
     if isinstance(value, float) and value.is_integer():
@@ -100,7 +100,7 @@ def count_of(value: Any) -> int | None:
 
 
 def sound_usage(usage: Usage) -> tuple[Usage | None, tuple[str, ...]]:
-    """What can be believed of a usage, and the names of the fields that cannot.
+    """Find the part of a usage that can be believed, and the names of the fields that cannot.
 
     Returns:
         The usage with those at 0, a lower bound; None if nothing else is known either.
@@ -121,10 +121,10 @@ def sound_usage(usage: Usage) -> tuple[Usage | None, tuple[str, ...]]:
 
 
 def check_seconds(what: str, value: object, *, positive: bool) -> None:
-    """Refuse what is no number of seconds.
+    """Refuse a value that is not a number of seconds.
 
     Raises:
-        ConfigurationError: no number, not a number (NaN), negative, or 0 where it must be positive.
+        ConfigurationError: it is not a number, or NaN, or negative, or 0 where it must be positive.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigurationError(f"{what} must be a number of seconds, is {value!r}")
@@ -134,20 +134,20 @@ def check_seconds(what: str, value: object, *, positive: bool) -> None:
 
 
 def check_number(what: str, value: object, hint: str = "") -> None:
-    """Refuse what is no whole number of at least 1.
+    """Refuse a value that is not a whole number of at least 1.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is not such a number.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigurationError(f"{what} must be a whole number, at least 1{hint}, is {value!r}")
 
 
 def check_tags(tags: Any) -> dict[str, str]:
-    """The tags of a run as they may be kept.
+    """Check a run's tags, and take them as they may be kept.
 
     Raises:
-        ConfigurationError: they are no mapping, or one is no string.
+        ConfigurationError: they are not a mapping, or one is not a string.
     """
     if not isinstance(tags, Mapping):
         raise ConfigurationError(f'tags are a mapping such as {{"tenant": "acme"}}, not {tags!r:.100}')
@@ -158,7 +158,7 @@ def check_tags(tags: Any) -> dict[str, str]:
 
 
 def check_id(what: str, value: object) -> str | None:
-    """An id as it may be kept.
+    """Check an id, and take it as it may be kept.
 
     Raises:
         ConfigurationError: it is neither a string nor None.

@@ -92,9 +92,9 @@ class TraceContext(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The ids of the span that an event will become, in W3C Trace Context form."""
 
     trace_id: str
-    """The trace's id: 32 hexadecimal digits."""
+    """Id of the trace: 32 hexadecimal digits."""
     span_id: str
-    """The span's id: 16 hexadecimal digits."""
+    """Id of the span: 16 hexadecimal digits."""
     parent_span_id: str | None = None
     parent_is_remote: bool = False
     """The parent span was made by another process."""
@@ -107,7 +107,7 @@ class _Event(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=
     """The fields that every event has."""
 
     run_id: str
-    """The run's id: 128 random bits as 32 hexadecimal digits."""
+    """Id of the run: 128 random bits as 32 hexadecimal digits."""
     seq: int
     """The event's number within the run: 0, 1, 2 …"""
     time_ns: int
@@ -127,7 +127,7 @@ class ExecutionStarted(_Event, frozen=True, gc=False, kw_only=True, omit_default
     conversation_id: str | None = None
     tags: Mapping[str, str] = {}
     operation: Literal["invoke_agent", "invoke_workflow"] = "invoke_agent"
-    """The run's kind: one agent's, or a workflow over several agents or model calls."""
+    """Kind of the run: one agent's, or a workflow over several agents or model calls."""
 
     @property
     def trace_id(self) -> str:
@@ -211,7 +211,7 @@ class AssistantRun(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=Tr
     status: Status
     thread_id: str | None = None
     thread: Literal["created", "resumed"] | None = None
-    """The thread's origin: made by the run, or resumed by it; None if there is no thread."""
+    """Origin of the thread: `created` by the run, or `resumed` by it; None if there is no thread."""
     steps: int = 0
     error_type: str | None = None
     error_message: str | None = None
@@ -238,7 +238,7 @@ class Notice(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True, ta
     """A warning that comes before something becomes an error."""
 
     kind: str
-    """The topic: `budget` or `model_retirement`."""
+    """Topic of the warning: `budget`, `usage` or `model_retirement`."""
     subject: str
     """The budget or the model that it warns of."""
     message: str
@@ -260,7 +260,7 @@ class RunReported(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=Tru
     framework: str
     status: Status
     duration_ns: int | None = None
-    """The run's duration; None where it is not known."""
+    """Duration of the run in nanoseconds; None where it is not known."""
     provider: str = "openai"
     model: str | None = None
     """The model that used the tokens; None where there is no usage."""

@@ -24,8 +24,8 @@ async def run_many(
     """Call `run` with every input, `concurrency` at a time; see `Engine.map`.
 
     Raises:
-        ConfigurationError: the concurrency is no positive whole number, the inputs are none, or there is no such
-            `on_error`.
+        ConfigurationError: the concurrency is not a positive whole number, the inputs cannot be iterated, or
+            there is no such `on_error`.
         Exception: what the inputs or `progress` raised, or the first failing run where errors are not collected.
     """
     _check(inputs, concurrency, on_error)

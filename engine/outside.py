@@ -30,7 +30,7 @@ class Outside:
 
     @property
     def watched(self) -> bool:
-        """Whether an engine runs."""
+        """True while at least one engine runs in this process."""
         return bool(self._runtimes)
 
     def open(self, runtime: Runtime) -> None:
@@ -40,7 +40,7 @@ class Outside:
             self._told = False
 
     def close(self, runtime: Runtime) -> None:
-        """Leave out an engine that closes. One that is not in is no error."""
+        """Leave out an engine that closes. One that is not in is not an error."""
         with self._lock:
             self._runtimes = [each for each in self._runtimes if each.owner is not runtime.owner]
 
@@ -60,4 +60,4 @@ class Outside:
 
 
 outside = Outside()
-"""That of this process."""
+"""The instance that this process shares."""

@@ -11,7 +11,7 @@ from .execution import current_execution
 from .runtime import RunInfo, Runtime
 
 Messages: TypeAlias = Any
-"""A pattern's input: a string, OpenAI dicts, LangChain messages, whatever it takes."""
+"""The input of a pattern: a string, OpenAI dicts, LangChain messages, whatever it takes."""
 Context: TypeAlias = Mapping[str, Any] | None
 PatternFunction: TypeAlias = Callable[[Messages, Context], Awaitable[Any]]
 Work: TypeAlias = Callable[[], Awaitable[Any]]

@@ -25,19 +25,19 @@ from .events import Usage
 class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request to a model. Names and values are those of the OpenTelemetry GenAI conventions (2026-10-09).
 
-    Texts are cleaned and cut as `engine/checks.py` says; a number that is none counts as not given.
+    Texts are cleaned and cut as `engine/checks.py` says; a number that is not one counts as not given.
 
     Raises:
-        ConfigurationError: provider, model or operation is no string.
+        ConfigurationError: provider, model or operation is not a string.
     """
 
     provider: str
     """The provider's name, such as `openai`."""
     model: str
     operation: str = "chat"
-    """The operation: `chat` or `embeddings`."""
+    """Name of the operation: `chat` or `embeddings`."""
     api: str | None = None
-    """The API: `responses` or `chat_completions`, for OpenAI."""
+    """Name of the API: `responses` or `chat_completions`, for OpenAI."""
     stream: bool = False
     service_tier: str | None = None
     max_output_tokens: int | None = None
@@ -55,7 +55,7 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
             self._tidy()
 
     def _tidy(self) -> None:
-        """Clean and cut, or refuse, what is not sound."""
+        """Clean, cut or refuse the values that are not sound."""
         for what in ("provider", "model", "operation"):
             value = getattr(self, what)
             if not isinstance(value, str):

@@ -33,13 +33,13 @@ class RunInfo(msgspec.Struct, frozen=True):
     """The name of a run, and what it belongs to. Texts are cleaned and cut as `engine/checks.py` says.
 
     Raises:
-        ConfigurationError: a tag or the conversation's id is no string, or there is no such operation.
+        ConfigurationError: a tag or the conversation's id is not a string, or there is no such operation.
     """
 
     pattern: str
     framework: str = "python"
     operation: Literal["invoke_agent", "invoke_workflow"] = "invoke_agent"
-    """The run's kind: one agent's, or a workflow over several agents or model calls."""
+    """Kind of the run: one agent's, or a workflow over several agents or model calls."""
     conversation_id: str | None = None
     tags: Mapping[str, str] = {}
 
@@ -50,7 +50,7 @@ class RunInfo(msgspec.Struct, frozen=True):
             self._tidy()
 
     def _tidy(self) -> None:
-        """Clean and cut, or refuse, what is not sound."""
+        """Clean, cut or refuse the values that are not sound."""
         if self.operation not in ("invoke_agent", "invoke_workflow"):
             raise ConfigurationError(f"operation is invoke_agent or invoke_workflow, not {self.operation!r:.100}")
         force_setattr(self, "pattern", name_of(self.pattern))

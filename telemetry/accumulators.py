@@ -115,7 +115,7 @@ class Distribution:
 
 
 class MetricStream:
-    """One metric as one reader sees it.
+    """A metric as one reader sees it.
 
     Args:
         metric: What is measured.

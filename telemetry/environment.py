@@ -150,7 +150,7 @@ class Destination(NamedTuple):
     """The destination of one signal, with its exporter's settings."""
 
     exporter: str
-    """The exporter's kind: `otlp` or `console`."""
+    """Kind of the exporter: `otlp` or `console`."""
     protocol: str
     endpoint: str
     compression: str
@@ -159,7 +159,7 @@ class Destination(NamedTuple):
     headers: Mapping[str, str]
     """Sent with every request, names in lower case. Secret."""
     insecure: bool
-    """Send without TLS. Of interest to gRPC alone: a URL says it by itself."""
+    """Requests go without TLS. Of interest to gRPC alone: a URL says it by itself."""
     certificate: str | None
     """The file of the authorities to trust; None trusts those of the system."""
     client_key: str | None

@@ -4,7 +4,7 @@ import msgspec
 
 
 class ExporterStatistics(msgspec.Struct, frozen=True):
-    """One exporter's account since the process began or forked: `taken = sent + failed + dropped + pending`."""
+    """The account of one exporter since the process began or forked: `taken = sent + failed + dropped + pending`."""
 
     name: str
     """The exported signal, and its destination."""
@@ -31,4 +31,4 @@ class TelemetryStatistics(msgspec.Struct, frozen=True):
     errors: int
     """Events that could not be made into telemetry."""
     exporters: tuple[ExporterStatistics, ...]
-    """Each exporter's account; empty where an application's own providers export, which do not tell it."""
+    """Accounts of the exporters; empty where an application's own providers export, which do not tell it."""

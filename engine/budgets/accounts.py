@@ -177,7 +177,7 @@ class Hold:
 
 
 class Limit:
-    """One cap of a budget, with its accounts: all but those of runs, which are the runs' own."""
+    """A cap of a budget, with its accounts: all but those of runs, which are the runs' own."""
 
     def __init__(self, budget: Budget, kind: Kind, cap: Decimal) -> None:
         self.budget = budget
