@@ -322,7 +322,7 @@ _RECORDED: dict[str, Provenance] = {
 
 
 def _shown(value: object) -> str:
-    """Show a number; of any other value, which might be content, the type."""
+    """Show a number, or of any other value, which might be content, the type."""
     return repr(value)[:40] if value is None or isinstance(value, int | float) else type(value).__name__
 
 

@@ -13,7 +13,7 @@ _LIBRARY = "current_async_library_cvar"
 
 
 def carry(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function that works in the run, and with the tags, of whoever calls `carry`, on any thread or event loop.
+    """Make a function that works in the run, and with the tags, of the caller of `carry`, on any thread or event loop.
 
         await loop.run_in_executor(None, carry(summarize), document)
 

@@ -59,7 +59,7 @@ class Codec:
 
 
 def _unknown(fields: Any, error: msgspec.ValidationError) -> UnknownEvent:
-    """Keep what has all that makes an event; else let the decoder's error speak."""
+    """Keep an event that has all fields of one; else let the decoder's error speak."""
     kind = fields.get("type") if isinstance(fields, dict) else None
     if not isinstance(kind, str) or not _REQUIRED.get(kind, _BASE) <= fields.keys():
         raise error

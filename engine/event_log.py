@@ -57,7 +57,7 @@ class EventLog:
         self._failed = None
 
     def _set_aside(self) -> None:
-        """Forget what was not written of a batch that the bus has given up, but for the end of a torn line."""
+        """Forget the unwritten rest of a batch that the bus has given up, but for the end of a torn line."""
         torn, newline, rest = self._unwritten.partition(b"\n")
         self._unwritten = torn + newline
         self.skipped += rest.count(b"\n")

@@ -57,7 +57,7 @@ class SubscriberStatistics(msgspec.Struct, frozen=True):
     last_error: str | None = None
     """Type and message of its last exception, as long as it goes on failing."""
     set_aside: int = 0
-    """Events that it took and says it could not keep, by the `skipped` that it counts itself."""
+    """Events that it took and could not keep, by its own count (`skipped`)."""
     blocking: bool = False
     """New runs wait until it has caught up."""
 
@@ -148,7 +148,7 @@ class Subscription:
 
     @property
     def _loses(self) -> bool:
-        """Whether its oldest events are dropped beyond its capacity."""
+        """The oldest events beyond its capacity are dropped."""
         return self.lane == "lossy" or self._failures >= GIVE_UP_FAILURES
 
     @property

@@ -41,7 +41,7 @@ class UsageStatistics(msgspec.Struct, frozen=True):
     uncounted: int = 0
     """Events that could not be counted, because something in them makes no sense. The log has the first."""
     unknown_events: int = 0
-    """Events that only a newer version understands: what they say is in no row."""
+    """Events that only a newer version understands: their numbers are in no row."""
 
     @property
     def total(self) -> UsageRow:
