@@ -136,6 +136,7 @@ class Tokenizer:
         instructions: str | None = None,
         tools: Tools = (),
         text_format: Mapping[str, Any] | None = None,
+        by_bytes: bool = False,
     ) -> int | None:
         """Find the upper bound of a whole request's tokens: for budgets, which must hold.
 
@@ -144,6 +145,13 @@ class Tokenizer:
         is not published (8 tokens for each text, 64 once), and the JSON of tools and schema once more. Encrypted
         reasoning counts a token for each character.
 
+        Args:
+            messages: The request's messages, or the text of one.
+            instructions: What goes before them.
+            tools: As they are sent.
+            text_format: The schema of the answer.
+            by_bytes: Count bytes in any case: at once, where counting would load a vocabulary first.
+
         Returns:
             None if something in it has no bound: an image of unknown size, a file, audio, a tool that OpenAI runs, an
             item that refers to another.
@@ -151,7 +159,7 @@ class Tokenizer:
         Raises:
             TokenizerError: The shipped vocabulary is missing or damaged.
         """
-        measure = self._length if self.exact else _bytes
+        measure = self._length if self.exact and not by_bytes else _bytes
         total = _SPARE_ONCE + sum(measure(to_json(each)) for each in (*tools, *filter(None, [text_format])))
         for piece in lay_out(messages, instructions, tools, text_format):
             match piece:

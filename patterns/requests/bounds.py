@@ -64,11 +64,15 @@ class Sent:
         # Nothing comes of a bound that is not waited for: a cancelled caller need not wait for it either.
         return await anyio.to_thread.run_sync(self.bound_here, abandon_on_cancel=True)
 
-    def bound_here(self) -> Usage | None:
-        """Work out the bound in this thread: a millisecond for a few thousand words, and a second the first time."""
+    def bound_here(self, *, by_bytes: bool = False) -> Usage | None:
+        """Work out the bound in this thread: a millisecond for a few thousand words, and a second the first time.
+
+        Args:
+            by_bytes: Count a token for each byte, which loads no vocabulary and so takes no second.
+        """
         most = context_size(self.provider, self.model)
         hosted = [str(tool.get("type")) for tool in self.tools if tool.get("type", "function") not in RUN_HERE]
-        read = most if self.refers or hosted else self._count()
+        read = most if self.refers or hosted else self._count(by_bytes)
         read = most if read is None else read
         written = most if self.max_output_tokens is None else self.max_output_tokens
         turns = 1
@@ -88,10 +92,14 @@ class Sent:
             **dict.fromkeys(searches, self.max_tool_calls or 0),
         )
 
-    def _count(self) -> int | None:
+    def _count(self, by_bytes: bool) -> int | None:
         try:
             return Tokenizer(self.model).bound_messages(
-                self.messages, instructions=self.instructions, tools=self.tools, text_format=self.text_format
+                self.messages,
+                instructions=self.instructions,
+                tools=self.tools,
+                text_format=self.text_format,
+                by_bytes=by_bytes,
             )
         except TokenizerError:
             logger.warning("cannot count tokens: the context size stands in for what is sent", exc_info=True)
@@ -111,10 +119,10 @@ class SentTexts:
         """Work out the upper bound of usage in a worker thread."""
         return await anyio.to_thread.run_sync(self.bound_here, abandon_on_cancel=True)
 
-    def bound_here(self) -> Usage | None:
-        """Work out the upper bound of usage in this thread."""
+    def bound_here(self, *, by_bytes: bool = False) -> Usage | None:
+        """Work out the upper bound of usage in this thread; see `Sent.bound_here`."""
         tokenizer = Tokenizer(self.model)
-        if tokenizer.exact:
+        if tokenizer.exact and not by_bytes:
             try:
                 return self._bound(sum(len(tokenizer.encode(text)) for text in self.texts))
             except TokenizerError:
@@ -129,12 +137,14 @@ async def bound_late(call: ModelCall, sent: Sent | SentTexts) -> None:
     """Record the upper bound of a request's usage, if it has ended without a report and none is recorded yet.
 
     This holds up the run's cancellation for at most `LATE_LIMIT`, and usually for a millisecond. If that is not
-    enough there is no bound.
+    enough, as where a busy machine loads the vocabulary, each byte counts as a token: a bound all the same.
     """
     if call.provenance is Provenance.REPORTED or call.bound is not None or not call.is_metered:
         return
     with anyio.move_on_after(LATE_LIMIT, shield=True):
         call.bound = await sent.bound()
+        return
+    call.bound = sent.bound_here(by_bytes=True)
 
 
 def _undated(kind: str) -> str:

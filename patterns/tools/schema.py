@@ -18,6 +18,7 @@ from runmeter.engine import ConfigurationError
 
 from ..errors import InvalidArguments
 from ..nesting import MAX_NESTING, TOO_DEEP, check_nesting
+from .pydantic_fields import is_field, maker_of, with_bounds
 
 Schema = dict[str, Any]
 
@@ -29,14 +30,21 @@ class Arguments:
         fields: Name, type and whether it must be given, for each argument.
         schema: The JSON schema that the model is shown; by default one made from the fields.
         closed: Whether arguments of other names are refused.
+        defaults: What makes the value of an argument that is not given, where the function's own default does not.
 
     Raises:
         ConfigurationError: a type has no JSON form.
     """
 
     def __init__(
-        self, fields: Sequence[tuple[str, Any, bool]], *, schema: Schema | None = None, closed: bool = True
+        self,
+        fields: Sequence[tuple[str, Any, bool]],
+        *,
+        schema: Schema | None = None,
+        closed: bool = True,
+        defaults: Mapping[str, Callable[[], Any]] | None = None,
     ) -> None:
+        self._defaults = dict(defaults or {})
         # Names of arguments need not be Python names, so the struct's fields are numbered.
         self._names = {f"_{number}": name for number, (name, _, _) in enumerate(fields)}
         self._as_written = schema is not None
@@ -85,7 +93,8 @@ class Arguments:
         except ValueError as error:
             raise InvalidArguments(str(error)) from error
         given = ((name, getattr(values, key)) for key, name in self._names.items())
-        return {name: value for name, value in given if value is not UNSET}
+        made = {name: make() for name, make in self._defaults.items()}
+        return made | {name: value for name, value in given if value is not UNSET}
 
 
 def arguments_of(function: Callable[..., Any], descriptions: Mapping[str, str]) -> Arguments:
@@ -97,7 +106,7 @@ def arguments_of(function: Callable[..., Any], descriptions: Mapping[str, str]) 
 
     Raises:
         ConfigurationError: the signature cannot be read, has `*args`, `**kwargs` or position-only parameters, or a
-            type has no JSON form.
+            type has no JSON form; or a default is one that only another framework fills in.
     """
     hints = _hints_of(function)
     try:
@@ -106,18 +115,25 @@ def arguments_of(function: Callable[..., Any], descriptions: Mapping[str, str]) 
         raise ConfigurationError(f"its signature cannot be read: {error}") from error
     fields = []
     defaults: Schema = {}
+    makers: dict[str, Callable[[], Any]] = {}
     texts = dict(descriptions)
+    bound = _bound_by_name(function)
     for name, parameter in signature.parameters.items():
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise ConfigurationError(f"parameter {parameter} cannot be given by name, as a model must")
-        kind = hints.get(name, Any)
-        required = parameter.default is parameter.empty
-        fields.append((name, kind, required))
+        if name in bound:
+            continue  # it is given already: neither shown to the model nor taken from it
+        _check_parameter(parameter)
+        kind, default = hints.get(name, Any), parameter.default
+        if is_field(default):
+            kind, make = Annotated[kind, default], maker_of(default)
+            makers |= {} if make is None else {name: make}
+            default = parameter.empty if make is None else make()
+        required = default is parameter.empty
+        fields.append((name, with_bounds(kind), required))
         if text := _annotated_text(kind):
             texts[name] = text
         if not required:
-            defaults[name] = parameter.default
-    arguments = Arguments(fields)
+            defaults[name] = default
+    arguments = Arguments(fields, defaults=makers)
     for name, property_schema in arguments.schema["properties"].items():
         if name in texts:
             property_schema.setdefault("description", texts[name])
@@ -266,6 +282,23 @@ def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
         return get_type_hints(function, include_extras=True)
     except Exception as error:  # whatever the evaluation of a string may raise
         raise ConfigurationError(f"its annotations cannot be read: {error}") from error
+
+
+def _check_parameter(parameter: inspect.Parameter) -> None:
+    if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+        raise ConfigurationError(f"parameter {parameter} cannot be given by name, as a model must")
+    kind = type(parameter.default)
+    if not is_field(parameter.default) and kind.__module__.partition(".")[0] == "fastapi":
+        raise ConfigurationError(f"parameter {parameter.name}: only FastAPI fills in a {kind.__name__}")
+
+
+def _bound_by_name(function: Callable[..., Any]) -> set[str]:
+    """List the parameters that a partial has bound by name: in its signature they are left, with defaults."""
+    names: set[str] = set()
+    while isinstance(function, functools.partial):
+        names |= function.keywords.keys()
+        function = function.func
+    return names
 
 
 def _annotated_text(kind: Any) -> str | None:

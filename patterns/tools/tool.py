@@ -1,8 +1,10 @@
 """Tools: functions a model may call. Made from plain functions, LangChain tools, or schemas with a handler."""
 
 import functools
+import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
@@ -87,6 +89,8 @@ class Tool:
             ConfigurationError: the signature or a type in it cannot be described to a model, or there is no name.
         """
         name = name or getattr(function, "__name__", None) or type(function).__name__
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigurationError(f"tool {name!r} is a generator: return a list of what it yields")
         text, texts = parse_docstring(function)
         try:
             arguments = arguments_of(function, texts)
@@ -195,6 +199,10 @@ def render(value: Any) -> str:
     """Write a tool's return value for the model: a string as it is, anything else as JSON."""
     if isinstance(value, str):
         return valid_text(value)
+    if isinstance(value, deque | range):
+        value = list(value)
+    if isinstance(value, Iterator) or hasattr(value, "__aiter__"):
+        raise ConfigurationError(f"a tool returned a {type(value).__name__}, not what it yields: return a list of that")
     try:
         return msgspec.json.encode(value, enc_hook=_to_plain).decode()
     except (TypeError, ValueError, RecursionError):

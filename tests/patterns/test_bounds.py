@@ -132,17 +132,35 @@ async def test_what_was_not_reported_gets_its_bound_when_it_is_over_also_while_b
     assert ended.bound == sent.bound_here()
 
 
-async def test_a_bound_that_takes_too_long_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "sent",
+    [
+        Sent(model=LUNA, messages="Hi" * 50, max_output_tokens=9),
+        SentTexts(model="text-embedding-3-small", texts=["Hi"]),
+    ],
+)
+async def test_where_counting_takes_too_long_bytes_are_the_bound(
+    sent: Sent | SentTexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def forever(_: Sent) -> None:
         await anyio.sleep(math.inf)
 
-    monkeypatch.setattr(Sent, "bound", forever)
+    def load(*_: object) -> None:
+        pytest.fail("it would load the vocabulary")
+
+    counted = sent.bound_here()
+    monkeypatch.setattr(type(sent), "bound", forever)
+    monkeypatch.setattr(Tokenizer, "encode", load)
     monkeypatch.setattr(bounds, "LATE_LIMIT", 0.01)
     run = Run()
     request = ModelRequest(provider="openai", model=LUNA)
     with run() as execution, execution.model_call(request) as call:
-        await bound_late(call, Sent(model=LUNA, messages="Hi"))
-    assert run.requests[0].bound is None
+        await bound_late(call, sent)
+    bound = run.requests[0].bound
+    assert bound is not None
+    assert counted is not None
+    assert counted.input_tokens <= bound.input_tokens < 1_000
+    assert bound.output_tokens == counted.output_tokens
 
 
 async def test_what_was_reported_has_no_bound() -> None:
