@@ -3,8 +3,9 @@
 import io
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,22 @@ from genai_prices import calc_price
 from rich.console import Console
 
 from runmeter.cli import demo
-from runmeter.cli.demo import DemoError, DemoOptions, RunKeeper, run_demo
+from runmeter.cli.demo import DemoError, DemoOptions, run_demo
 from runmeter.cli.demo_documents import Documents
+from runmeter.cli.run_keeper import RunKeeper
 from runmeter.engine import Engine, Event, Provenance, TokenUsage, Usage
+from runmeter.patterns import PatternType
 from runmeter.simulator import Simulator
+
+
+def write_documents(folder: Path) -> None:
+    for name in ("bees", "cows"):
+        (folder / f"{name}.txt").write_text("\n\n".join(f"Paragraph {n} is about {name}." * 40 for n in range(20)))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("bees", "cows"):
-        (tmp_path / f"{name}.txt").write_text("\n\n".join(f"Paragraph {n} is about {name}." * 40 for n in range(20)))
+    write_documents(tmp_path)
     return tmp_path
 
 
@@ -38,6 +45,10 @@ def screen() -> Console:
 def shown(console: Console) -> str:
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+async def nothing(*_: object) -> None:
+    """Show nothing."""
 
 
 class Watcher(RunKeeper):
@@ -69,6 +80,7 @@ def test_tokens_equal_the_simulator_s_count_and_cost_equals_the_price_list(
     monkeypatch.setattr(demo, "Simulator", KnownSimulator)
     monkeypatch.setattr(demo, "Engine", KnownEngine)
     monkeypatch.setattr(demo, "RunKeeper", Watcher)
+    monkeypatch.setattr(demo, "show_mishaps", nothing)  # what they used is not the demo's
     Watcher.seen.clear()
     console = screen()
     assert run_demo(options(folder, 40), console) == 0
@@ -83,7 +95,7 @@ def test_tokens_equal_the_simulator_s_count_and_cost_equals_the_price_list(
     cost = sum((price(request) for request in requests), start=Decimal(0))
     assert engines[0].usage().total.cost.usd == cost, "to the last digit"
 
-    (total,) = re.findall(r"^ +total +\d+ +0 .*$", shown(console), flags=re.MULTILINE)
+    (total,) = re.findall(r"^ *total +\d+ +0 .*$", shown(console), flags=re.MULTILINE)
     for tokens in (billed.input_tokens, billed.cache_read_tokens, billed.output_tokens):
         assert f" {tokens:,} " in total
     assert shown(console).count("✓") == 3
@@ -118,14 +130,25 @@ def test_ctrl_c_in_the_middle_shows_what_was_counted(folder: Path, monkeypatch: 
     console = screen()
     assert run_demo(options(folder, 10_000), console) == 130
     assert "interrupted: this is what was counted until then" in shown(console)
-    (total,) = re.findall(r"^ +total +([\d,]+) ", shown(console), flags=re.MULTILINE)
+    (total,) = re.findall(r"^ *total +([\d,]+) ", shown(console), flags=re.MULTILINE)
     assert 10 < int(total.replace(",", "")) < 1_000
 
 
-def test_a_trace_is_shown_with_its_calls_in_order(folder: Path) -> None:
-    console = screen()
-    run_demo(options(folder, 8), console)
-    trace = shown(console).split("A run's trace")[1]
+@pytest.fixture(scope="module")
+def screens(tmp_path_factory: pytest.TempPathFactory) -> Mapping[int, str]:
+    """What the demo showed, by the width of the terminal."""
+    folder = tmp_path_factory.mktemp("documents")
+    write_documents(folder)
+    shown_by_width = {}
+    for width in (60, 80, 120):
+        console = Console(file=io.StringIO(), width=width)
+        assert run_demo(options(folder, 24), console) == 0
+        shown_by_width[width] = shown(console)
+    return shown_by_width
+
+
+def test_a_trace_is_shown_with_its_calls_in_order(screens: Mapping[int, str]) -> None:
+    trace = screens[120].split("A run's trace")[1]
     assert re.search(r"chat gpt-6-luna(.|\n)*tool \w+(.|\n)*chat gpt-6-luna", trace)
 
 
@@ -135,10 +158,52 @@ def test_a_model_that_nobody_has_is_one_clear_error(folder: Path) -> None:
         run_demo(wrong, screen())
 
 
-@pytest.mark.parametrize("width", [80, 104, 200])
-def test_no_number_is_cut_whatever_the_terminal(folder: Path, width: int) -> None:
-    console = Console(file=io.StringIO(), width=width)
-    assert run_demo(options(folder, 8), console) == 0
-    table = shown(console).split("Event bus")[0]
-    assert "…" not in table
-    assert "openai_func" in table
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_nothing_is_broken_whatever_the_terminal(screens: Mapping[int, str], width: int) -> None:
+    lines = screens[width].splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert not any("…" in line for line in lines)
+    for pattern in PatternType:
+        assert any(line.split()[:2] == [pattern, "2"] for line in lines), "its name is whole, and so is its row"
+    assert any(line.split()[:2] == ["└", "worker"] for line in lines)
+    for first in ("total", "✓ input tokens as the simulator billed them:", "trace "):
+        assert any(line.strip().startswith(first) for line in lines)
+
+
+def test_what_goes_wrong_is_shown_too(screens: Mapping[int, str]) -> None:
+    _, _, mishaps = screens[120].partition("tried again")
+    retried, cut, refused = re.split("A stream that was cut|A budget without room", mishaps)
+    assert re.search(r"chat gpt-6-luna .* rate_limit_exceeded\n.*chat gpt-6-luna .* \d+ tokens\n", retried)
+    assert re.search(r"chat gpt-6-luna .* ≥ \d+ tokens out APIConnectionError\n", cut)
+    assert re.search(r"· \$0\.\d+ to \$0\.\d+ ·", cut)
+    assert re.search(r"openai_function_calling .* budget_exceeded\n0 \(0 cached\) → 0 tokens · \$0\.00 ·", refused)
+    assert "BudgetExceeded: budget 'tiny' allows $0.0001" in refused
+    assert "Ways out: a lower openai_max_tokens than 300" in " ".join(refused.split())
+
+
+def test_the_picture_in_the_readme_is_of_what_is_shown_today(screens: Mapping[int, str]) -> None:
+    """Made by `runmeter demo --svg docs/demo.svg`."""
+    picture = (Path(__file__).parents[2] / "docs" / "demo.svg").read_text(encoding="utf-8")
+    said = " ".join(unescape(re.sub(r"<[^>]*>", " ", picture)).split())
+    lines = [" ".join(line.split()) for line in screens[120].splitlines()]
+    heading = next(line for line in lines if line.startswith("pattern runs fail"))
+    titles = [line for line in lines if re.match("Usage by|A request|A stream|A budget", line)]
+    assert len(titles) == 4
+    for line in (heading, *titles, "300 runs over", "A run's trace,", "✓ input tokens as the simulator billed them:"):
+        assert line in said
+
+
+def test_the_lines_of_the_usage_table_add_up(screens: Mapping[int, str]) -> None:
+    table = screens[120].split("Event bus")[0].splitlines()
+    columns = table[table.index(next(line for line in table if "tokens in" in line))]
+    assert columns.split()[-2:] == ["own", "cost"]
+    figures = [line.split() for line in table if re.match(r" *(\w+) +\d+ ", line)]  # without those that begin with └
+    *patterns, total = ([int(cell.replace(",", "")) for cell in line[6:10]] for line in figures)
+    assert len(patterns) == 12
+    assert [sum(column) for column in zip(*patterns, strict=True)] == total
+    assert sum(int(line[1]) for line in figures[:-1]) == int(figures[-1][1]) == 24
+    ((whole, own),) = (
+        [Decimal(cell[1:]) for cell in line[-2:]] for line in figures if line[0] == "orchestrator_workers"
+    )
+    (inner,) = (Decimal(line.split()[-1][1:]) for line in table if "└ worker" in line)
+    assert own + inner == pytest.approx(whole, rel=Decimal("0.01"))

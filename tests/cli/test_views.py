@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from rich.console import Console
 
-from runmeter.cli.views import trace_tree
+from runmeter.cli.trace_view import trace_tree
 from runmeter.engine import Event, Execution, RunInfo, Runtime
 from runmeter.engine.testing import CountingIds, ManualClock
 

@@ -221,7 +221,7 @@ def test_advice_on_what_the_demo_did(log: Path) -> None:
     advised = Advised(log)
     assert advised.code == 0
     assert not advised.shown
-    assert advised.out.startswith("504 finished runs in ")
+    assert advised.out.startswith("510 finished runs in ")
     assert "cheaper than gpt-6.1-terra on pattern augmented_llm, 21 and 21 runs" in advised.out
     assert "Reading from the prompt cache saved $" in advised.out
     assert advised.out.count("\nCheaper\n") == 1
@@ -231,7 +231,7 @@ def test_advice_on_what_the_demo_did(log: Path) -> None:
 @pytest.mark.campaign
 def test_advice_as_json(log: Path) -> None:
     report = json.loads(Advised(log, as_json=True).out)
-    assert report["runs"] == 504
+    assert report["runs"] == 510
     assert report["damaged"] == []
     cheaper = [each for each in report["advice"] if each["kind"] == "cheaper"]
     assert len({each["subject"] for each in cheaper}) == len(cheaper) == 12

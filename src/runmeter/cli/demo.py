@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from runmeter.engine import ConfigurationError, Engine, Event, ExecutionStarted, Usage
+from runmeter.engine import ConfigurationError, Engine, Usage
 from runmeter.engine.event_log import NAME
 from runmeter.engine.formats import format_count
 from runmeter.patterns import BasePattern, PatternError, PatternRegistry, PatternType
@@ -22,13 +22,13 @@ from runmeter.telemetry import OpenTelemetry
 
 from .command_log import CommandLog, log_to
 from .demo_documents import Documents, NoDocuments, load_documents
-from .demo_patterns import make_patterns
+from .demo_mishaps import show_mishaps
+from .demo_patterns import make_pattern, make_patterns
 from .ending import INTERRUPTED
 from .otlp import telemetry_to
-from .views import bus_table, error_summary, export_summary, trace_tree, usage_table, verdict
-
-KEPT_RUNS = 64
-"""Runs whose events are kept, to show one of them."""
+from .run_keeper import RunKeeper
+from .trace_view import trace_tree
+from .views import bus_table, error_summary, export_summary, usage_table, verdict
 
 
 class DemoError(Exception):
@@ -58,25 +58,6 @@ class DemoOutcome:
     errors: list[Exception]
     """What failed runs raised."""
     interrupted: bool
-
-
-class RunKeeper:
-    """A subscriber that keeps the events of the first runs, whole."""
-
-    def __init__(self) -> None:
-        self._events: dict[str, list[Event]] = {}
-
-    def __call__(self, events: Sequence[Event]) -> None:
-        """Take a batch of events."""
-        for event in events:
-            if isinstance(event, ExecutionStarted) and len(self._events) < KEPT_RUNS:
-                self._events[event.run_id] = []
-            if event.run_id in self._events:
-                self._events[event.run_id].append(event)
-
-    def busiest(self) -> Sequence[Event]:
-        """The events of the kept run to which most happened."""
-        return max(self._events.values(), key=len)
 
 
 def run_demo(options: DemoOptions, console: Console | None = None) -> int:
@@ -113,8 +94,9 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
 
 
 def make_console(*, record: bool) -> Console:
-    """The standard output; where that is no terminal, wide enough for a table."""
-    return Console(width=None if sys.stdout.isatty() else 112, record=record)
+    """The standard output; where that is no terminal, and nothing says how wide it is, wide enough for all columns."""
+    is_known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if is_known else 120, record=record)
 
 
 async def _demo(
@@ -131,19 +113,35 @@ async def _demo(
     texts = format_count(len(documents.texts), "document")
     console.print(f"{options.runs:,} runs over {texts} on {where}, {options.concurrency} at a time")
     async with simulator or nullcontext() as url:
-        patterns = make_patterns(registry, documents, options.model, url)
-        async with Engine(usage=registry.usage, telemetry=telemetry, max_concurrent_runs=options.concurrency) as engine:
-            engine.subscribe(keeper, name="trace view", lane="lossy", capacity=100_000)
-            if events is not None:
-                engine.subscribe(events, name=NAME, lane="lossless")
-            outcome = await _work(engine, patterns, documents.questions(options.runs), options.concurrency, console)
-        await registry.aclose()
-    if len(outcome.errors) == options.runs:
-        raise DemoError(f"every run failed: {outcome.errors[0]}")
-    _show(console, engine, keeper)
-    agreed = simulator is None or outcome.interrupted or _compare(console, engine.usage().total.usage, simulator)
+        try:
+            patterns = make_patterns(registry, documents, options.model, url)
+            async with Engine(
+                usage=registry.usage, telemetry=telemetry, max_concurrent_runs=options.concurrency
+            ) as engine:
+                engine.subscribe(keeper, name="trace view", lane="lossy", capacity=100_000)
+                if events is not None:
+                    engine.subscribe(events, name=NAME, lane="lossless")
+                outcome = await _work(engine, patterns, documents.questions(options.runs), options.concurrency, console)
+            if len(outcome.errors) == options.runs:
+                raise DemoError(f"every run failed: {outcome.errors[0]}")
+            _show(console, engine, keeper)
+            usage = engine.usage().total.usage
+            agreed = simulator is None or outcome.interrupted or _compare(console, usage, simulator)
+            if simulator is not None and not outcome.interrupted:
+
+                def make(kind: PatternType, limit: int) -> BasePattern:
+                    return make_pattern(registry, kind, documents, options.model, url, openai_max_tokens=limit)
+
+                await show_mishaps(console, make, documents.questions(1)[0], simulator, telemetry, events)
+        finally:
+            await registry.aclose()
     if telemetry is not None:
         console.print(export_summary(telemetry.statistics(), str(options.otlp)))
+    return _conclude(console, outcome, agreed=agreed)
+
+
+def _conclude(console: Console, outcome: Outcome, *, agreed: bool) -> int:
+    """Say what failed, and give the exit code."""
     if outcome.errors:
         console.print(error_summary(outcome.errors))
     if outcome.interrupted:
@@ -191,13 +189,10 @@ async def _work(
 def _show(console: Console, engine: Engine, keeper: RunKeeper) -> None:
     usage = engine.usage()
     console.print(usage_table(usage, console.width))
-    console.print(Group("", bus_table(engine.statistics().bus)))
-    if usage.total.executions:
-        events = keeper.busiest()
-        started = events[0]
-        assert isinstance(started, ExecutionStarted)  # noqa: S101 - a kept run's first
-        title = Text(f"A run's trace, {started.trace_id}", style="italic")
-        console.print(Group("", title, trace_tree(events, started.run_id, console.width), ""))
+    console.print(Group("", bus_table(engine.statistics().bus, console.width)))
+    if run := keeper.busiest():
+        title = Text(f"A run's trace, {run.trace_id}", style="bold")
+        console.print(Group("", title, trace_tree(run.events, run.run_id, console.width), ""))
 
 
 def _compare(console: Console, usage: Usage, simulator: Simulator) -> bool:

@@ -51,7 +51,8 @@ class Documents:
 
     def questions(self, count: int) -> list[str]:
         """As many questions about passages as asked for, beginning again where the documents end."""
-        return [_question(name, passage) for name, passage in islice(cycle(self.passages()), count)]
+        asked = [_question(name, passage) for name, passage in islice(self.passages(), count)]
+        return list(islice(cycle(asked), count))
 
     # What follows is given to the patterns as tools: their names, types and docstrings are what a model sees.
 

@@ -1,6 +1,6 @@
 """The demo's patterns: all twelve, set up to answer questions about some documents."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from runmeter.patterns import BasePattern, PatternRegistry, PatternType
@@ -21,14 +21,31 @@ def make_patterns(registry: PatternRegistry, documents: Documents, model: str, u
         model: The OpenAI model to ask.
         url: A simulated API's; None for the real one.
     """
+    return [make_pattern(registry, kind, documents, model, url) for kind in _settings(documents)]
+
+
+def make_pattern(
+    registry: PatternRegistry, kind: PatternType, documents: Documents, model: str, url: str | None, **more: Any
+) -> BasePattern:
+    """A pattern of one type.
+
+    Args:
+        registry: Makes it.
+        kind: The type.
+        documents: What it is asked about.
+        model: The OpenAI model to ask.
+        url: A simulated API's; None for the real one.
+        more: Further settings.
+    """
     common = {
         "openai_model": model,
         "system_prompt": f"{INSTRUCTIONS}\n\nThis is how the documents begin:\n\n{documents.overview()}",
         "base_url": url,
         "api_key": "simulated" if url else None,
     }
-    tools = [documents.find_passages, documents.count_words]
-    return [_make(registry, kind, {**common, **special}, tools) for kind, special in _settings(documents).items()]
+    settings = {**common, **_settings(documents)[kind], **more}
+    config = registry.pattern_class(kind).config_type.from_data(settings)
+    return registry.create_pattern(kind, config, [documents.find_passages, documents.count_words])
 
 
 def _settings(documents: Documents) -> Mapping[PatternType, Mapping[str, Any]]:
@@ -57,10 +74,3 @@ def _settings(documents: Documents) -> Mapping[PatternType, Mapping[str, Any]]:
         PatternType.OPENAI_MULTI_AGENT: {},
         PatternType.OPENAI_RAG: {"sources": tuple(map(str, documents.paths))},
     }
-
-
-def _make(
-    registry: PatternRegistry, kind: PatternType, settings: Mapping[str, Any], tools: Sequence[Any]
-) -> BasePattern:
-    config = registry.pattern_class(kind).config_type.from_data(settings)
-    return registry.create_pattern(kind, config, tools)

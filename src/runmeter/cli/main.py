@@ -84,8 +84,9 @@ def demo(
     """Run patterns over the texts in FOLDER, and show what they took.
 
     All twelve patterns answer questions about the documents (*.md, *.txt, *.rst) in FOLDER, by default Runmeter's own,
-    many at a time. Then come their usage and cost, the event bus's accounting, and one run's trace. Ctrl-C stops early
-    and still shows what was counted.
+    many at a time. Then come their usage and cost, the event bus's accounting, one run's trace, and three runs that go
+    wrong: a request is tried again, a stream is cut, a budget refuses. Ctrl-C stops early and still shows what was
+    counted.
     """
     from .demo import DemoError, DemoOptions, run_demo
 
@@ -190,7 +191,8 @@ def patterns() -> int:
 
     from .views import pattern_table
 
-    Console().print(pattern_table(get_pattern_registry()))
+    console = Console()
+    console.print(pattern_table(get_pattern_registry(), console.width))
     return 0
 
 

@@ -35,7 +35,8 @@ from .command_log import CommandLog, log_to
 from .ending import INTERRUPTED
 from .otlp import telemetry_to
 from .settings import Settings, load_settings
-from .views import run_summary, trace_tree
+from .trace_view import trace_tree
+from .views import run_summary
 
 LIMIT_HINT = "openai_max_tokens is a setting: give it in --config FILE."
 """Told where a request has no room in a budget, and there is no such limit."""
@@ -267,7 +268,8 @@ def _show(options: RunOptions, engine: Engine, outcome: RunOutcome, out: TextIO,
         for notice in outcome.notices:
             console.print(f"{escape(notice.subject)}: {escape(notice.message)}", style="yellow", soft_wrap=True)
         row = engine.usage().total
-        console.print(run_summary(row, outcome.duration_ns, outcome.status, outcome.error, outcome.trace_id))
+        took = outcome.duration_ns
+        console.print(run_summary(row, took, outcome.status, outcome.error, outcome.trace_id, console.width))
 
 
 def _report(options: RunOptions, engine: Engine, outcome: RunOutcome) -> dict[str, Any]:

@@ -1,38 +1,19 @@
-"""What the command line shows: statistics as tables, a run as a tree. From values to rich's renderables, no more."""
+"""What the command line shows of statistics: tables and lines. From values to rich's renderables, no more."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
+from rich.cells import cell_len
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
-from rich.tree import Tree
 
-from runmeter.engine import (
-    AssistantRun,
-    BusStatistics,
-    Event,
-    ExecutionFinished,
-    ExecutionStarted,
-    FunctionCall,
-    Notice,
-    Provenance,
-    Retrieval,
-    Status,
-    TokenUsage,
-    UsageRow,
-    UsageStatistics,
-)
+from runmeter.engine import BusStatistics, UsageRow, UsageStatistics
 from runmeter.engine.formats import format_count
 from runmeter.patterns import PatternRegistry, PatternType
 from runmeter.telemetry import TelemetryStatistics
-
-FIGURES = ("runs", "fail", "p50/p95/p99 s", "tokens in", "cached", "out", "tools", "cost")
-WIDE = 104
-"""Characters that the tables want; with fewer they are set closer."""
-GUIDE = 4
-"""Characters that one level of a tree draws before its lines."""
 
 
 def duration(time_ns: int | None) -> str:
@@ -49,167 +30,111 @@ def seconds(time_ns: int | None) -> str:
     return f"{time_ns / 1e9:.2f}" if time_ns >= 1e8 else f"{time_ns / 1e9:.3f}"
 
 
-def _table(title: str, *, wide: bool = True) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        header_style="dim",
-        box=SIMPLE_HEAD,
-        padding=(0, int(wide)),
-        show_edge=wide,
-    )
+class _Column(NamedTuple):
+    """A column of a table that shows as many of them as there is room for."""
+
+    name: str
+    cells: Sequence[str | Text]
+    rank: int = 0
+    """Of those that there is no room for, the one with the highest goes first; 0 stays whatever happens."""
+    is_text: bool = False
+
+    @property
+    def width(self) -> int:
+        """Characters of the longest cell."""
+        return max(cell_len(str(cell)) for cell in (self.name, *self.cells))
 
 
-def usage_table(usage: UsageStatistics, width: int) -> Table:
-    """One row for each pattern, and their sum.
+def _fitted(title: str, columns: Sequence[_Column], width: int, *, has_sum: bool = False) -> Group:
+    """A title, and a table of those columns that there is room for, each with all of its characters."""
+    shown = list(columns)
+    is_wide = sum(column.width + 3 for column in shown) + 1 <= width
+    while not is_wide and sum(column.width + 1 for column in shown) - 1 > width:
+        last = max(shown, key=lambda column: column.rank)
+        if not last.rank:
+            break
+        shown.remove(last)
+    table = Table(header_style="dim", box=SIMPLE_HEAD, padding=(0, int(is_wide)), show_edge=is_wide)
+    for column in shown:
+        table.add_column(column.name, justify="left" if column.is_text else "right", no_wrap=True)
+    rows = list(zip(*(column.cells for column in shown), strict=True))
+    for row in rows[:-1] if has_sum else rows:
+        table.add_row(*row)
+    if has_sum:
+        table.add_section()
+        table.add_row(*rows[-1], style="bold")
+    return Group(Text(title, style="bold"), table)
+
+
+class _Line(NamedTuple):
+    """A line of the usage table."""
+
+    name: str
+    own: UsageRow
+    """Of the runs themselves."""
+    whole: UsageRow
+    """With all that runs within them used."""
+    is_outermost: bool = True
+    has_inner: bool = False
+
+
+def usage_table(usage: UsageStatistics, width: int) -> Group:
+    """One line for each pattern, and their sum. What runs within a pattern's runs used is in its line, too.
 
     Args:
         usage: What to show.
-        width: Characters there are. On a narrow terminal names may break, numbers may not.
+        width: Characters there are. With fewer, there are fewer columns: names and numbers stay whole.
     """
-    table = _table("Usage by pattern; └ are runs within its runs", wide=width >= WIDE)
-    table.add_column("pattern", overflow="fold", min_width=11)
-    for name in FIGURES:
-        table.add_column(name, justify="right", no_wrap=True)
-    rows = usage.by_pattern()
-    for pattern, row in rows.items():
-        parent, _, child = pattern.rpartition(".")
-        table.add_row(escape(f"└ {child}" if parent in rows else pattern), *_usage_cells(row))
-    table.add_section()
-    table.add_row("total", *_usage_cells(usage.total), style="bold")
-    return table
-
-
-def _usage_cells(row: UsageRow) -> list[str | Text]:
-    used = row.usage
-    return [
-        f"{row.executions:,}",
-        Text(f"{row.failures:,}", style="red" if row.failures else ""),
-        "/".join(seconds(time_ns) for time_ns in (row.p50, row.p95, row.p99)),
-        f"{used.input_tokens:,}",
-        f"{used.cache_read_tokens:,}",
-        f"{used.output_tokens:,}",
-        f"{row.function_calls:,}",
-        Text(str(row.cost), style="green"),
+    lines = list(_usage_lines(usage))
+    outermost = sum((line.own for line in lines if line.is_outermost), start=UsageRow())
+    lines.append(_Line("total", outermost, usage.total))
+    owns, wholes = [line.own for line in lines], [line.whole for line in lines]
+    columns = [
+        _Column("pattern", [Text(line.name) for line in lines], is_text=True),
+        _Column("runs", [f"{own.executions:,}" for own in owns]),
+        _Column("fail", [Text(f"{own.failures:,}", "red" if own.failures else "") for own in owns], 3),
+        _Column("cancelled", [f"{own.cancelled:,}" for own in owns], 2),
+        _Column("p50 s", [seconds(own.p50) for own in owns], 4),
+        _Column("p95 s", [seconds(own.p95) for own in owns], 8),
+        _Column("p99 s", [seconds(own.p99) for own in owns], 10),
+        _Column("tokens in", [f"{whole.usage.input_tokens:,}" for whole in wholes], 5),
+        _Column("cached", [f"{whole.usage.cache_read_tokens:,}" for whole in wholes], 9),
+        _Column("out", [f"{whole.usage.output_tokens:,}" for whole in wholes], 6),
+        _Column("tools", [f"{whole.function_calls:,}" for whole in wholes], 7),
+        _Column("cost", [Text(str(whole.cost), "green") for whole in wholes]),
+        _Column("own cost", [Text(str(line.own.cost) if line.has_inner else "", "green") for line in lines], 1),
     ]
+    has_inner = any(line.has_inner for line in lines)
+    absent = {"own cost": not has_inner, "cancelled": not outermost.cancelled}
+    title = f"Usage by pattern{'; runs within runs (└) are in their lines' if has_inner else ''}"
+    return _fitted(title, [each for each in columns if not absent.get(each.name)], width, has_sum=True)
 
 
-def bus_table(bus: BusStatistics) -> Table:
-    """One row for each subscriber: what it was sent, and what became of that."""
-    table = _table(f"Event bus: {bus.published:,} events published")
-    table.add_column("subscriber")
-    table.add_column("lane")
-    for name in ("published", "delivered", "dropped", "pending", "errors"):
-        table.add_column(name, justify="right")
-    for account in bus.subscribers:
-        figures = (account.published, account.delivered, account.dropped, account.pending, account.errors)
-        table.add_row(escape(account.name), account.lane, *(f"{figure:,}" for figure in figures))
-    return table
+def _usage_lines(usage: UsageStatistics) -> Iterator[_Line]:
+    """The patterns, each followed by those that run within its runs: their names begin with its own, and a dot."""
+    rows = usage.by_pattern()
+    for pattern, own in rows.items():
+        inner = [row for name, row in rows.items() if name.startswith(f"{pattern}.")]
+        depth = sum(pattern.startswith(f"{name}.") for name in rows)
+        name = f"{'  ' * (depth - 1)}└ {pattern.rpartition('.')[2]}" if depth else pattern
+        yield _Line(name, own, sum(inner, start=own), not depth, bool(inner))
 
 
-class _Timeline:
-    """The time that a trace covers, and the lines drawn along it."""
-
-    def __init__(self, origin_ns: int, span_ns: int, width: int) -> None:
-        self._origin_ns = origin_ns
-        self._span_ns = max(1, span_ns)
-        self._wide = width >= WIDE
-        self._name, self._length = (32, 20) if self._wide else (27, 10)
-
-    def line(self, name: str, style: str, start_ns: int, length_ns: int, note: str, depth: int) -> Table:
-        """One line: name, time line, start, duration, note. The deeper, the less room for the name."""
-        line = Table.grid(padding=(0, 1))
-        offset_ns = start_ns - self._origin_ns
-        line.add_column(width=self._name - GUIDE * depth, no_wrap=True)
-        line.add_column(width=self._length, no_wrap=True)
-        line.add_column(width=9 if self._wide else 0, justify="right", no_wrap=True)
-        line.add_column(width=8, justify="right", no_wrap=True)
-        line.add_column(no_wrap=True)
-        offset = f"+{duration(offset_ns)}" if self._wide else ""
-        bar = self._bar(offset_ns, length_ns)
-        line.add_row(Text(name, style=style), Text(bar, style=style), Text(offset, "dim"), duration(length_ns), note)
-        return line
-
-    def _bar(self, offset_ns: int, length_ns: int) -> str:
-        first = min(self._length - 1, max(0, offset_ns * self._length // self._span_ns))
-        width = max(1, min(self._length - first, round(length_ns * self._length / self._span_ns)))
-        return " " * first + "━" * width
-
-
-def trace_tree(events: Sequence[Event], run_id: str, width: int) -> Tree:
-    """A run with all that happened in it and its child runs, in order of time, each with its share of the run's time.
+def bus_table(bus: BusStatistics, width: int) -> Group:
+    """One row for each subscriber: what it was sent, and what became of that.
 
     Args:
-        events: All events of the run and of the runs within it, in any order; others are left out.
-        run_id: The run at the root.
-        width: Characters there are. A narrow terminal gets shorter lines.
+        bus: The accounts.
+        width: Characters there are.
     """
-    (root,) = (event for event in events if isinstance(event, ExecutionStarted) and event.run_id == run_id)
-    finished = _finished(events, run_id)
-    timeline = _Timeline(root.time_ns, finished.duration_ns if finished else 0, width)
-    return _run_tree(Tree(_run_line(timeline, root, finished, 0)), events, root, timeline, 1)
-
-
-def _run_tree(tree: Tree, events: Sequence[Event], run: ExecutionStarted, timeline: _Timeline, depth: int) -> Tree:
-    for event in sorted(events, key=_start):
-        match event:
-            case ExecutionStarted(parent_run_id=parent) if parent == run.run_id:
-                branch = tree.add(_run_line(timeline, event, _finished(events, event.run_id), depth))
-                _run_tree(branch, events, event, timeline, depth + 1)
-            case TokenUsage() | FunctionCall() | AssistantRun() | Retrieval() if event.run_id == run.run_id:
-                name, style, note = _describe(event)
-                tree.add(timeline.line(name, style, event.start_ns, event.duration_ns, note, depth))
-            case Notice() if event.run_id == run.run_id:
-                name = f"notice {event.subject}"
-                tree.add(
-                    timeline.line(name, "bold yellow", event.time_ns, 0, f"[yellow]{escape(event.message)}[/]", depth)
-                )
-            case _:
-                pass
-    return tree
-
-
-def _run_line(timeline: _Timeline, run: ExecutionStarted, finished: ExecutionFinished | None, depth: int) -> Table:
-    length_ns = finished.duration_ns if finished else 0
-    return timeline.line(run.pattern, "bold", run.time_ns, length_ns, _outcome(finished), depth)
-
-
-def _describe(event: TokenUsage | FunctionCall | AssistantRun | Retrieval) -> tuple[str, str, str]:
-    """An event's name, style and note."""
-    failed = f"[red]{escape(event.error_type)}[/]" if event.error_type else ""
-    if isinstance(event, FunctionCall):
-        return f"tool {event.name}", "yellow", failed
-    if isinstance(event, AssistantRun):
-        return f"assistant {event.assistant}", "magenta", failed
-    if isinstance(event, Retrieval):
-        score = f", top score {event.top_score:.2f}" if event.top_score is not None else ""
-        return f"retrieval {event.source}", "blue", failed or f"{event.documents:,} found{score}"
-    if event.usage is None:
-        return f"{event.operation} {event.model}", "cyan", f"usage unknown {failed}"
-    cached = f" ({event.usage.cache_read_tokens:,} cached)" if event.usage.cache_read_tokens else ""
-    known = "" if event.provenance is Provenance.REPORTED else f" {event.provenance}"
-    note = f"{event.usage.input_tokens:,}{cached} → {event.usage.output_tokens:,} tokens{known} {failed}"
-    return f"{event.operation} {event.model}", "cyan", note
-
-
-def _start(event: Event) -> int:
-    start: int = getattr(event, "start_ns", event.time_ns)
-    return start
-
-
-def _finished(events: Iterable[Event], run_id: str) -> ExecutionFinished | None:
-    return next((e for e in events if isinstance(e, ExecutionFinished) and e.run_id == run_id), None)
-
-
-def _outcome(finished: ExecutionFinished | None) -> str:
-    if finished is None:
-        return "[red]unfinished[/]"
-    if finished.status is Status.OK:
-        return "[green]ok[/]"
-    if finished.status is Status.CANCELLED:
-        return "[yellow]cancelled[/]"
-    return f"[red]{finished.status}: {escape(str(finished.error_type))}[/]"
+    accounts = bus.subscribers
+    columns = [
+        _Column("subscriber", [Text(account.name) for account in accounts], is_text=True),
+        _Column("lane", [account.lane for account in accounts], 1, is_text=True),
+    ]
+    for name, rank in (("published", 0), ("delivered", 0), ("dropped", 0), ("pending", 2), ("errors", 3)):
+        columns.append(_Column(name, [f"{getattr(account, name):,}" for account in accounts], rank))
+    return _fitted(f"Event bus: {bus.published:,} events published", columns, width)
 
 
 def error_summary(errors: Sequence[Exception]) -> Text:
@@ -218,12 +143,14 @@ def error_summary(errors: Sequence[Exception]) -> Text:
     text = Text("failed runs:", style="red")
     for name, count in counts.most_common():
         first = next(str(error) for error in errors if type(error).__name__ == name)
-        text.append(f"\n  {count:,} × {name}: {first[:200]}")
+        text.append(f"\n  {count:,} × {name}: {first if len(first) <= 300 else first[:300].rpartition(' ')[0] + ' …'}")
     return text
 
 
-def run_summary(row: UsageRow, time_ns: int | None, status: str, error: Exception | None, trace_id: str | None) -> Text:
-    """What one run took, in a line, its trace's id in another, and why it failed if it did.
+def run_summary(
+    row: UsageRow, time_ns: int | None, status: str, error: Exception | None, trace_id: str | None, width: int
+) -> Text:
+    """What one run took, in a line or two, its trace's id in another, and why it failed if it did.
 
     Args:
         row: The run's statistics, those of its child runs included.
@@ -231,6 +158,7 @@ def run_summary(row: UsageRow, time_ns: int | None, status: str, error: Exceptio
         status: How it ended, in a word.
         error: What it raised.
         trace_id: None if it did not start.
+        width: Characters there are.
     """
     used = row.usage
     figures = [
@@ -240,7 +168,7 @@ def run_summary(row: UsageRow, time_ns: int | None, status: str, error: Exceptio
         format_count(row.requests, "request"),
         format_count(row.function_calls, "tool call"),
     ]
-    text = Text(" · ".join(figures), style="dim")
+    text = Text("\n".join(_joined(figures, width)), style="dim")
     if trace_id is not None:
         text.append(f"\ntrace {trace_id}")
     if error is not None:
@@ -248,6 +176,18 @@ def run_summary(row: UsageRow, time_ns: int | None, status: str, error: Exceptio
     elif status != "ok":
         text.append(f"\n{status}: this is what was used until then", style="yellow")
     return text
+
+
+def _joined(figures: Iterable[str], width: int) -> Iterator[str]:
+    """Join figures to lines, none of which is broken."""
+    line = ""
+    for figure in figures:
+        longer = f"{line} · {figure}" if line else figure
+        if line and cell_len(longer) > width:
+            yield line
+            longer = figure
+        line = longer
+    yield line
 
 
 def export_summary(telemetry: TelemetryStatistics, url: str) -> Text:
@@ -260,16 +200,15 @@ def export_summary(telemetry: TelemetryStatistics, url: str) -> Text:
     return text
 
 
-def pattern_table(registry: PatternRegistry) -> Table:
+def pattern_table(registry: PatternRegistry, width: int) -> Group:
     """The patterns, what each is built on, and whether it can be created."""
-    table = _table("Patterns")
-    for name in ("pattern", "framework", "status"):
-        table.add_column(name)
-    for pattern in PatternType:
-        available = pattern in registry.available
-        status = "[green]available[/]" if available else "[dim]not in this version[/]"
-        table.add_row(pattern, registry.get_pattern_framework(pattern), status)
-    return table
+    status = {True: Text("available", "green"), False: Text("not in this version", "dim")}
+    columns = [
+        _Column("pattern", list(PatternType), is_text=True),
+        _Column("framework", [registry.get_pattern_framework(each) for each in PatternType], 1, is_text=True),
+        _Column("status", [status[each in registry.available] for each in PatternType], 2, is_text=True),
+    ]
+    return _fitted("Patterns", columns, width)
 
 
 def verdict(label: str, counted: int, expected: int) -> Text:
