@@ -140,7 +140,7 @@ async def _demo(
     return _conclude(console, outcome, agreed=agreed)
 
 
-def _conclude(console: Console, outcome: Outcome, *, agreed: bool) -> int:
+def _conclude(console: Console, outcome: DemoOutcome, *, agreed: bool) -> int:
     """Say what failed, and give the exit code."""
     if outcome.errors:
         console.print(error_summary(outcome.errors))
