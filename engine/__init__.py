@@ -12,6 +12,7 @@ from .calls import AssistantCall, ModelCall, RetrievalCall, ToolCall, error_mess
 from .carrying import carry
 from .clock import Clock, IdSource, SystemClock
 from .codec import JSON, MSGPACK, Codec
+from .concurrency.cancellation import await_foreign
 from .concurrency.loop import is_own_failure
 from .engine import Engine, EngineStatistics
 from .errors import (
@@ -138,6 +139,7 @@ __all__ = [
     "UsageCell",
     "UsageRow",
     "UsageStatistics",
+    "await_foreign",
     "carry",
     "context_size",
     "current_execution",

@@ -17,6 +17,7 @@ from .bus import Bus, BusStatistics
 from .checks import check_number, check_seconds
 from .clock import Clock, IdSource, SystemClock, random_run_id
 from .concurrency.background import Background
+from .concurrency.cancellation import patient_scope
 from .concurrency.loop import LoopThread, without_cancellations
 from .errors import ConfigurationError, EngineNotRunning, RunAborted, RunTimeout
 from .events import Event
@@ -311,8 +312,7 @@ class Engine:
             await anyio.to_thread.run_sync(self._usage.prices.load)
         self._slots = anyio.Semaphore(self._limit, fast_acquire=True) if self._limit else None
         self._quiet = anyio.Event()
-        # That of the event loop's own library: asking anyio for one each time takes as long as using it.
-        self._new_scope = type(anyio.CancelScope())
+        self._new_scope = patient_scope()
         self._loop = LoopThread()
         self._usage.follow(self._folding.catch_up)
         await self._bus.__aenter__()

@@ -12,7 +12,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.runnables import Runnable
 
-from runmeter.engine import ConfigurationError
+from runmeter.engine import ConfigurationError, await_foreign
 
 from ..base import BasePattern
 from ..config import OpenAIPatternConfig, PatternConfig
@@ -26,7 +26,6 @@ from ..tools.hosted import hosted_tools
 from ..tools.tool import Tool, ToolLike
 from ..tools.toolbox import CallAllowance, FunctionRequest, FunctionResult
 from .answers import Answered, ask
-from .cancellation import cancelled_once
 from .messages import answer_open_calls, calls_of, to_langchain, valid_message
 from .metering.handler import MeteringHandler
 from .metering.usage import finish_reason_of
@@ -141,7 +140,7 @@ class LangGraphBasePattern(BasePattern):
             settings: What `ainvoke` takes beyond.
         """
         config: Any = {"recursion_limit": steps, **settings.pop("config", {})}
-        return await cancelled_once(graph.ainvoke(state, config, context=run, **settings))
+        return await await_foreign(graph.ainvoke(state, config, context=run, **settings))
 
     async def _ask(
         self,

@@ -11,8 +11,8 @@ from graphs import graph_of
 from virtual_time import VirtualTime
 
 from runmeter.engine import Delta, Engine, Status, current_execution
+from runmeter.engine.concurrency.cancellation import CANCEL_AGAIN, CANCELLATIONS, await_foreign
 from runmeter.patterns import PatternType
-from runmeter.patterns.langgraph.cancellation import CANCEL_AGAIN, CANCELLATIONS, cancelled_once
 from runmeter.simulator import Simulator
 
 QUESTION = "Tell me a long story about " + "bees and wasps and " * 40
@@ -55,7 +55,7 @@ class TestGraphs:
             await anyio.sleep_forever()
 
         with anyio.move_on_after(1) as scope:
-            await cancelled_once(graph_of(node).ainvoke({"text": ""}))
+            await await_foreign(graph_of(node).ainvoke({"text": ""}))
         assert scope.cancelled_caught
         assert anyio.current_time() == pytest.approx(1 + CANCEL_AGAIN, abs=0.5)
 
@@ -67,7 +67,7 @@ class TestGraphs:
 
         async def pattern(messages: Any, context: Any) -> None:
             await current_execution().delta("begun")
-            await cancelled_once(graph_of(node).ainvoke({"text": ""}))
+            await await_foreign(graph_of(node).ainvoke({"text": ""}))
 
         async with Engine() as engine:
             stream = engine.stream(pattern, "", buffer=1)
@@ -90,7 +90,7 @@ class TestGraphs:
                     pass
 
         with anyio.move_on_after(1) as scope:
-            await cancelled_once(stubborn())
+            await await_foreign(stubborn())
         assert scope.cancelled_caught
         assert anyio.current_time() == pytest.approx(1 + CANCELLATIONS * CANCEL_AGAIN, abs=0.5)
         assert "left behind" in caplog.text

@@ -6,7 +6,7 @@ import anyio
 import pytest
 from graphs import State, graph_of
 
-from runmeter.patterns.langgraph.cancellation import cancelled_once
+from runmeter.engine import await_foreign
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ async def test_a_node_that_tidies_up_has_done_so_when_its_run_is_over() -> None:
         return state
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(cancelled_once, graph_of(node).ainvoke({"text": "all"}))
+        tasks.start_soon(await_foreign, graph_of(node).ainvoke({"text": "all"}))
         await started.wait()
         tasks.cancel_scope.cancel()
     assert tidied == ["all"]
@@ -39,13 +39,13 @@ async def test_results_and_errors_come_through() -> None:
     async def upper(state: State) -> State:
         return {"text": state["text"].upper()}
 
-    assert await cancelled_once(graph_of(upper).ainvoke({"text": "all"})) == {"text": "ALL"}
+    assert await await_foreign(graph_of(upper).ainvoke({"text": "all"})) == {"text": "ALL"}
 
     async def broken(state: State) -> State:
         raise OSError("broken")
 
     with pytest.raises(OSError, match="broken"):
-        await cancelled_once(graph_of(broken).ainvoke({"text": "all"}))
+        await await_foreign(graph_of(broken).ainvoke({"text": "all"}))
 
 
 async def test_an_error_while_being_cancelled_does_not_replace_the_cancellation() -> None:
@@ -56,5 +56,5 @@ async def test_an_error_while_being_cancelled_does_not_replace_the_cancellation(
             raise OSError("broken")
 
     with anyio.move_on_after(0) as scope:
-        await cancelled_once(fails())
+        await await_foreign(fails())
     assert scope.cancelled_caught
