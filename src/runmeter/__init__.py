@@ -20,7 +20,8 @@ __all__ += _engine.__all__
 
 
 def __getattr__(name: str) -> Any:
-    """What the engine has under this name; some of it is imported only when it is asked for, and so is the version:
+    """Look up a name in the engine, some of which is imported only when it is asked for, and so is the version.
+
     `importlib.metadata` takes as long to import as the engine itself.
     """
     if name == "__version__":

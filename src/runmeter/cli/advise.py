@@ -42,7 +42,7 @@ class CannotAdvise(Exception):
 
 
 class DamagedLine(msgspec.Struct, frozen=True):
-    """A line of the log that is no event."""
+    """A line of the log that is not an event."""
 
     line: int
     error: str
@@ -50,7 +50,7 @@ class DamagedLine(msgspec.Struct, frozen=True):
 
 @dataclass
 class _Reading:
-    """What was met in the log."""
+    """The count of events and of damaged lines in the log."""
 
     events: int = 0
     damaged: int = 0
@@ -63,7 +63,7 @@ class _Reading:
 
 
 def advise(path: Path, by: str | None, as_json: bool, out: TextIO, console: Console | None = None) -> int:
-    """Show what a log says.
+    """Show the advice that a log gives.
 
     Args:
         path: An event log.
@@ -123,7 +123,7 @@ def _text(advisor: Advisor, advice: Sequence[Advice], reading: _Reading, path: P
 
 
 def _printable(text: str) -> str:
-    """Names in a log may come from a model: none may steer the terminal."""
+    """Make a name in a log printable: it may come from a model, and must not steer the terminal."""
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 

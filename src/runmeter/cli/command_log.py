@@ -68,7 +68,7 @@ class CommandLog:
 
     @property
     def lost(self) -> int:
-        """Events that are not in the file."""
+        """The number of events that are not in the file."""
         return self._refused + self._log.skipped
 
     def code(self, code: int) -> int:

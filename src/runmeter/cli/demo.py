@@ -37,7 +37,7 @@ class DemoError(Exception):
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What the command line asked for."""
+    """Options of the command line."""
 
     folder: Path | None
     runs: int
@@ -46,14 +46,14 @@ class DemoOptions:
     live: bool
     otlp: str | None
     svg: Path | None = None
-    """Where to save a picture of what is shown."""
+    """The file to save a picture of what is shown in."""
     events: Path | None = None
-    """Where to append all events."""
+    """The file to append all events to."""
 
 
 @dataclass(frozen=True)
 class DemoOutcome:
-    """How it went."""
+    """The outcome of the demo's runs."""
 
     errors: list[Exception]
     """What failed runs raised."""
@@ -61,7 +61,7 @@ class DemoOutcome:
 
 
 def run_demo(options: DemoOptions, console: Console | None = None) -> int:
-    """Run the demo.
+    """Run the demo's patterns, and show what was counted.
 
     Returns:
         The exit code: 0, 1 if the counts disagree or a run failed, 130 after Ctrl-C, and 74 if what came of it could

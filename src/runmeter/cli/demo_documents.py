@@ -22,12 +22,12 @@ _NO_PROSE = re.compile(r"^(```|~~~).*?^\1[ \t]*$|^[ \t]*<[^\n]*$", re.MULTILINE 
 
 
 class NoDocuments(Exception):
-    """There is nothing to read."""
+    """A folder has no documents to read."""
 
 
 @dataclass(frozen=True)
 class Documents:
-    """Texts by name."""
+    """The texts of documents, by name."""
 
     texts: dict[str, str]
     paths: tuple[Path, ...] = ()

@@ -13,7 +13,7 @@ CONTEXT_TOKENS = 8_000
 
 
 def make_patterns(registry: PatternRegistry, documents: Documents, model: str, url: str | None) -> list[BasePattern]:
-    """One pattern of each type.
+    """Make one pattern of each type.
 
     Args:
         registry: Makes them.
@@ -49,7 +49,7 @@ def make_pattern(
 
 
 def _settings(documents: Documents) -> Mapping[PatternType, Mapping[str, Any]]:
-    """What each pattern is told beyond the rest."""
+    """The settings of each pattern, beyond those of all."""
     return {
         PatternType.AUGMENTED_LLM: {},
         PatternType.PROMPT_CHAINING: {

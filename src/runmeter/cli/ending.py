@@ -15,7 +15,7 @@ _TERMINATING = ("SIGTERM", "SIGHUP")
 
 
 class Ending:
-    """What told the command to end, if anything did."""
+    """The signal that told the command to end, if one did."""
 
     def __init__(self) -> None:
         self._signal = signal.SIGINT

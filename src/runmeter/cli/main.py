@@ -107,7 +107,7 @@ def demo(
 @click.option("--model", help="The OpenAI model to ask, whatever the settings say.")
 @click.option("--tag", "tags", metavar="NAME=VALUE", multiple=True, help="A tag of the run. May be repeated.")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), help="Seconds the run may take.")
-@click.option("--max-usd", metavar="AMOUNT", help="US dollars the run may cost, at the most.")
+@click.option("--max-usd", metavar="AMOUNT", help="US dollars the run may cost at most.")
 @click.option("--trace", is_flag=True, help="Show what happened in the run.")
 @click.option("--otlp", metavar="URL", help="Send traces there: port 4318 is HTTP, any other gRPC.")
 @click.option("--simulated", is_flag=True, help="Ask a simulated API: no key, no network, no cost.")

@@ -1,4 +1,4 @@
-"""What `runmeter models` shows: models, what they cost, how much they read, and when they are shut down."""
+"""The list that `runmeter models` shows: models, what they cost, how much they read, and when they are shut down."""
 
 import re
 import sys
@@ -28,7 +28,7 @@ _DATED = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 
 class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One model. Prices are in USD for a million tokens on the standard tier; None is not known."""
+    """A model in the list. Prices are in USD for a million tokens on the standard tier; None is not known."""
 
     provider: str
     model: str
@@ -41,15 +41,15 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
     shutdown: date | None = None
     replacement: str | None = None
     retired: bool = False
-    """Whether it has been shut down."""
+    """True if it has been shut down."""
     prices: str | None = None
-    """Where they are from: `genai-prices`, or the `overlay` file."""
+    """The source of the prices: `genai-prices`, or the `overlay` file."""
     retirement: str | None = None
-    """Where its date is from."""
+    """The source of its date."""
 
 
 def list_models(priced: Iterable[ModelPrices], today: date, *, everything: bool = False) -> Sequence[ModelRow]:
-    """The models, by provider and name.
+    """List the models, by provider and name.
 
     Args:
         priced: What has a price.
@@ -94,7 +94,7 @@ def _with_retirement(row: ModelRow, today: date) -> ModelRow:
 
 
 def models_table(rows: Iterable[ModelRow], today: date, width: int) -> Table:
-    """The models as a table. What is shut down is red, what will be within 90 days yellow.
+    """Make a table of the models. What is shut down is red, what will be within 90 days yellow.
 
     Args:
         rows: What to show.
@@ -136,7 +136,7 @@ def _shutdown(row: ModelRow, today: date) -> Text:
 
 
 def to_json(rows: Sequence[ModelRow]) -> str:
-    """The models as a JSON list. Prices are strings, so that none of their digits is lost."""
+    """Write the models as a JSON list. Prices are strings, so that none of their digits is lost."""
     return msgspec.json.format(msgspec.json.encode(rows)).decode()
 
 

@@ -1,4 +1,4 @@
-"""Where a command's traces go: the `--otlp` option."""
+"""The destination of a command's traces: the `--otlp` option."""
 
 import os
 from urllib.parse import urlsplit
@@ -8,14 +8,14 @@ from runmeter.telemetry import OpenTelemetry, configure
 
 
 def telemetry_to(url: str | None, service_name: str) -> OpenTelemetry | None:
-    """Traces sent to this URL; None without one.
+    """Make the telemetry that sends traces to this URL; None without one.
 
     Args:
         url: A collector's. Port 4318 is HTTP, any other gRPC.
         service_name: What the command is called in traces, unless OTEL_SERVICE_NAME says otherwise.
 
     Raises:
-        ConfigurationError: it is no such URL.
+        ConfigurationError: it is not such a URL.
     """
     if url is None:
         return None

@@ -39,7 +39,7 @@ from .trace_view import trace_tree
 from .views import run_summary
 
 LIMIT_HINT = "openai_max_tokens is a setting: give it in --config FILE."
-"""Told where a request has no room in a budget, and there is no such limit."""
+"""A hint where a request has no room in a budget, and there is no such limit."""
 
 
 class CannotRun(Exception):
@@ -48,7 +48,7 @@ class CannotRun(Exception):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the command line asked for."""
+    """Options of the command line."""
 
     pattern: str
     text: str
@@ -64,15 +64,15 @@ class RunOptions:
     """Seconds."""
     otlp: str | None = None
     events: Path | None = None
-    """Where to append all events."""
+    """The file to append all events to."""
     max_usd: str | None = None
     """US dollars that the run may cost."""
 
     def budgets(self) -> Sequence[Budget]:
-        """What caps the run. Its answers are made shorter, where that is enough, and wait for each other.
+        """The budgets that cap the run. Its answers are made shorter, where that is enough, and wait for each other.
 
         Raises:
-            ConfigurationError: `max_usd` is no amount of money.
+            ConfigurationError: `max_usd` is not an amount of money.
         """
         if self.max_usd is None:
             return ()
@@ -81,10 +81,10 @@ class RunOptions:
 
 @dataclass
 class RunOutcome:
-    """How the run went."""
+    """The outcome of the run, and its events."""
 
     events: list[Event] = field(default_factory=list)
-    """All of them, those of child runs included."""
+    """The events of the run, those of child runs included."""
     result: Any = None
     error: Exception | None = None
     interrupted: bool = False
@@ -96,7 +96,7 @@ class RunOutcome:
 
     @property
     def run_id(self) -> str | None:
-        """The run's id; None if it did not start."""
+        """The id of the run; None if it did not start."""
         return self.events[0].run_id if self.events else None
 
     @property
@@ -107,23 +107,23 @@ class RunOutcome:
 
     @property
     def finished(self) -> ExecutionFinished | None:
-        """The run's end; None if it did not come to one."""
+        """The event of the run's end; None if it did not come to one."""
         ends = (event for event in self.events if isinstance(event, ExecutionFinished))
         return next((end for end in ends if end.run_id == self.run_id), None)
 
     @property
     def duration_ns(self) -> int | None:
-        """Nanoseconds from its start to its end."""
+        """The nanoseconds from its start to its end."""
         return self.finished.duration_ns if self.finished else None
 
     @property
     def notices(self) -> Sequence[Notice]:
-        """What somebody should know."""
+        """The notices of the run, such as a model's retirement."""
         return [event for event in self.events if isinstance(event, Notice)]
 
     @property
     def status(self) -> str:
-        """In a word."""
+        """The status of the run, as one word."""
         if self.interrupted:
             return Status.CANCELLED
         if self.error is None:
@@ -132,7 +132,7 @@ class RunOutcome:
 
     @property
     def exit_code(self) -> int:
-        """What the command ends with."""
+        """The exit code that the command ends with."""
         return INTERRUPTED if self.interrupted else int(self.error is not None)
 
 
@@ -297,7 +297,7 @@ def _json(**values: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What msgspec cannot encode: LangChain's messages, and whatever a handler gives back."""
+    """Convert what msgspec cannot encode: LangChain's messages, and whatever a handler gives back."""
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)
 
 

@@ -1,4 +1,4 @@
-"""What a TOML file says of a pattern: its config, its tools, and what else its class takes.
+"""Settings of a pattern in a TOML file: its config, its tools, and what else its class takes.
 
 Each top-level name is a field of the pattern's config; three are not: `tools`, a list; `options`, what the pattern's
 class takes beyond its config; `context`, what a run is told beyond its text. A text `"@module:name"` stands for that
@@ -21,7 +21,7 @@ REFERENCE = "@"
 
 @dataclass(frozen=True)
 class Settings:
-    """What a file says, with its references looked up."""
+    """The settings in a file, with its references looked up."""
 
     config: Mapping[str, Any] = field(default_factory=dict)
     tools: tuple[Any, ...] = ()
@@ -30,10 +30,10 @@ class Settings:
 
 
 def load_settings(path: Path) -> Settings:
-    """Read a file.
+    """Read the settings in a file.
 
     Raises:
-        ConfigurationError: it cannot be read, is no TOML, or refers to something that is not there.
+        ConfigurationError: it cannot be read, is not TOML, or refers to something that is not there.
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))

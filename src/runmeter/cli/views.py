@@ -138,7 +138,7 @@ def bus_table(bus: BusStatistics, width: int) -> Group:
 
 
 def error_summary(errors: Sequence[Exception]) -> Text:
-    """How many runs failed with which error, and what the first of each said."""
+    """Count the runs that failed with each error, and tell what the first of each said."""
     counts = Counter(type(error).__name__ for error in errors)
     text = Text("failed runs:", style="red")
     for name, count in counts.most_common():
@@ -191,7 +191,7 @@ def _joined(figures: Iterable[str], width: int) -> Iterator[str]:
 
 
 def export_summary(telemetry: TelemetryStatistics, url: str) -> Text:
-    """How much of the telemetry reached the collector."""
+    """Tell how much of the telemetry reached the collector."""
     text = Text(f"telemetry to {url}: {telemetry.spans:,} spans")
     for exporter in telemetry.exporters:
         lost = exporter.taken - exporter.sent
@@ -212,7 +212,7 @@ def pattern_table(registry: PatternRegistry, width: int) -> Group:
 
 
 def verdict(label: str, counted: int, expected: int) -> Text:
-    """Whether two counts of the same thing agree."""
+    """Tell whether two counts of the same thing agree."""
     if counted == expected:
         return Text(f"✓ {label}: {counted:,}", style="green")
     return Text(f"✗ {label}: metered {counted:,}, expected {expected:,}", style="red")
