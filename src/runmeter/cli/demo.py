@@ -94,7 +94,7 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
 
 
 def make_console(*, record: bool) -> Console:
-    """The standard output; where that is no terminal, and nothing says how wide it is, wide enough for all columns."""
+    """Make the standard output's console; without a terminal or a set width, wide enough for all columns."""
     is_known = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(width=None if is_known else 120, record=record)
 

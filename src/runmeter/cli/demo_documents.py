@@ -50,7 +50,7 @@ class Documents:
                 yield name, passage[: 2 * PASSAGE]
 
     def questions(self, count: int) -> list[str]:
-        """As many questions about passages as asked for, beginning again where the documents end."""
+        """Make as many questions about passages as asked for, beginning again where the documents end."""
         asked = [_question(name, passage) for name, passage in islice(self.passages(), count)]
         return list(islice(cycle(asked), count))
 

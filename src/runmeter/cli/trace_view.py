@@ -43,7 +43,7 @@ class _Line(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """How much a line shows."""
+    """The layout of a trace: how much a line shows."""
 
     bar: int
     """Characters of the time line."""
@@ -104,7 +104,7 @@ def _tree(lines: Sequence[_Line], layout: _Layout, name: int) -> Tree:
 
 
 def _text(line: _Line, root: _Line, layout: _Layout, name: int) -> Text:
-    """One line; the deeper it is, the less room has its name."""
+    """Write a line of the trace; the deeper it is, the less room has its name."""
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(line.name + " " * (name - GUIDE * line.depth - cell_len(line.name) + 1), line.style)
     offset_ns = line.start_ns - root.start_ns
@@ -161,7 +161,7 @@ def _named(event: TokenUsage | FunctionCall | AssistantRun | Retrieval) -> tuple
 
 
 def _noted(event: TokenUsage | FunctionCall | AssistantRun | Retrieval) -> tuple[str, str]:
-    """What came of it, in full and in short."""
+    """Tell what came of an event, in full and in short."""
     if isinstance(event, Retrieval) and not event.error_type:
         found = f"{event.documents:,} found"
         return found if event.top_score is None else f"{found}, top score {event.top_score:.2f}", found

@@ -150,7 +150,7 @@ def error_summary(errors: Sequence[Exception]) -> Text:
 def run_summary(
     row: UsageRow, time_ns: int | None, status: str, error: Exception | None, trace_id: str | None, width: int
 ) -> Text:
-    """What one run took, in a line or two, its trace's id in another, and why it failed if it did.
+    """Tell what one run took, in a line or two, its trace's id in another, and why it failed if it did.
 
     Args:
         row: The run's statistics, those of its child runs included.
