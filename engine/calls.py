@@ -27,6 +27,7 @@ from .checks import (
     optional_name,
     sound_usage,
 )
+from .error_messages import message_of
 from .errors import BudgetExceeded, ConfigurationError, StreamClosed
 from .events import (
     AssistantRun,
@@ -79,6 +80,8 @@ class Operation(ABC):
     is_metered = True
     """True where an engine takes the records; False of the handles outside one."""
 
+    _of_tool: ClassVar[bool] = False
+    """Whether its errors are in the words of a user's function."""
     _sound: ClassVar[type[msgspec.Struct]]
     """The form of its attributes that an event takes."""
 
@@ -101,7 +104,8 @@ class Operation(ABC):
     def fail(self, error_type: str, message: str | None = None) -> None:
         """Mark the operation as failed, where no exception will leave it."""
         self.error_type = error_type
-        self.error_message = message
+        kept = self._execution.runtime.edit(str(error_type), str(message), not self._of_tool) if message else None
+        self.error_message = cut_message(kept) if kept else None
 
     def __enter__(self) -> Self:
         execution = self._execution
@@ -120,7 +124,8 @@ class Operation(ABC):
         if runtime.tracing is not None:
             runtime.tracing.end_span(self._span)
         if exc is not None:
-            self.error_type, self.error_message = error_type(exc), error_message(exc)
+            self.error_type = error_type(exc)
+            self.error_message = message_of(exc, self.error_type, runtime.edit, of_tool=self._of_tool)
         try:
             encode(convert(self, self._sound, from_attributes=True))
         except Exception:
@@ -347,6 +352,7 @@ class _SoundToolCall(msgspec.Struct, gc=False):
 class ToolCall(Operation):
     """The execution of a tool."""
 
+    _of_tool = True
     _sound = _SoundToolCall
 
     __slots__ = ("call_id", "name")

@@ -19,6 +19,7 @@ from .clock import Clock, IdSource, SystemClock, random_run_id
 from .concurrency.background import Background
 from .concurrency.cancellation import patient_scope
 from .concurrency.loop import LoopThread, without_cancellations
+from .error_messages import ErrorMessages, editing
 from .errors import ConfigurationError, EngineNotRunning, RunAborted, RunTimeout
 from .events import Event
 from .execution import Execution, current_execution, watch_outside
@@ -69,6 +70,9 @@ class Engine:
             are stopped at once, and what subscribers have not taken is lost to them.
         clock: Where times come from.
         new_run_id: Where run ids come from. They are trace ids, too: see `IdSource`.
+        error_messages: The words of errors that events keep, and so logs, spans and reports: `masked` (those of the API
+            and of Runmeter, without what looks like a secret; of errors in users' tools and functions the type alone),
+            `full`, `off` (types alone), or a function of an error's type and message that returns what to keep or None.
 
     Raises:
         ConfigurationError: arguments that contradict each other or lie outside their range.
@@ -85,6 +89,7 @@ class Engine:
         drain_timeout: float = 30.0,
         clock: Clock | None = None,
         new_run_id: IdSource = random_run_id,
+        error_messages: ErrorMessages = "masked",
     ) -> None:
         if usage is not None and prices is not None:
             raise ConfigurationError(
@@ -100,7 +105,9 @@ class Engine:
         self._bus = Bus(late=self._publish_late)
         clock = clock or SystemClock()
         self._budgets = Budgets(budgets, self._usage.prices, clock) if budgets else None
-        self._runtime = Runtime(self, self._bus.publish, clock, new_run_id, telemetry, budgets=self._budgets)
+        self._runtime = Runtime(
+            self, self._bus.publish, clock, new_run_id, telemetry, budgets=self._budgets, edit=editing(error_messages)
+        )
         self._started = False
         self._outside_before = 0
         self._tasks = Background("runmeter engine")

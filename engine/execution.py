@@ -28,11 +28,11 @@ from .calls import (
     Operation,
     RetrievalCall,
     ToolCall,
-    error_message,
     error_type,
     status_of,
 )
 from .checks import cut_message, name_of
+from .error_messages import message_of
 from .errors import RunAborted, RunTimeout
 from .events import (
     Event,
@@ -284,7 +284,7 @@ class Execution:
             status=Status.OK if exc is None else self._status(exc),
             duration_ns=self.duration_ns,
             error_type=None if exc is None else error_type(exc),
-            error_message=None if exc is None else error_message(exc),
+            error_message=None if exc is None else message_of(exc, error_type(exc), runtime.edit),
         )
         if exc is not None:
             logger.debug(

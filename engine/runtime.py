@@ -10,6 +10,7 @@ from msgspec.structs import force_setattr
 from .budgets.budgets import Budgets
 from .checks import Id, Name, check_id, check_tags, encode, name_of
 from .clock import Clock, IdSource, SystemClock, random_run_id
+from .error_messages import Edit, full
 from .errors import ConfigurationError
 from .events import Event
 from .tracing import Tracing
@@ -27,6 +28,8 @@ class Runtime(msgspec.Struct, frozen=True):
     delta: Callable[[str, str], Awaitable[None]] | None = None
     """A function that takes a run id and a piece of its answer; None where the run is not streamed."""
     budgets: Budgets | None = None
+    edit: Edit = full
+    """Decides which messages of errors events keep."""
 
 
 class RunInfo(msgspec.Struct, frozen=True):
