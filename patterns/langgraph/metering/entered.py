@@ -21,7 +21,7 @@ class EnteredRuns:
             self._entered.append((execution, copy_context()))
 
     def leave(self) -> Execution | None:
-        """Let go of the current run, or if it is none of them, of the last that was entered.
+        """Let go of the current run, or if it is not one of them, of the last that was entered.
 
         Returns:
             The run, if there was one.
@@ -35,7 +35,7 @@ class EnteredRuns:
     def context(self) -> Context | None:
         """A copy of the context in which the handler was entered, if exactly one run that is still open did so.
 
-        With several nobody can tell whose a request is, and another tenant must not pay for it.
+        With several there is no telling whose a request is, and another tenant must not pay for it.
         """
         contexts = {id(run): context for run, context in tuple(self._entered) if not run.finished}
         return next(iter(contexts.values())).copy() if len(contexts) == 1 else None

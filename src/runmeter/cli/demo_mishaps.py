@@ -61,7 +61,7 @@ async def show_mishaps(
 
     Args:
         console: Where to show it.
-        make: Makes a pattern of a type, whose answers have so many tokens at the most.
+        make: Makes a pattern of a type, whose answers have at most so many tokens.
         question: What the patterns are asked.
         simulator: Misbehaves.
         telemetry: Where traces go.
