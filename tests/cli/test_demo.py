@@ -15,9 +15,10 @@ from genai_prices import calc_price
 from rich.console import Console
 
 from runmeter.cli import demo
-from runmeter.cli.demo import DemoError, DemoOptions, run_demo
+from runmeter.cli.demo import DemoOptions, run_demo
 from runmeter.cli.demo_documents import Documents
 from runmeter.cli.run_keeper import RunKeeper
+from runmeter.cli.ending import CommandError
 from runmeter.engine import Engine, Event, Provenance, TokenUsage, Usage
 from runmeter.patterns import PatternType
 from runmeter.simulator import Simulator
@@ -35,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def options(folder: Path, runs: int) -> DemoOptions:
-    return DemoOptions(folder, runs, concurrency=8, model="gpt-6-luna", live=False, otlp=None)
+    return DemoOptions(folder=folder, runs=runs, concurrency=8, model="gpt-6-luna", live=False, otlp=None)
 
 
 def screen() -> Console:
@@ -153,8 +154,8 @@ def test_a_trace_is_shown_with_its_calls_in_order(screens: Mapping[int, str]) ->
 
 
 def test_a_model_that_nobody_has_is_one_clear_error(folder: Path) -> None:
-    wrong = DemoOptions(folder, 2, concurrency=2, model="gpt-nonsense", live=False, otlp=None)
-    with pytest.raises(DemoError, match=r"every run failed: .*gpt-nonsense"):
+    wrong = DemoOptions(folder=folder, runs=2, concurrency=2, model="gpt-nonsense", live=False, otlp=None)
+    with pytest.raises(CommandError, match=r"every run failed: .*gpt-nonsense"):
         run_demo(wrong, screen())
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from runmeter.cli.demo_documents import PASSAGE, Documents, NoDocuments, load_documents
+from runmeter.cli.demo_documents import PASSAGE, Documents, load_documents
+from runmeter.cli.ending import CommandError
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def test_texts_below_the_folder_are_read_and_others_left_out(folder: Path) -> No
 
 
 def test_a_folder_without_texts_says_what_it_looks_for(tmp_path: Path) -> None:
-    with pytest.raises(NoDocuments, match=r"\*\.md, \*\.txt, \*\.rst"):
+    with pytest.raises(CommandError, match=r"\*\.md, \*\.txt, \*\.rst"):
         load_documents(tmp_path)
 
 

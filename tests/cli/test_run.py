@@ -17,7 +17,8 @@ from pattern_support import KEY
 from process_support import eventually, run_command, started
 from rich.console import Console
 
-from runmeter.cli.run import CannotRun, RunOptions, run_pattern
+from runmeter.cli.ending import CommandError
+from runmeter.cli.run import RunOptions, run_pattern
 from runmeter.cli.settings import load_settings
 from runmeter.patterns import PatternType
 from runmeter.simulator import Fault, Reply, Simulator
@@ -32,7 +33,7 @@ class Ran:
     def __init__(self, pattern: str, text: str = "What is honey made of?", **options: Any) -> None:
         out, shown = io.StringIO(), io.StringIO()
         console = Console(file=shown, width=100)
-        self.code = run_pattern(RunOptions(pattern, text, **options), out, console)
+        self.code = run_pattern(RunOptions(pattern=pattern, text=text, **options), out, console)
         self.out, self.shown = out.getvalue(), shown.getvalue()
 
     @property
@@ -146,7 +147,7 @@ def test_a_cap_that_is_nearly_spent_is_told(served: Simulator) -> None:
 
 @pytest.mark.parametrize(("amount", "message"), [("$5", "not '$5'"), ("-1", "not negative"), ("nan", "finite")])
 def test_what_is_no_amount_of_money_is_named(amount: str, message: str) -> None:
-    with pytest.raises(CannotRun, match=f"^--max-usd: .*{re.escape(message)}"):
+    with pytest.raises(CommandError, match=f"^--max-usd: .*{re.escape(message)}"):
         Ran("openai_function_calling", simulated=True, max_usd=amount)
 
 
@@ -254,18 +255,18 @@ def test_parts_of_a_pattern_are_tables(settings: Path) -> None:
 )
 def test_wrong_settings_are_named(settings: Path, text: str, message: str) -> None:
     settings.write_text(text)
-    with pytest.raises(CannotRun) as caught:
+    with pytest.raises(CommandError) as caught:
         Ran("openai_function_calling", config=settings, simulated=True)
     assert message in str(caught.value)
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with pytest.raises(CannotRun, match="set OPENAI_API_KEY, or try it with --simulated"):
+    with pytest.raises(CommandError, match="set OPENAI_API_KEY, or try it with --simulated"):
         Ran("openai_function_calling")
-    with pytest.raises(CannotRun, match="pattern 'bogus' is not registered; available are: augmented_llm"):
+    with pytest.raises(CommandError, match="pattern 'bogus' is not registered; available are: augmented_llm"):
         Ran("bogus")
-    with pytest.raises(CannotRun, match="give a URL such as"):
+    with pytest.raises(CommandError, match="give a URL such as"):
         Ran("openai_function_calling", simulated=True, otlp="bogus")
 
 

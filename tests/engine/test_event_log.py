@@ -14,11 +14,11 @@ from rich.console import Console
 from strategies import event_streams
 
 from runmeter.cli import main as cli
-from runmeter.cli.advise import CannotAdvise, advise
-from runmeter.cli.demo import DemoError, DemoOptions, run_demo
+from runmeter.cli.advise import advise
+from runmeter.cli.demo import DemoOptions, run_demo
 from runmeter.cli.demo_documents import Documents
-from runmeter.cli.ending import NOT_WRITTEN
-from runmeter.cli.run import CannotRun, RunOptions, run_pattern
+from runmeter.cli.ending import NOT_WRITTEN, CommandError
+from runmeter.cli.run import RunOptions, run_pattern
 from runmeter.engine import (
     JSON,
     Engine,
@@ -202,7 +202,7 @@ def logged(folder: Path, runs: int) -> Path:
     (folder / "bees.txt").write_text("\n\n".join(f"Paragraph {n} is about bees. " * 60 for n in range(20)))
     path = folder / "events.jsonl"
     for model in ("gpt-6-luna", "gpt-6.1-terra"):
-        options = DemoOptions(folder, runs, 32, model, live=False, otlp=None, events=path)
+        options = DemoOptions(folder=folder, runs=runs, concurrency=32, model=model, live=False, otlp=None, events=path)
         assert run_demo(options, Console(file=io.StringIO(), width=120)) == 0
     return path
 
@@ -212,7 +212,7 @@ class Advised:
 
     def __init__(self, path: Path, by: str | None = None, *, as_json: bool = False) -> None:
         out, shown = io.StringIO(), io.StringIO()
-        self.code = advise(path, by, as_json, out, Console(file=shown, width=100))
+        self.code = advise(path, by, out, Console(file=shown, width=100), as_json=as_json)
         self.out, self.shown = out.getvalue(), shown.getvalue()
 
 
@@ -259,7 +259,7 @@ def test_a_damaged_line_in_the_demo_s_log_loses_nothing_else(short_log: Path, tm
 
 def test_too_little_data_is_said_plainly(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    options = RunOptions("augmented_llm", "What is honey?", simulated=True, events=path)
+    options = RunOptions(pattern="augmented_llm", text="What is honey?", simulated=True, events=path)
     assert run_pattern(options, io.StringIO(), Console(file=io.StringIO())) == 0
     assert sum(isinstance(event, ExecutionFinished) for event in read(path)) == 1
     advised = Advised(path)
@@ -314,7 +314,9 @@ def test_ctrl_c_leaves_a_log_of_whole_lines(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(Documents, "count_words", interrupt)
     path = tmp_path / "events.jsonl"
-    options = DemoOptions(tmp_path, 10_000, 8, "gpt-6-luna", live=False, otlp=None, events=path)
+    options = DemoOptions(
+        folder=tmp_path, runs=10_000, concurrency=8, model="gpt-6-luna", live=False, otlp=None, events=path
+    )
     assert run_demo(options, Console(file=io.StringIO(), width=120)) == 130
     assert any(isinstance(event, ExecutionFinished) for event in read(path))
 
@@ -322,11 +324,15 @@ def test_ctrl_c_leaves_a_log_of_whole_lines(tmp_path: Path, monkeypatch: pytest.
 def test_a_log_that_cannot_be_written_or_read_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "bees.txt").write_text("Bees make honey. " * 300)
     nowhere = tmp_path / "none" / "events.jsonl"
-    with pytest.raises(DemoError, match="No such file"):
-        run_demo(DemoOptions(tmp_path, 1, 1, "gpt-6-luna", live=False, otlp=None, events=nowhere))
-    with pytest.raises(CannotRun, match="No such file"):
-        run_pattern(RunOptions("augmented_llm", "x", simulated=True, events=nowhere), io.StringIO())
-    with pytest.raises(CannotAdvise, match="No such file"):
+    with pytest.raises(CommandError, match="No such file"):
+        run_demo(
+            DemoOptions(
+                folder=tmp_path, runs=1, concurrency=1, model="gpt-6-luna", live=False, otlp=None, events=nowhere
+            )
+        )
+    with pytest.raises(CommandError, match="No such file"):
+        run_pattern(RunOptions(pattern="augmented_llm", text="x", simulated=True, events=nowhere), io.StringIO())
+    with pytest.raises(CommandError, match="No such file"):
         Advised(nowhere)
 
 
@@ -336,7 +342,7 @@ FULL = Path("/dev/full")
 
 def test_a_full_disk_holds_up_neither_the_answer_nor_the_end(caplog: pytest.LogCaptureFixture) -> None:
     out, shown = io.StringIO(), io.StringIO()
-    options = RunOptions("augmented_llm", "What is honey?", simulated=True, events=FULL)
+    options = RunOptions(pattern="augmented_llm", text="What is honey?", simulated=True, events=FULL)
     assert run_pattern(options, out, Console(file=shown, width=100)) == NOT_WRITTEN
     assert "honey" in out.getvalue()
     lines = shown.getvalue().splitlines()
@@ -348,7 +354,9 @@ def test_a_full_disk_holds_up_neither_the_answer_nor_the_end(caplog: pytest.LogC
 def test_the_demo_says_at_once_that_its_log_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "bees.txt").write_text("Bees make honey. " * 300)
     shown = io.StringIO()
-    options = DemoOptions(tmp_path, 12, 12, "gpt-6-luna", live=False, otlp=None, events=FULL)
+    options = DemoOptions(
+        folder=tmp_path, runs=12, concurrency=12, model="gpt-6-luna", live=False, otlp=None, events=FULL
+    )
     assert run_demo(options, Console(file=shown, width=120)) == NOT_WRITTEN
     said = shown.getvalue()
     assert said.index("No space left on device") < said.index("Usage by pattern")
@@ -359,14 +367,16 @@ def test_the_demo_says_at_once_that_its_log_is_lost(tmp_path: Path, caplog: pyte
 
 def test_a_failed_run_is_told_by_its_own_exit_code_though_the_log_is_lost() -> None:
     shown = io.StringIO()
-    options = RunOptions("augmented_llm", "What is honey?", simulated=True, events=FULL, timeout=1e-9)
+    options = RunOptions(pattern="augmented_llm", text="What is honey?", simulated=True, events=FULL, timeout=1e-9)
     assert run_pattern(options, io.StringIO(), Console(file=shown, width=100)) == 1
     assert "events are not in it" in shown.getvalue()
 
 
 def test_half_a_surrogate_pair_from_the_command_line_is_cleaned(tmp_path: Path) -> None:
     path, shown = tmp_path / "events.jsonl", io.StringIO()
-    options = RunOptions("augmented_llm", "What is honey?", simulated=True, tags={"team": "\udcff"}, events=path)
+    options = RunOptions(
+        pattern="augmented_llm", text="What is honey?", simulated=True, tags={"team": "\udcff"}, events=path
+    )
     assert run_pattern(options, io.StringIO(), Console(file=shown, width=100)) == 0
     assert "events are not in it" not in shown.getvalue()
     started, *rest = read(path)

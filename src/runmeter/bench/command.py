@@ -31,7 +31,7 @@ CHARTS = "charts"
 PROC = Path("/proc/self/statm")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BenchOptions:
     """Options of the command line."""
 

@@ -1,7 +1,9 @@
 """Errors before anything is measured, and while it is."""
 
+from runmeter.cli.ending import CommandError
 
-class BenchError(Exception):
+
+class BenchError(CommandError):
     """The benchmarks cannot begin; the message says why and what to do."""
 
 

@@ -14,6 +14,8 @@ from rich.text import Text
 from runmeter.engine import Advice, Advisor, Event
 from runmeter.engine.event_log import read_events
 
+from .ending import CommandError
+
 BATCH = 1_000
 """Events handed over at once."""
 WORTH_A_BAR = 4 * 2**20
@@ -37,10 +39,6 @@ _HEADINGS = {
 }
 
 
-class CannotAdvise(Exception):
-    """The log cannot be read; the message says why."""
-
-
 class DamagedLine(msgspec.Struct, frozen=True):
     """A line of the log that is not an event."""
 
@@ -62,7 +60,7 @@ class _Reading:
             self.shown.append(DamagedLine(line, error))
 
 
-def advise(path: Path, by: str | None, as_json: bool, out: TextIO, console: Console | None = None) -> int:
+def advise(path: Path, by: str | None, out: TextIO, console: Console | None = None, *, as_json: bool = False) -> int:
     """Show the advice that a log gives.
 
     Args:
@@ -76,14 +74,14 @@ def advise(path: Path, by: str | None, as_json: bool, out: TextIO, console: Cons
         The exit code: 0, or 1 if there is no event in the log.
 
     Raises:
-        CannotAdvise: the log cannot be read.
+        CommandError: the log cannot be read.
     """
     console = console or Console(stderr=True)
     advisor, reading = Advisor(by), _Reading()
     try:
         _read(path, advisor, reading, console)
     except OSError as error:
-        raise CannotAdvise(f"{path}: {error.strerror or error}") from None
+        raise CommandError(f"{path}: {error.strerror or error}") from None
     advice = advisor.advice()
     for damaged in reading.shown:
         console.print(Text(f"{path}, line {damaged.line}: skipped, {damaged.error}", "yellow"), soft_wrap=True)

@@ -21,21 +21,17 @@ from runmeter.simulator import Simulator
 from runmeter.telemetry import OpenTelemetry
 
 from .command_log import CommandLog, log_to
-from .demo_documents import Documents, NoDocuments, load_documents
+from .demo_documents import Documents, load_documents
 from .demo_mishaps import show_mishaps
 from .demo_patterns import make_pattern, make_patterns
-from .ending import INTERRUPTED
+from .ending import INTERRUPTED, CommandError
 from .otlp import telemetry_to
 from .run_keeper import RunKeeper
 from .trace_view import trace_tree
 from .views import bus_table, error_summary, export_summary, usage_table, verdict
 
 
-class DemoError(Exception):
-    """The demo cannot begin; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DemoOptions:
     """Options of the command line."""
 
@@ -68,11 +64,11 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
         not be written.
 
     Raises:
-        DemoError: something that it needs is missing or wrong, so that no run can succeed.
+        CommandError: something that it needs is missing or wrong, so that no run can succeed.
     """
     console = console or make_console(record=options.svg is not None)
     if options.live and not os.environ.get("OPENAI_API_KEY"):
-        raise DemoError("--live needs an API key: set OPENAI_API_KEY")
+        raise CommandError("--live needs an API key: set OPENAI_API_KEY")
     try:
         documents = load_documents(options.folder)
         telemetry = telemetry_to(options.otlp, "runmeter-demo")
@@ -80,10 +76,10 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
         registry = PatternRegistry()
         registry.preload(*PatternType)  # before there is a loop to hold up, and while Ctrl-C still ends all at once
         log = log_to(options.events, console)
-    except (NoDocuments, ConfigurationError, ImportError, PatternError) as error:
-        raise DemoError(str(error)) from None
+    except (ConfigurationError, ImportError, PatternError) as error:
+        raise CommandError(str(error)) from None
     if options.svg is not None and not os.access(options.svg.absolute().parent, os.W_OK):
-        raise DemoError(f"--svg {options.svg}: cannot write to that folder, or there is none")
+        raise CommandError(f"--svg {options.svg}: cannot write to that folder, or there is none")
     with log as events:
         code = anyio.run(_demo, options, documents, registry, telemetry, simulator, console, events)
     if events is not None:
@@ -123,7 +119,7 @@ async def _demo(
                     engine.subscribe(events, name=NAME, lane="lossless")
                 outcome = await _work(engine, patterns, documents.questions(options.runs), options.concurrency, console)
             if len(outcome.errors) == options.runs:
-                raise DemoError(f"every run failed: {outcome.errors[0]}")
+                raise CommandError(f"every run failed: {outcome.errors[0]}")
             _show(console, engine, keeper)
             usage = engine.usage().total.usage
             agreed = simulator is None or outcome.interrupted or _compare(console, usage, simulator)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from runmeter.simulator.model.questions import topics
 
+from .ending import CommandError
+
 SUFFIXES = (".md", ".txt", ".rst")
 MAX_CHARACTERS = 5_000_000
 PASSAGE = 900
@@ -19,10 +21,6 @@ OVERVIEW = 9_000
 _WORD = re.compile(r"\w+")
 _NO_PROSE = re.compile(r"^(```|~~~).*?^\1[ \t]*$|^[ \t]*<[^\n]*$", re.MULTILINE | re.DOTALL)
 """Code, and lines of HTML."""
-
-
-class NoDocuments(Exception):
-    """A folder has no documents to read."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def load_documents(folder: Path | None) -> Documents:
     """The documents in a folder and the folders below it; without one, Runmeter's own.
 
     Raises:
-        NoDocuments: the folder holds none, or none that can be read.
+        CommandError: the folder holds none, or none that can be read.
     """
     if folder is None:
         return _own_documents()
@@ -100,7 +98,7 @@ def load_documents(folder: Path | None) -> Documents:
         if total > MAX_CHARACTERS:
             break
     if not texts:
-        raise NoDocuments(f"no text in {folder}: put {', '.join(f'*{suffix}' for suffix in SUFFIXES)} files there")
+        raise CommandError(f"no text in {folder}: put {', '.join(f'*{suffix}' for suffix in SUFFIXES)} files there")
     return Documents(texts, tuple(paths))
 
 

@@ -6,12 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import click
+
 INTERRUPTED = 128 + signal.SIGINT
 """The exit code of a command that Ctrl-C ended: 130, as shells say it (POSIX.1-2024, Shell, 2.8.2)."""
 NOT_WRITTEN = 74
 """The exit code of a command that did its work and could not write what came of it: EX_IOERR of BSD's sysexits(3)."""
 _TERMINATING = ("SIGTERM", "SIGHUP")
 """Signals that end a command like Ctrl-C, where the system has them."""
+
+
+class CommandError(click.UsageError):
+    """The reason why a command cannot begin, or cannot succeed: the message names the cause and the way out."""
 
 
 class Ending:

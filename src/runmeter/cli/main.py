@@ -88,12 +88,20 @@ def demo(
     wrong: a request is tried again, a stream is cut, a budget refuses. Ctrl-C stops early and still shows what was
     counted.
     """
-    from .demo import DemoError, DemoOptions, run_demo
+    from .demo import DemoOptions, run_demo
 
-    try:
-        return run_demo(DemoOptions(folder, runs or (12 if live else 300), concurrency, model, live, otlp, svg, events))
-    except DemoError as error:
-        raise click.UsageError(str(error)) from None
+    return run_demo(
+        DemoOptions(
+            folder=folder,
+            runs=runs or (12 if live else 300),
+            concurrency=concurrency,
+            model=model,
+            live=live,
+            otlp=otlp,
+            svg=svg,
+            events=events,
+        )
+    )
 
 
 @runmeter.command("run")
@@ -145,7 +153,7 @@ def run_command(
     With --max-usd no request leaves that could cost more than what is left. Answers are made shorter where that is
     enough, and else the run ends with an error.
     """
-    from .run import CannotRun, RunOptions, run_pattern
+    from .run import RunOptions, run_pattern
 
     pairs = [tag.partition("=") for tag in tags]
     for name, equals, _ in pairs:
@@ -154,12 +162,21 @@ def run_command(
     text = sys.stdin.read() if text == "-" else text
     named = {name: value for name, _, value in pairs}
     options = RunOptions(
-        pattern, text, config, model, stream, as_json, trace, simulated, named, timeout, otlp, events, max_usd
+        pattern=pattern,
+        text=text,
+        config=config,
+        model=model,
+        stream=stream,
+        as_json=as_json,
+        trace=trace,
+        simulated=simulated,
+        tags=named,
+        timeout=timeout,
+        otlp=otlp,
+        events=events,
+        max_usd=max_usd,
     )
-    try:
-        return run_pattern(options, sys.stdout)
-    except CannotRun as error:
-        raise click.UsageError(str(error)) from None
+    return run_pattern(options, sys.stdout)
 
 
 @runmeter.command()
@@ -174,12 +191,9 @@ def simulator(port: int) -> int:
       runmeter simulator --port 8080 &
       export OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=any
     """
-    from .serve import CannotServe, serve
+    from .serve import serve
 
-    try:
-        return serve(port)
-    except CannotServe as error:
-        raise click.UsageError(str(error)) from None
+    return serve(port)
 
 
 @runmeter.command()
@@ -226,15 +240,11 @@ def advise(events: Path, by: str | None, as_json: bool) -> int:
       runmeter advise history.jsonl
       runmeter advise history.jsonl --json
     """
-    from .advise import CannotAdvise
     from .advise import advise as show_advice
 
     if by == "":
         raise click.UsageError("--by takes the name of a tag")
-    try:
-        return show_advice(events, by, as_json, sys.stdout)
-    except CannotAdvise as error:
-        raise click.UsageError(str(error)) from None
+    return show_advice(events, by, sys.stdout, as_json=as_json)
 
 
 @runmeter.command()
@@ -294,7 +304,6 @@ def bench(
       runmeter bench --pattern mymodule:MyPattern --config settings.toml
     """
     from runmeter.bench.command import BenchOptions, run_bench
-    from runmeter.bench.errors import BenchError
     from runmeter.bench.own_pattern import OwnPattern
     from runmeter.bench.question import SHIPPED
 
@@ -304,8 +313,16 @@ def bench(
         raise click.UsageError("--pattern is benched by itself: name no questions, peers or folder")
     names = tuple(name for name in peers.split(",") if name)
     own = None if pattern is None else OwnPattern(pattern, text, config)
-    options = BenchOptions(questions, names, quick, rounds, as_json, svg, compare, results, folder or SHIPPED, own)
-    try:
-        return run_bench(options)
-    except BenchError as error:
-        raise click.UsageError(str(error)) from None
+    options = BenchOptions(
+        questions=questions,
+        peers=names,
+        quick=quick,
+        rounds=rounds,
+        json=as_json,
+        svg=svg,
+        compare=compare,
+        results=results,
+        folder=folder or SHIPPED,
+        pattern=own,
+    )
+    return run_bench(options)

@@ -32,7 +32,7 @@ from runmeter.simulator import Simulator
 from runmeter.telemetry import OpenTelemetry
 
 from .command_log import CommandLog, log_to
-from .ending import INTERRUPTED
+from .ending import INTERRUPTED, CommandError
 from .otlp import telemetry_to
 from .settings import Settings, load_settings
 from .trace_view import trace_tree
@@ -42,11 +42,7 @@ LIMIT_HINT = "openai_max_tokens is a setting: give it in --config FILE."
 """A hint where a request has no room in a budget, and there is no such limit."""
 
 
-class CannotRun(Exception):
-    """The run cannot begin; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """Options of the command line."""
 
@@ -148,7 +144,7 @@ def run_pattern(options: RunOptions, out: TextIO, console: Console | None = None
         The exit code: 0, 1 if the run failed, 130 after Ctrl-C, and 74 if what came of it could not be written.
 
     Raises:
-        CannotRun: something that it needs is missing or wrong.
+        CommandError: something that it needs is missing or wrong.
     """
     console = console or Console(stderr=True)
     registry = PatternRegistry()
@@ -161,7 +157,7 @@ def run_pattern(options: RunOptions, out: TextIO, console: Console | None = None
         budgets = _budgets(options)
         log = log_to(options.events, console)
     except (ConfigurationError, PatternError, ImportError) as error:
-        raise CannotRun(str(error)) from None
+        raise CommandError(str(error)) from None
     with log as events:
         code = anyio.run(_run, options, settings, config, registry, simulator, out, console, telemetry, events, budgets)
     return code if events is None else events.code(code)
@@ -205,7 +201,7 @@ async def _run(
         try:
             pattern = registry.create_pattern(options.pattern, config, settings.tools, **settings.options)
         except (ConfigurationError, PatternError, ImportError, TypeError) as error:  # TypeError: an unknown option
-            raise CannotRun(str(error)) from None
+            raise CommandError(str(error)) from None
         async with Engine(usage=registry.usage, telemetry=telemetry, budgets=budgets) as engine:
             engine.subscribe(outcome.receive, name="command line", lane="lossy", capacity=1_000_000)
             if events is not None:

@@ -8,9 +8,7 @@ import click
 
 from runmeter.simulator import Simulator
 
-
-class CannotServe(Exception):
-    """The simulator cannot start; the message says why."""
+from .ending import CommandError
 
 
 def serve(port: int) -> int:
@@ -19,13 +17,13 @@ def serve(port: int) -> int:
     That is how a server ends, so the exit code is 0.
 
     Raises:
-        CannotServe: the simulator's libraries are missing, or the port is taken.
+        CommandError: the simulator's libraries are missing, or the port is taken.
     """
     try:
         simulator = Simulator(port=port, clock=time.time)
         anyio.run(_serve, simulator)
     except (ImportError, OSError) as error:
-        raise CannotServe(str(error)) from None
+        raise CommandError(str(error)) from None
     statistics = simulator.statistics()
     requests = sum(statistics.requests.values())
     click.echo(f"\n{requests:,} requests answered, {statistics.faults:,} of them with a fault on command")
