@@ -9,10 +9,10 @@ from typing import Any
 from .budgets.budget import Budget, BudgetStatus
 from .bus import Bus, BusStatistics
 from .calls import AssistantCall, ModelCall, RetrievalCall, ToolCall, error_message
-from .carrying import carry
 from .clock import Clock, IdSource, SystemClock
 from .codec import JSON, MSGPACK, Codec
 from .concurrency.cancellation import await_foreign
+from .concurrency.carrying import carry
 from .concurrency.loop import is_own_failure
 from .engine import Engine, EngineStatistics
 from .errors import (

@@ -20,11 +20,11 @@ from .concurrency.background import Background
 from .concurrency.cancellation import patient_scope
 from .concurrency.loop import LoopThread, without_cancellations
 from .error_messages import ErrorMessages, editing
+from .concurrency.outside import outside
 from .errors import ConfigurationError, EngineNotRunning, RunAborted, RunTimeout
 from .events import Event
 from .execution import Execution, current_execution, watch_outside
 from .mapping import Progress, run_many
-from .outside import outside
 from .pattern import Context, Messages, Pattern, PatternFunction, Work, describe, do_work
 from .prices.price_book import PriceBook
 from .result import RunResult

@@ -33,6 +33,7 @@ from .calls import (
 )
 from .checks import cut_message, name_of
 from .error_messages import message_of
+from .concurrency.outside import outside
 from .errors import RunAborted, RunTimeout
 from .events import (
     Event,
@@ -45,7 +46,6 @@ from .events import (
     TraceContext,
     Usage,
 )
-from .outside import outside
 from .request import ModelRequest
 from .runtime import RunInfo, Runtime
 

@@ -17,8 +17,8 @@ from rich.console import Console
 from runmeter.cli import demo
 from runmeter.cli.demo import DemoOptions, run_demo
 from runmeter.cli.demo_documents import Documents
-from runmeter.cli.run_keeper import RunKeeper
 from runmeter.cli.ending import CommandError
+from runmeter.cli.run_keeper import RunKeeper
 from runmeter.engine import Engine, Event, Provenance, TokenUsage, Usage
 from runmeter.patterns import PatternType
 from runmeter.simulator import Simulator

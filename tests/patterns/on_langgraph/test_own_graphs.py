@@ -59,7 +59,7 @@ class Nodes:
 
     def graph(self, **settings: Any) -> Any:
         graph = StateGraph(MessagesState)
-        graph.add_node("first", lambda state: {"messages": [AIMessage("begun")]})
+        graph.add_node("first", lambda _: {"messages": [AIMessage("begun")]})
         graph.add_edge(START, "first")
         for number in range(self._count):
             graph.add_node(f"node{number}", self._work)

@@ -7,7 +7,7 @@ has lost it, and nothing can find it again: see `carry`.
 import logging
 from threading import Lock
 
-from .runtime import Runtime
+from ..runtime import Runtime
 
 logger = logging.getLogger("runmeter")
 
