@@ -19,8 +19,8 @@ from .clock import Clock, IdSource, SystemClock, random_run_id
 from .concurrency.background import Background
 from .concurrency.cancellation import patient_scope
 from .concurrency.loop import LoopThread, without_cancellations
-from .error_messages import ErrorMessages, editing
 from .concurrency.outside import outside
+from .error_messages import ErrorMessages, editing
 from .errors import ConfigurationError, EngineNotRunning, RunAborted, RunTimeout
 from .events import Event
 from .execution import Execution, current_execution, watch_outside

@@ -32,8 +32,8 @@ from .calls import (
     status_of,
 )
 from .checks import cut_message, name_of
-from .error_messages import message_of
 from .concurrency.outside import outside
+from .error_messages import message_of
 from .errors import RunAborted, RunTimeout
 from .events import (
     Event,
