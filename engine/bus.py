@@ -21,12 +21,12 @@ from typing import Self
 import anyio
 import msgspec
 
-from .checks import check_number
 from .concurrency.background import Background
 from .concurrency.loop import LoopThread
 from .errors import BusClosed, ConfigurationError
 from .events import Event
 from .subscription import BATCH, Lane, Log, Receiver, SubscriberStatistics, Subscription
+from .validation.checks import check_number
 
 logger = logging.getLogger("runmeter")
 

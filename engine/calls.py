@@ -13,21 +13,6 @@ import msgspec
 from msgspec import convert
 
 from .budgets.reservation import Scope
-from .checks import (
-    Count,
-    Counts,
-    Id,
-    Message,
-    Name,
-    count_of,
-    cut_message,
-    encode,
-    id_of,
-    name_of,
-    optional_name,
-    sound_usage,
-)
-from .error_messages import message_of
 from .errors import BudgetExceeded, ConfigurationError, StreamClosed
 from .events import (
     AssistantRun,
@@ -44,6 +29,21 @@ from .events import (
 )
 from .request import ModelRequest
 from .runtime import Runtime
+from .validation.checks import (
+    Count,
+    Counts,
+    Id,
+    Message,
+    Name,
+    count_of,
+    cut_message,
+    encode,
+    id_of,
+    name_of,
+    optional_name,
+    sound_usage,
+)
+from .validation.error_messages import message_of
 
 E = TypeVar("E", bound=Event)
 

@@ -14,13 +14,11 @@ import msgspec
 from .budgets.budget import Budget, BudgetStatus
 from .budgets.budgets import Budgets
 from .bus import Bus, BusStatistics
-from .checks import check_number, check_seconds
 from .clock import Clock, IdSource, SystemClock, random_run_id
 from .concurrency.background import Background
 from .concurrency.cancellation import patient_scope
 from .concurrency.loop import LoopThread, without_cancellations
 from .concurrency.outside import outside
-from .error_messages import ErrorMessages, editing
 from .errors import ConfigurationError, EngineNotRunning, RunAborted, RunTimeout
 from .events import Event
 from .execution import Execution, current_execution, watch_outside
@@ -34,6 +32,8 @@ from .subscription import Lane, Receiver, Subscription
 from .tracing import Telemetry
 from .usage.aggregator import UsageAggregator
 from .usage.statistics import UsageStatistics
+from .validation.checks import check_number, check_seconds
+from .validation.error_messages import ErrorMessages, editing
 
 logger = logging.getLogger("runmeter")
 

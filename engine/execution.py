@@ -31,9 +31,7 @@ from .calls import (
     error_type,
     status_of,
 )
-from .checks import cut_message, name_of
 from .concurrency.outside import outside
-from .error_messages import message_of
 from .errors import RunAborted, RunTimeout
 from .events import (
     Event,
@@ -48,6 +46,8 @@ from .events import (
 )
 from .request import ModelRequest
 from .runtime import RunInfo, Runtime
+from .validation.checks import cut_message, name_of
+from .validation.error_messages import message_of
 
 logger = logging.getLogger("runmeter")
 

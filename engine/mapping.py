@@ -5,9 +5,9 @@ from typing import Any, Literal, TypeAlias
 
 import anyio
 
-from .checks import check_number
 from .errors import ConfigurationError
 from .result import RunResult
+from .validation.checks import check_number
 
 Progress: TypeAlias = Callable[[int, int | None], object]
 """A function that is told how many runs are done, and of how many (None where the inputs have no length)."""

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
-from .checks import check_tags
 from .concurrency.loop import is_own_failure
 from .errors import ConfigurationError, StrayCancellation
 from .execution import current_execution
 from .runtime import RunInfo, Runtime
+from .validation.checks import check_tags
 
 Messages: TypeAlias = Any
 """The input of a pattern: a string, OpenAI dicts, LangChain messages, whatever it takes."""

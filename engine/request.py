@@ -6,7 +6,9 @@ import msgspec
 from msgspec import convert
 from msgspec.structs import force_setattr
 
-from .checks import (
+from .errors import ConfigurationError
+from .events import Usage
+from .validation.checks import (
     Count,
     Counts,
     Id,
@@ -18,8 +20,6 @@ from .checks import (
     optional_name,
     sound_usage,
 )
-from .errors import ConfigurationError
-from .events import Usage
 
 
 class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,12 +8,12 @@ from msgspec import convert
 from msgspec.structs import force_setattr
 
 from .budgets.budgets import Budgets
-from .checks import Id, Name, check_id, check_tags, encode, name_of
 from .clock import Clock, IdSource, SystemClock, random_run_id
-from .error_messages import Edit, full
 from .errors import ConfigurationError
 from .events import Event
 from .tracing import Tracing
+from .validation.checks import Id, Name, check_id, check_tags, encode, name_of
+from .validation.error_messages import Edit, full
 
 
 class Runtime(msgspec.Struct, frozen=True):

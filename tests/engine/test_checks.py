@@ -26,9 +26,9 @@ from runmeter.engine import (
     UsageAggregator,
     current_execution,
 )
-from runmeter.engine.checks import ID_LIMIT, MOST, NAME_LIMIT, cut_text, sound_usage
 from runmeter.engine.event_log import NAME, EventLog, read_events
 from runmeter.engine.testing import Recorder
+from runmeter.engine.validation.checks import ID_LIMIT, MOST, NAME_LIMIT, cut_text, sound_usage
 
 HALF = "\ud800"
 """Half a surrogate pair: a `str` may hold it, UTF-8 may not."""

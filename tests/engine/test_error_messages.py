@@ -8,9 +8,9 @@ import openai
 import pytest
 
 from runmeter.engine import ConfigurationError, Engine, Event, ModelRequest, current_execution
-from runmeter.engine.error_messages import mask
 from runmeter.engine.event_log import NAME, EventLog, read_events
 from runmeter.engine.testing import Recorder
+from runmeter.engine.validation.error_messages import mask
 
 SECRET = "sk-proj-MARKED0123456789"
 REQUEST = ModelRequest(provider="openai", model="gpt-4.1-mini")

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
+from ..errors import ConfigurationError
 from .checks import cut_message
-from .errors import ConfigurationError
 
 ErrorMessages: TypeAlias = Literal["masked", "full", "off"] | Callable[[str, str], str | None]
 """Which words of errors events keep.

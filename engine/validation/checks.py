@@ -20,8 +20,8 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from .errors import ConfigurationError
-from .events import Usage
+from ..errors import ConfigurationError
+from ..events import Usage
 
 NAME_LIMIT = 256
 """Characters of a name: of a pattern, model, function, tag, tag's value, error type …"""
