@@ -29,7 +29,7 @@ from .answers import Answered, ask
 from .messages import answer_open_calls, calls_of, to_langchain, valid_message
 from .metering.handler import MeteringHandler
 from .metering.usage import finish_reason_of
-from .structured import Shape, bind_shape, read_shape
+from .structured import Shape, bind_shape, read_shape, unfinished
 
 ToolChoice: TypeAlias = Literal["auto", "any", "none"]
 """Whether the model may call tools, must, or has none."""
@@ -200,15 +200,32 @@ class LangGraphBasePattern(BasePattern):
             asked = self._bind(chosen, shape, lambda: bind_shape(chosen, shape))
         except NotImplementedError:
             asked, instructions = chosen, join_texts(instructions, shape.request)
-        answer = await self._ask_model(run, asked, messages, instructions, is_own=is_own)
         try:
-            return read_shape(answer, shape)
+            return await self._ask_once(run, shape, asked, messages, instructions, is_own=is_own)
         except MalformedAnswer as error:
             # Not the answer itself: it may be a call, which would want a tool's output.
             said = HumanMessage(
                 f"Your answer could not be read: {error}. Answer again, in the form that was asked for."
             )
-        answer = await self._ask_model(run, asked, [*messages, said], instructions, is_own=is_own)
+        return await self._ask_once(run, shape, asked, [*messages, said], instructions, is_own=is_own)
+
+    async def _ask_once(
+        self,
+        run: GraphRun,
+        shape: Shape[T],
+        model: Runnable[Any, BaseMessage],
+        messages: Sequence[BaseMessage],
+        instructions: str | None,
+        *,
+        is_own: bool,
+    ) -> T:
+        try:
+            answer = await self._ask_model(run, model, messages, instructions, is_own=is_own)
+        except Exception as error:
+            why = unfinished(error)
+            if why is None:
+                raise
+            raise MalformedAnswer(shape.name, why, "") from error
         return read_shape(answer, shape)
 
     async def _answer(

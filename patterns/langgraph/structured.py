@@ -91,6 +91,17 @@ def read_shape(answer: AIMessage, shape: Shape[T]) -> T:
     return _convert(value, shape)
 
 
+def unfinished(error: BaseException) -> str | None:
+    """Say why an answer ended too soon that OpenAI's client made an error of; None if it is another error.
+
+    Its names (openai 3.54.0, `_exceptions.py`) are looked at, as the client is not loaded for other models.
+    """
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "LengthFinishReasonError" in kinds:
+        return "it was cut at its limit of tokens"
+    return "it was stopped by the content filter" if "ContentFilterFinishReasonError" in kinds else None
+
+
 def _convert(value: Any, shape: Shape[T]) -> T:
     try:
         check_nesting(value)

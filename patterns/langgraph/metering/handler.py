@@ -41,6 +41,7 @@ from ...requests.bounds import bound_late
 from ...requests.retry import current_attempt, is_connection_loss, used_nothing
 from ...tools.tool import metered_tool_run
 from .entered import EnteredRuns
+from .failures import read_failure
 from .open_calls import OpenCall, OpenQuestion, OpenScope, Root, open_calls, says_something
 from .requests import UNKNOWN, describe_request
 from .usage import STREAM_CUT, estimate_usage, read_answer
@@ -263,6 +264,9 @@ class MeteringHandler(BaseCallbackHandler):
         if opened is not None and isinstance(opened.call, ModelCall):
             if used_nothing(error):
                 opened.call.record(Usage())
+            elif (answer := read_failure(error, kwargs.get("response"))) is not None and answer.usage is not None:
+                answer.describe(opened.call)
+                opened.call.record(answer.usage)
             elif is_connection_loss(error) or not isinstance(error, Exception):  # a failure may not have been billed
                 partial = kwargs.get("response")
                 opened.record_cut(read_answer(partial).usage if isinstance(partial, LLMResult) else None)
