@@ -72,6 +72,8 @@ async def do_work(pattern: str, work: Work) -> Any:
         if is_own_failure(error):
             raise StrayCancellation(pattern) from error
         raise
+    except StopAsyncIteration as error:  # out of a stream it would pass for its end
+        raise RuntimeError(f"pattern {pattern!r} raised StopAsyncIteration") from error
 
 
 async def run_child(

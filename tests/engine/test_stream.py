@@ -253,3 +253,13 @@ async def test_deltas_after_the_end_wait_for_nobody() -> None:
         _ = [item async for item in engine.stream(remember, "", buffer=1)]
         for _ in range(3):
             await executions[0].delta("late")
+
+
+async def test_a_pattern_that_raises_the_end_of_an_iteration_has_failed() -> None:
+    async def ends(messages: Any, context: Any) -> None:
+        raise StopAsyncIteration
+
+    async with Engine() as engine:
+        with pytest.raises(RuntimeError, match="StopAsyncIteration"):
+            async for _ in engine.stream(ends, ""):
+                pass

@@ -12,6 +12,14 @@ _DETAILS = {"cached_tokens": "cache_read", "cache_write_tokens": "cache_creation
 """From OpenAI's names to LangChain's, where these differ."""
 
 
+def is_control_flow(error: BaseException) -> bool:
+    """Tell whether an exception is LangGraph's way to interrupt a graph, or to leave it for its parent, and no failure.
+
+    By the name of the class, as a tool may run in a process that has no LangGraph.
+    """
+    return any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__)
+
+
 def read_failure(error: BaseException, result: Any) -> Answer | None:
     """Read the answer that an error was made of; None if there was none, or it says nothing of its usage.
 

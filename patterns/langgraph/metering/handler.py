@@ -41,7 +41,7 @@ from ...requests.bounds import bound_late
 from ...requests.retry import current_attempt, is_connection_loss, used_nothing
 from ...tools.tool import metered_tool_run
 from .entered import EnteredRuns
-from .failures import read_failure
+from .failures import is_control_flow, read_failure
 from .open_calls import OpenCall, OpenQuestion, OpenScope, Root, open_calls, says_something
 from .requests import UNKNOWN, describe_request
 from .usage import STREAM_CUT, estimate_usage, read_answer
@@ -294,8 +294,8 @@ class MeteringHandler(BaseCallbackHandler):
         self._leave_scope(run_id, None)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
-        """End the call of a tool that has failed."""
-        self._end(run_id, error)
+        """End the call of a tool that has failed. One that interrupts its graph, or hands over to another, has not."""
+        self._end(run_id, None if is_control_flow(error) else error)
         self._leave_scope(run_id, error)
 
     # What is open

@@ -16,8 +16,10 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.prebuilt import ToolNode
+from langgraph.types import Command, interrupt
 from openai import DefaultAsyncHttpxClient
 from pattern_support import KEY, Run
 from pydantic import SecretStr
@@ -620,3 +622,23 @@ async def test_chunks_are_counted_by_what_they_say() -> None:
         meter.on_llm_error(ConnectionResetError(), run_id=run_id)
     [request] = run.requests
     assert request.usage == Usage(output_tokens=3)
+
+
+async def test_a_tool_that_interrupts_its_graph_has_not_failed() -> None:
+    @tool
+    def ask_human(question: str) -> str:
+        """Ask a human."""
+        return str(interrupt(question))
+
+    call = {"name": "ask_human", "args": {"question": "ok?"}, "id": "call_1", "type": "tool_call"}
+    graph = StateGraph(State)
+    graph.add_node("tools", ToolNode([ask_human]))
+    graph.add_edge(START, "tools")
+    graph.add_edge("tools", END)
+    compiled: Any = graph.compile(checkpointer=InMemorySaver())
+    run = Run()
+    with run(), MeteringHandler() as meter:
+        config = {"callbacks": [meter], "configurable": {"thread_id": "1"}}
+        await compiled.ainvoke({"messages": [AIMessage("", tool_calls=[call])]}, config)
+        await compiled.ainvoke(Command(resume="yes"), config)
+    assert [(each.name, each.error_type) for each in run.calls] == [("ask_human", None)] * 2
