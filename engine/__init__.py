@@ -52,6 +52,7 @@ from .pattern import Pattern, run_child
 from .prices.context_sizes import context_size
 from .prices.cost_estimate import CostEstimate
 from .prices.price_book import PriceBook, Unpriced
+from .prices.readings import contradiction_in
 from .prices.sources import ModelPrices
 from .request import ModelRequest
 from .result import RunResult
@@ -142,6 +143,7 @@ __all__ = [
     "await_foreign",
     "carry",
     "context_size",
+    "contradiction_in",
     "current_execution",
     "error_message",
     "is_own_failure",

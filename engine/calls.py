@@ -165,11 +165,13 @@ class ModelCall(Operation):
         "_settle",
         "bound",
         "call_id",
+        "contradiction",
         "finish_reasons",
         "provenance",
         "response_id",
         "response_model",
         "service_tier",
+        "total_tokens",
         "usage",
     )
 
@@ -187,6 +189,8 @@ class ModelCall(Operation):
         self.service_tier: str | None = None
         self.finish_reasons: tuple[str, ...] = ()
         self.bound = request.bound
+        self.contradiction: str | None = None
+        self.total_tokens: int | None = None
 
     def record(
         self,
@@ -197,6 +201,8 @@ class ModelCall(Operation):
         response_model: str | None = None,
         service_tier: str | None = None,
         finish_reasons: tuple[str, ...] = (),
+        contradiction: str | None = None,
+        total_tokens: int | None = None,
     ) -> None:
         """Record the request's usage, and how it is known. The last call counts.
 
@@ -211,6 +217,9 @@ class ModelCall(Operation):
             response_model: The exact name of the model that answered.
             service_tier: The tier that served. Where the API does not say, the one asked for counts as such.
             finish_reasons: One for each choice, in order.
+            contradiction: Which fields of what the server reported cannot all be true. The cost is then an interval,
+                budgets settle at its upper end, and a notice says so, once for each model and server.
+            total_tokens: What the server says the total is, where that is not input and output together.
 
         Raises:
             ConfigurationError: `usage` is not a `Usage`, or there is no such provenance.
@@ -221,6 +230,8 @@ class ModelCall(Operation):
             )
         self.provenance = _RECORDED.get(provenance) or _refused(provenance)
         self.usage = usage
+        if contradiction:
+            self.contradiction, self.total_tokens = contradiction, total_tokens
         if response_id:
             self.response_id = response_id
         if response_model:
@@ -315,10 +326,26 @@ class ModelCall(Operation):
             error_type=self.error_type,
             error_message=self.error_message,
             bound=None if self.provenance is Provenance.REPORTED else self.bound,
+            contradiction=self.contradiction,
+            total_tokens=self.total_tokens,
         )
         execution.requests.append(event)
+        if self.contradiction is not None:
+            self.notice("usage", f"what the server reports contradicts itself: {self.contradiction}")
         if self._settle is not None:
             self._settle(event)
+
+    def notice(self, kind: str, message: str) -> None:
+        """Warn of something about this model on this server, once an engine.
+
+        Args:
+            kind: What it is about, in a word. Few different ones.
+            message: A sentence.
+        """
+        request = self._request
+        self._execution.notice(
+            kind, f"{request.model} at {request.server_address or request.provider}", message, once=True
+        )
 
 
 _RECORDED: dict[str, Provenance] = {

@@ -188,6 +188,16 @@ class TokenUsage(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True
     error_message: str | None = None
     bound: Usage | None = None
     """The upper bound of its input and output tokens, where the API did not report the usage."""
+    contradiction: str | None = None
+    """Which fields of what the server reported cannot all be true: its numbers are kept, the cost is an interval."""
+    total_tokens: int | None = None
+    """What the server says the total is, where that is not input and output together."""
+
+    @property
+    def is_input_known(self) -> bool:
+        """Whether `usage.input_tokens` says anything: of an answer that was cut often only its output is known."""
+        usage = self.usage
+        return usage is not None and (self.provenance is not Provenance.PARTIAL or usage.input_tokens > 0)
 
 
 class FunctionCall(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="function_call"):
@@ -238,7 +248,7 @@ class Notice(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True, ta
     """A warning that comes before something becomes an error."""
 
     kind: str
-    """Topic of the warning: `budget`, `usage` or `model_retirement`."""
+    """Topic of the warning: `budget`, `usage`, `unreported_usage` or `model_retirement`."""
     subject: str
     """The budget or the model that it warns of."""
     message: str

@@ -45,7 +45,7 @@ from .events import (
     Usage,
 )
 from .request import ModelRequest
-from .runtime import RunInfo, Runtime
+from .runtime import MAX_NOTICED, RunInfo, Runtime
 from .validation.checks import cut_message, name_of
 from .validation.error_messages import message_of
 
@@ -180,14 +180,20 @@ class Execution:
         assert self.scope is not None  # noqa: S101 - likewise
         return claim(budgets, self.scope, request, self._notify_of_budget)
 
-    def notice(self, kind: str, subject: str, message: str) -> None:
+    def notice(self, kind: str, subject: str, message: str, *, once: bool = False) -> None:
         """Warn of something before it becomes an error.
 
         Args:
             kind: What it is about, in a word, such as `budget` or `model_retirement`. Few different ones.
             subject: Which budget, which model.
             message: A sentence.
+            once: Whether to say it only the first time that an engine hears of this kind and subject.
         """
+        if once:
+            noticed = self.runtime.noticed
+            if (kind, subject) in noticed or len(noticed) >= MAX_NOTICED:
+                return
+            noticed.add((kind, subject))
         self.emit(Notice, self.trace, kind=name_of(kind), subject=name_of(subject), message=cut_message(str(message)))
 
     def _notify_of_budget(self, subject: str, message: str) -> None:
@@ -340,9 +346,14 @@ class _NoModelCall(_Idle, ModelCall):
     service_tier = None
     finish_reasons = ()
     bound = None
+    contradiction = None
+    total_tokens = None
 
     def first_chunk(self) -> None:
         """Measure nothing outside an engine."""
+
+    def notice(self, kind: str, message: str) -> None:
+        """Warn no subscriber, for there is none."""
 
 
 class _UntoldModelCall(_NoModelCall):
@@ -411,7 +422,7 @@ class _NoExecution(Execution):
     def child(self, info: RunInfo, runtime: Runtime | None = None) -> Execution:
         return self
 
-    def notice(self, kind: str, subject: str, message: str) -> None:
+    def notice(self, kind: str, subject: str, message: str, *, once: bool = False) -> None:
         """Warn no subscriber, for there is none."""
 
 

@@ -40,7 +40,7 @@ class RunResult(msgspec.Struct, Generic[Value], frozen=True):
 
     @property
     def usage(self) -> Usage:
-        """Tokens of all requests, those of child runs included, but not of `unknown_requests`."""
+        """Tokens of all requests, those of child runs included, as far as they are known: see `unknown_requests`."""
         return _sum_usage(self.requests + self.child_requests)
 
     @property
@@ -50,8 +50,8 @@ class RunResult(msgspec.Struct, Generic[Value], frozen=True):
 
     @property
     def unknown_requests(self) -> int:
-        """The number of requests, those of child runs included, that left and never said what they used."""
-        return sum(request.usage is None for request in self.requests + self.child_requests)
+        """The number of requests, those of child runs included, that never said what they used, or what they read."""
+        return sum(not request.is_input_known for request in self.requests + self.child_requests)
 
     @property
     def cost(self) -> CostEstimate:

@@ -15,6 +15,9 @@ from .tracing import Tracing
 from .validation.checks import Id, Name, check_id, check_tags, encode, name_of
 from .validation.error_messages import Edit, full
 
+MAX_NOTICED = 1_000
+"""Notices that an engine gives once: models may have any number of names."""
+
 
 class Runtime(msgspec.Struct, frozen=True):
     """The parts of an engine that its runs use."""
@@ -30,6 +33,8 @@ class Runtime(msgspec.Struct, frozen=True):
     budgets: Budgets | None = None
     edit: Edit = full
     """Decides which messages of errors events keep."""
+    noticed: set[tuple[str, str]] = msgspec.field(default_factory=set)
+    """Kinds and subjects of the notices that are given once, `MAX_NOTICED` of them at most."""
 
 
 class RunInfo(msgspec.Struct, frozen=True):

@@ -123,7 +123,8 @@ class Metrics:
         if event.first_chunk_ns is not None:
             series.requested[semconv.INFERENCE_TIME_TO_FIRST_CHUNK](event.first_chunk_ns / 1e9)
         if usage is not None:
-            series.served[semconv.INFERENCE_INPUT_TOKENS](usage.input_tokens)
+            if event.is_input_known:
+                series.served[semconv.INFERENCE_INPUT_TOKENS](usage.input_tokens)
             series.served[semconv.INFERENCE_OUTPUT_TOKENS](usage.output_tokens)
             _count_input(usage, series)
             _count_output(usage, series)

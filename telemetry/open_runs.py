@@ -48,7 +48,7 @@ class OpenRun:
     inference_calls: int = 0
     tool_calls: int = 0
     input_tokens: int | None = None
-    """Sum over the run's own requests; None while no request's usage is known."""
+    """Sum over the run's own requests, as far as they are known; None while none is."""
     output_tokens: int | None = None
     provenance: Provenance = Provenance.REPORTED
     """Provenance of the request whose usage is known least."""
@@ -84,7 +84,8 @@ class OpenRun:
         self.cost += cost
         self.finish_reasons = event.finish_reasons or self.finish_reasons
         if event.usage is not None:
-            self.input_tokens = (self.input_tokens or 0) + event.usage.input_tokens
+            if event.is_input_known:
+                self.input_tokens = (self.input_tokens or 0) + event.usage.input_tokens
             self.output_tokens = (self.output_tokens or 0) + event.usage.output_tokens
 
 

@@ -312,12 +312,13 @@ def _describe_response(attributes: Attributes, event: TokenUsage) -> None:
         # An answer had begun, so that its reason to end was due.
         attributes[semconv.RESPONSE_FINISH_REASONS] = (semconv.FINISH_REASON_ERROR,)
     if event.usage is not None:
-        _describe_usage(attributes, event.usage)
+        _describe_usage(attributes, event.usage, event.provenance)
 
 
-def _describe_usage(attributes: Attributes, usage: Usage) -> None:
+def _describe_usage(attributes: Attributes, usage: Usage, provenance: Provenance) -> None:
     """Add token counts, and parts only where there are any: the events do not tell none from not applicable."""
-    attributes[semconv.USAGE_INPUT_TOKENS] = usage.input_tokens
+    if usage.input_tokens or provenance is not Provenance.PARTIAL:  # as `TokenUsage.is_input_known`, but faster
+        attributes[semconv.USAGE_INPUT_TOKENS] = usage.input_tokens
     attributes[semconv.USAGE_OUTPUT_TOKENS] = usage.output_tokens
     if usage.cache_read_tokens:
         attributes[semconv.USAGE_CACHE_READ_INPUT_TOKENS] = usage.cache_read_tokens
@@ -356,8 +357,9 @@ def _describe_sums(attributes: Attributes, run: OpenRun) -> None:
         attributes[semconv.USAGE_PROVENANCE] = run.provenance.value
     if run.agent is None:
         return
-    if run.input_tokens is not None and run.output_tokens is not None:
+    if run.input_tokens is not None:
         attributes[semconv.USAGE_INPUT_TOKENS] = run.input_tokens
+    if run.output_tokens is not None:
         attributes[semconv.USAGE_OUTPUT_TOKENS] = run.output_tokens
     if run.finish_reasons:
         attributes[semconv.RESPONSE_FINISH_REASONS] = run.finish_reasons

@@ -12,6 +12,7 @@ from ..errors import BudgetExceeded
 from ..events import Provenance, TokenUsage
 from ..formats import Kind, format_amount
 from ..prices.cost_estimate import CostEstimate
+from ..prices.readings import is_contradictory, readings
 from ..prices.units import MONEY
 from .budget import NEVER, Budget, BudgetStatus
 from .request_limits import tokens_of
@@ -166,9 +167,15 @@ class Hold:
             return max(self.asked, cost.low) if cost.high is None else cost.high
         known = tokens_of(event.usage)
         if known is not None and event.provenance is Provenance.REPORTED:
-            return known
+            return self._most(event, known) if is_contradictory(event) else known
         bound = tokens_of(event.bound)
         return max(known or _ZERO, self.asked if bound is None else bound)
+
+    def _most(self, event: TokenUsage, known: Decimal) -> Decimal:
+        """The most tokens that a contradictory usage can mean; if it can mean nothing, what was asked for."""
+        assert event.usage is not None  # noqa: S101 - it was reported
+        heard = readings(event.usage, event.total_tokens)
+        return max((known, *(Decimal(reading.total_tokens) for reading in heard))) if heard else max(known, self.asked)
 
     def _move(self, reserved: Decimal, spent: Decimal) -> None:
         if self._slot.live:

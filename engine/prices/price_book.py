@@ -21,7 +21,8 @@ import msgspec
 from ..events import Provenance, TokenUsage, Usage
 from .cost_estimate import CostEstimate
 from .overlay import Overlay, provider_id, read_overlay
-from .rates import most, rates_at
+from .rates import least, most, rates_at
+from .readings import is_contradictory, readings
 from .sources import ModelPrices, Period, Sources
 from .units import to_usd
 
@@ -84,8 +85,10 @@ class PriceBook:
         - Of estimated or unknown usage `low` is 0: it may not have been billed at all.
         - Where usage was not reported, `high` is the `upper_bound` of what the event's `bound` can have cost. It is
           None without a bound, and if more was seen than the bound allows.
-        - Unpriced is what has no published rate (the model, the service tier, a kind of usage) and usage that
-          contradicts itself, such as more cached tokens than input. No event makes this method raise.
+        - Usage that contradicts itself, such as more cached tokens than input, costs something between its cheapest and
+          its dearest consistent reading, see `readings.py`.
+        - Unpriced is what has no published rate (the model, the service tier, a kind of usage), and usage of which no
+          reading is consistent. No event makes this method raise.
         """
         # Here is what nearly all requests need, plain text whose rates are at hand, as fast as can be. All else, and
         # whatever is odd about a usage, is for `_cost`, which gives the same answers.
@@ -95,7 +98,13 @@ class PriceBook:
             return self._cost(event)
         usage, at_ns = event.usage, event.start_ns
         since_ns, until_ns, longest, input_rate, output_rate, read_rate, write_rate, scale = period.plain
-        if usage is None or event.provenance is not _REPORTED or at_ns < since_ns or at_ns >= until_ns:
+        if (
+            usage is None
+            or event.provenance is not _REPORTED
+            or at_ns < since_ns
+            or at_ns >= until_ns
+            or event.contradiction is not None
+        ):
             return self._cost(event)
         total_input, total_output = usage.input_tokens, usage.output_tokens
         read, written = usage.cache_read_tokens, usage.cache_write_tokens
@@ -208,14 +217,35 @@ def _priced(event: TokenUsage, period: Period) -> CostEstimate | None:
     if not period.rates:
         return None
     if usage is not None and event.provenance is _REPORTED:
-        rates = rates_at(period.rates, usage.input_tokens)
-        price = None if rates is None else rates.price(usage)
+        if is_contradictory(event):
+            return _contradictory(event, usage, period)
+        price = _reported(usage, period)
         return None if price is None else CostEstimate(low_units=price, high_units=price)
     seen = usage if usage is not None and event.provenance is _PARTIAL else _NOTHING
     low = 0 if seen is _NOTHING else period.least(seen)
     if low is None:
         return None
     high = None if event.bound is None else most(period.rates, event.bound, seen)
+    return CostEstimate(low_units=low, high_units=high)
+
+
+def _reported(usage: Usage, period: Period) -> int | None:
+    """Price a usage without a contradiction, in units; None if some of it has no rate."""
+    rates = rates_at(period.rates, usage.input_tokens)
+    return None if rates is None else rates.price(usage)
+
+
+def _contradictory(event: TokenUsage, usage: Usage, period: Period) -> CostEstimate | None:
+    """What a request cost whose usage contradicts itself: between its cheapest and its dearest consistent reading."""
+    heard = readings(usage, event.total_tokens)
+    prices = [_reported(reading, period) for reading in heard]
+    known = [price for price in prices if price is not None]
+    if not known or len(known) < len(prices):
+        return None
+    low, high = min(known), max(known)
+    if low == high:  # what is contradictory is in no number that was kept: tokens of the right number, of unknown kinds
+        at_least, at_most = least(period.rates, heard[0]), most(period.rates, heard[0], heard[0])
+        return None if at_least is None or at_most is None else CostEstimate(low_units=at_least, high_units=at_most)
     return CostEstimate(low_units=low, high_units=high)
 
 

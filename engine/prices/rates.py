@@ -9,6 +9,7 @@ from decimal import Decimal
 import msgspec
 
 from ..events import Usage
+from .readings import is_consistent
 from .units import MONEY, to_units
 
 _multiply = MONEY.multiply
@@ -110,7 +111,7 @@ class Rates(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
         `PriceBook.cost` does the same for text by itself, unless `always_special`.
         """
-        if self._has_unrated(usage) or not _is_consistent(usage):
+        if self._has_unrated(usage) or not is_consistent(usage):
             return None
         if self.image_cache_rate and usage.image_input_tokens and usage.cache_read_tokens:
             return None
@@ -166,27 +167,6 @@ class Rates(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     def _has_unrated(self, usage: Usage) -> bool:
         return any(getattr(usage, kind) for kind in self.unrated)
-
-
-def _is_consistent(usage: Usage) -> bool:
-    """Tell whether all kinds of usage fit into what they are a part of."""
-    read, written = usage.cache_read_tokens, usage.cache_write_tokens
-    audio_read, audio, image = usage.audio_cache_read_tokens, usage.audio_input_tokens, usage.image_input_tokens
-    uncached = usage.input_tokens - read - written
-    uncached_media = audio - audio_read + max(image - (read - audio_read), 0)
-    return (
-        written >= 0 <= read <= usage.input_tokens - written
-        and 0 <= usage.reasoning_tokens <= usage.output_tokens
-        and 0 <= usage.cache_write_12h_tokens <= written
-        and 0 <= audio_read <= min(audio, read)
-        and image >= 0
-        and uncached_media <= uncached
-        and usage.audio_output_tokens >= 0
-        and usage.image_output_tokens >= 0
-        and usage.audio_output_tokens + usage.image_output_tokens <= usage.output_tokens
-        and usage.web_searches >= 0
-        and usage.file_searches >= 0
-    )
 
 
 def rates_at(price_list: Sequence[Rates], input_tokens: int) -> Rates | None:

@@ -19,6 +19,7 @@ from ..openai_client.clients import Clients
 from ..requests.bounds import SentTexts, bound_late
 from ..requests.loop_lock import LoopLock
 from ..requests.retry import RetryPolicy, used_nothing, with_retries
+from ..requests.usage import read_usage
 from ..retrieval.index import PassageIndex
 from ..retrieval.ingestion import (
     TEXT_FILES,
@@ -35,7 +36,6 @@ from ..retrieval.ingestion import (
 from ..retrieval.retriever import Passage
 from .responses.requests import Requests
 from .responses.tool_loop import given
-from .responses.usage import count_of
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -122,13 +122,9 @@ class MeteredEmbeddings:
 
     async def _record(self, call: ModelCall, answer: "CreateEmbeddingResponse", texts: Sequence[str]) -> None:
         call.response_model = getattr(answer, "model", None)
-        usage = getattr(answer, "usage", None)  # the client does not check
-        tokens = count_of(usage, "prompt_tokens")
-        if tokens is None:
-            tokens = count_of(usage, "total_tokens")  # nothing is written, so that it is the same
-        if tokens is not None:
-            call.record(Usage(input_tokens=tokens))
-        elif self._estimate:
+        reading = read_usage(answer)
+        reading.record(call)
+        if reading.usage is None and self._estimate:
             counts = [(await TokenCounter().count_text(text, self.model)).tokens for text in texts]
             call.record(Usage(input_tokens=sum(counts)), Provenance.ESTIMATED)
 

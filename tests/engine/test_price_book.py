@@ -19,6 +19,7 @@ from runmeter.engine.events import Provenance, TokenUsage, Usage
 from runmeter.engine.prices.cost_estimate import CostEstimate
 from runmeter.engine.prices.price_book import PriceBook
 from runmeter.engine.prices.rates import Price, rates_of
+from runmeter.engine.prices.readings import contradiction_in, is_consistent, readings
 
 BOOK = PriceBook()
 UNPRICED = CostEstimate(high_units=None, unpriced=1)
@@ -487,20 +488,66 @@ def test_no_usage_makes_pricing_raise_or_pay_money_back(
 
 
 @pytest.mark.parametrize(
-    "usage",
+    ("usage", "total", "meant"),
     [
-        Usage(100, 0, cache_read_tokens=101),
-        Usage(100, 0, cache_read_tokens=60, cache_write_tokens=60),
-        Usage(100, 10, reasoning_tokens=11),
-        Usage(-1, 0),
-        Usage(100, -1),
-        Usage(100, 100, cache_read_tokens=-1),
-        Usage(100, 100, web_searches=-1),
-        Usage(100, 100, image_input_tokens=101),
+        (Usage(100, 0, cache_read_tokens=101), None, [Usage(100), Usage(201, cache_read_tokens=101)]),
+        (
+            Usage(100, 0, cache_read_tokens=60, cache_write_tokens=60),
+            None,
+            [Usage(100, cache_read_tokens=100), Usage(220, cache_read_tokens=60, cache_write_tokens=60)],
+        ),
+        (Usage(100, 10, reasoning_tokens=11), None, [Usage(100, 10), Usage(100, 21, reasoning_tokens=11)]),
+        (Usage(100, 20, reasoning_tokens=300), 420, [Usage(100, 20), Usage(100, 320, reasoning_tokens=300)]),
+        (Usage(1_000, 20, cache_read_tokens=5_000), 1_020, [Usage(1_000, 20), Usage(1_000, 20, cache_read_tokens=999)]),
+        (Usage(1_000, 20, cache_read_tokens=5_000), 6_020, [Usage(6_000, 20, cache_read_tokens=5_000)]),
+        (Usage(100, 20), 150, [Usage(100, 20), Usage(130, 20), Usage(100, 50)]),
+        (Usage(100, 20, reasoning_tokens=15), 135, [Usage(100, 20), Usage(100, 35, reasoning_tokens=15)]),
+        (Usage(100, 100, cache_read_tokens=-1), None, [Usage(100, 100), Usage(100, 100, cache_read_tokens=100)]),
+        (Usage(100, 100, image_input_tokens=101), None, [Usage(100, 100), Usage(201, 100)]),
     ],
 )
-def test_contradictory_usage_is_unpriced(usage: Usage) -> None:
-    assert BOOK.cost(request(usage)) == UNPRICED
+def test_contradictory_usage_costs_as_much_as_any_reading(usage: Usage, total: int | None, meant: list[Usage]) -> None:
+    event = msgspec.structs.replace(request(usage), total_tokens=total, contradiction=contradiction_in(usage, total))
+    assert event.contradiction
+    cost = BOOK.cost(event)
+    assert cost.usd is None
+    assert cost.high is not None
+    for reading in meant:
+        exact = BOOK.cost(request(reading)).usd
+        assert exact is not None
+        assert cost.low <= exact <= cost.high
+
+
+@pytest.mark.parametrize(
+    ("usage", "total"),
+    [
+        (Usage(-1, 0), None),
+        (Usage(100, -1), None),
+        (Usage(100, 100, web_searches=-1), None),
+        (Usage(100, 20), 5),
+        (Usage(100, 20), 0),
+    ],
+)
+def test_contradictory_usage_without_a_consistent_reading_is_unpriced(usage: Usage, total: int | None) -> None:
+    event = msgspec.structs.replace(request(usage), total_tokens=total, contradiction=contradiction_in(usage, total))
+    assert BOOK.cost(event) == UNPRICED
+
+
+@given(usages(), st.integers(0, 10**7), st.integers(0, 3_000))
+def test_no_contradiction_has_an_exact_cost_and_each_reading_is_within(usage: Usage, total: int, more: int) -> None:
+    usage = msgspec.structs.replace(usage, reasoning_tokens=usage.reasoning_tokens + more)
+    contradiction = contradiction_in(usage, total)
+    event = msgspec.structs.replace(request(usage), total_tokens=total, contradiction=contradiction)
+    cost = BOOK.cost(event)
+    if contradiction is None:
+        return
+    assert cost.usd is None
+    for reading in readings(usage, total):
+        assert is_consistent(reading)
+        exact = BOOK.cost(request(reading))
+        if cost.high is not None:
+            assert exact.usd is not None
+            assert cost.low <= exact.usd <= cost.high
 
 
 @pytest.mark.parametrize("start_ns", [-1, -(2**70), 2**62, 2**70, 0])

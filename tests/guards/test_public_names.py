@@ -17,7 +17,7 @@ NAMES = {
         RunStream RunTimeout RunmeterError Runtime Status StrayCancellation StreamClosed SubscriberStatistics
         Subscription SystemClock Telemetry TokenCount TokenCounter TokenUsage Tokenizer TokenizerError
         ToolCall TraceContext Tracing UnboundedRequest UnknownEvent Unpriced Usage UsageAggregator UsageCell
-        UsageRow UsageStatistics await_foreign carry context_size current_execution error_message
+        UsageRow UsageStatistics await_foreign carry context_size contradiction_in current_execution error_message
         is_own_failure lifecycle outside_run retirements run_child
     """,
     "runmeter.patterns": """

@@ -23,6 +23,7 @@ from uuid import UUID
 
 import msgspec
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage
 from langchain_core.outputs import LLMResult
 
 from runmeter.engine import (
@@ -37,14 +38,14 @@ from runmeter.engine import (
     outside_run,
 )
 
-from ...requests.bounds import bound_late
+from ...requests.bounds import Sent, bound_late
 from ...requests.retry import current_attempt, is_connection_loss, used_nothing
 from ...tools.tool import metered_tool_run
 from .entered import EnteredRuns
 from .failures import is_control_flow, read_failure
 from .open_calls import OpenCall, OpenQuestion, OpenScope, Root, open_calls, says_something
 from .requests import UNKNOWN, describe_request
-from .usage import STREAM_CUT, estimate_usage, read_answer
+from .usage import STREAM_CUT, estimate_here, estimate_usage, read_answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +240,10 @@ class MeteringHandler(BaseCallbackHandler):
         opened = open_calls.get(run_id)
         if opened is None or opened.owner is not self or not isinstance(opened.call, ModelCall):
             return
-        if token or getattr(getattr(chunk, "message", None), "tool_call_chunks", None):
+        message = getattr(chunk, "message", None)
+        if (told := getattr(message, "usage_metadata", None)) is not None:
+            opened.totals.take(told)
+        if token or getattr(message, "tool_call_chunks", None):
             opened.call.first_chunk()
             opened.pieces += says_something(token, chunk)
 
@@ -247,15 +251,13 @@ class MeteringHandler(BaseCallbackHandler):
         """End the call of a model whose answer is complete."""
         opened = open_calls.get(run_id)
         if opened is not None and isinstance(opened.call, ModelCall):
-            answer = read_answer(response)
+            answer = read_answer(response, opened.totals)
             answer.describe(opened.call)
             if answer.cut:
                 opened.call.fail(*STREAM_CUT)
-            if answer.usage is not None:
-                opened.call.record(answer.usage)
-            else:  # a stream that ended too soon, or a model that does not say
-                opened.record_cut()
-                opened.answer = None if answer.cut else answer.message
+                opened.record_cut(answer.usage)
+            else:
+                opened.record_whole(answer)
         self._end(run_id, None)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -269,7 +271,7 @@ class MeteringHandler(BaseCallbackHandler):
                 opened.call.record(answer.usage)
             elif is_connection_loss(error) or not isinstance(error, Exception):  # a failure may not have been billed
                 partial = kwargs.get("response")
-                opened.record_cut(read_answer(partial).usage if isinstance(partial, LLMResult) else None)
+                opened.record_cut(read_answer(partial, opened.totals).usage if isinstance(partial, LLMResult) else None)
         self._end(run_id, error)
 
     # Tools
@@ -402,8 +404,8 @@ class MeteringHandler(BaseCallbackHandler):
         self._forget(run_id)
         opened.forget(run_id)
         call, error = opened.call, opened.error
-        if isinstance(call, ModelCall) and opened.question is not None and opened.unreported and call.bound is None:
-            call.bound = opened.question.sent.bound_here()
+        if isinstance(call, ModelCall) and opened.question is not None and opened.unreported:
+            _count_here(call, opened.question.sent, opened.answer)
         how = (type(error) if error else None), error, (error.__traceback__ if error else None)
         call.__exit__(*how)
         if opened.outside is not None:
@@ -413,6 +415,15 @@ class MeteringHandler(BaseCallbackHandler):
         root, _ = self._calls.pop(run_id, (None, None))
         if root is not None:
             root.calls.discard(run_id)
+
+
+def _count_here(call: ModelCall, sent: Sent, answer: AIMessage | None) -> None:
+    """Say what can be known of a request whose usage was not reported, in this thread: its bound, and if it has an
+    answer an estimate."""
+    if answer is not None and (usage := estimate_here(sent, answer)):
+        call.record(usage, Provenance.ESTIMATED)
+    if call.bound is None:
+        call.bound = sent.bound_here()
 
 
 def _enter(make: Callable[[Execution], ModelCall | ToolCall]) -> tuple[Execution, ModelCall | ToolCall]:

@@ -14,9 +14,14 @@ from langchain_core.messages import AIMessage
 from runmeter.engine import Execution, ModelCall, ModelRequest, Provenance, ToolCall, Usage
 
 from ...requests.bounds import Sent
+from ...requests.usage import RunningTotals
 from .requests import describe_sent
+from .usage import Answer
 
 logger = logging.getLogger("runmeter")
+
+_OPENAI = ("openai", "azure.ai.openai")
+"""Whose models LangChain asks for the usage of a stream, if it is told to."""
 
 
 @dataclass(slots=True, eq=False)
@@ -84,10 +89,26 @@ class OpenCall:
     pieces: int = 0
     """Chunks with text, or with a part of a tool call, that a model has streamed: a token each, or more."""
 
+    totals: RunningTotals = field(default_factory=RunningTotals)
+    """What its chunks say that was used."""
+
     @property
     def unreported(self) -> bool:
         """True for a request whose usage is not known, as far as it is."""
         return isinstance(self.call, ModelCall) and self.call.provenance is not Provenance.REPORTED
+
+    def record_whole(self, answer: Answer) -> None:
+        """Say what a complete answer reports that it used; or that it reports nothing."""
+        assert isinstance(self.call, ModelCall)  # noqa: S101 - only models answer
+        answer.reading.record(self.call)
+        if answer.usage is not None:
+            return
+        self.answer = answer.message
+        request = self.question and self.question.request
+        if request and request.provider in _OPENAI and (self.pieces or request.stream) and request.api != "responses":
+            self.call.notice(
+                "unreported_usage", "streamed answers come without usage, which is estimated: set stream_usage=True"
+            )
 
     def record_cut(self, usage: Usage | None = None) -> None:
         """Record a lower bound of what was used; if nothing came, it stays unknown."""

@@ -17,7 +17,7 @@ from ...requests.bounds import Sent, bound_late
 from ...requests.retry import RetryPolicy, used_nothing, with_retries
 from .recovery import is_kept, recover_usage
 from .stream import Deliver, read_stream
-from .usage import completed, record_response
+from .usage import completed, is_complete, record_response
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -120,7 +120,7 @@ class MeteredResponses:
         unreported = call.is_metered and call.usage is None and response.status != "failed"
         if unreported and self._estimate and not params.keys() & _UNKNOWN_INPUT:
             call.record(await _count(params, response), Provenance.ESTIMATED)
-        if response.error is not None or response.status not in ("completed", "incomplete"):
+        if response.error is not None or not (is_complete(response) or response.status == "incomplete"):
             code = getattr(response.error, "code", None) or "response_failed"
             message = getattr(response.error, "message", None) or f"the answer ended with status {response.status!r}"
             raise ResponseFailed(code, message)

@@ -97,9 +97,9 @@ def usage_table(usage: UsageStatistics, width: int) -> Group:
         _Column("p50 s", [seconds(own.p50) for own in owns], 4),
         _Column("p95 s", [seconds(own.p95) for own in owns], 8),
         _Column("p99 s", [seconds(own.p99) for own in owns], 10),
-        _Column("tokens in", [f"{whole.usage.input_tokens:,}" for whole in wholes], 5),
+        _Column("tokens in", [_tokens(whole.usage.input_tokens, whole) for whole in wholes], 5),
         _Column("cached", [f"{whole.usage.cache_read_tokens:,}" for whole in wholes], 9),
-        _Column("out", [f"{whole.usage.output_tokens:,}" for whole in wholes], 6),
+        _Column("out", [_tokens(whole.usage.output_tokens, whole) for whole in wholes], 6),
         _Column("tools", [f"{whole.function_calls:,}" for whole in wholes], 7),
         _Column("cost", [Text(str(whole.cost), "green") for whole in wholes]),
         _Column("own cost", [Text(str(line.own.cost) if line.has_inner else "", "green") for line in lines], 1),
@@ -118,6 +118,12 @@ def _usage_lines(usage: UsageStatistics) -> Iterator[_Line]:
         depth = sum(pattern.startswith(f"{name}.") for name in rows)
         name = f"{'  ' * (depth - 1)}└ {pattern.rpartition('.')[2]}" if depth else pattern
         yield _Line(name, own, sum(inner, start=own), not depth, bool(inner))
+
+
+def _tokens(count: int, row: UsageRow) -> str:
+    """Write a number of tokens; as a lower bound, where requests did not say what they used, or not all of it."""
+    known = row.requests_by_provenance
+    return f"≥ {count:,}" if known.get(Provenance.UNKNOWN) or known.get(Provenance.PARTIAL) else f"{count:,}"
 
 
 def bus_table(bus: BusStatistics, width: int) -> Group:
@@ -161,8 +167,9 @@ def run_summary(
         width: Characters there are.
     """
     used = row.usage
+    read, written = _tokens(used.input_tokens, row), _tokens(used.output_tokens, row)
     figures = [
-        f"{used.input_tokens:,} ({used.cache_read_tokens:,} cached) → {used.output_tokens:,} tokens",
+        f"{read} ({used.cache_read_tokens:,} cached) → {written} tokens",
         str(row.cost),
         duration(time_ns),
         format_count(row.requests, "request"),

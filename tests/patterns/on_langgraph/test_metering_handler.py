@@ -288,7 +288,7 @@ async def test_tools_are_function_calls(scene: Scene) -> None:
         ("outer", "call_outer", None),
         ("broken", "call_broken", "LookupError"),
     }
-    assert [request.provenance for request in run.requests] == [Provenance.UNKNOWN], "this model does not say"
+    assert [request.provenance for request in run.requests] == [Provenance.ESTIMATED], "this model does not say"
 
 
 async def test_a_tool_that_returns_its_error_has_failed() -> None:
@@ -450,13 +450,14 @@ def test_providers_have_the_names_of_the_conventions(metadata: dict[str, str], p
 def usage_reported(**usage: Any) -> Usage | None:
     """What is read from an answer with this usage."""
     total = usage["input_tokens"] + usage["output_tokens"]
-    message = AIMessage("x", usage_metadata={"total_tokens": total, **usage})
+    message = AIMessage(usage.pop("text", "x"), usage_metadata={"total_tokens": total, **usage})
     return read_answer(LLMResult(generations=[[ChatGeneration(message=message)]])).usage
 
 
 def test_what_was_not_reported_is_not_nothing() -> None:
     assert usage_reported(input_tokens=0, output_tokens=0) is None, "LangChain's reading of null"
-    assert usage_reported(input_tokens=5, output_tokens=0) == Usage(5, 0)
+    assert usage_reported(input_tokens=5, output_tokens=0) is None, "a text took tokens"
+    assert usage_reported(input_tokens=5, output_tokens=0, text="") == Usage(5, 0)
     assert usage_reported(input_tokens=0, output_tokens=0, total_cost=0) == Usage(), "from the cache"
 
 
@@ -471,18 +472,13 @@ def test_details_that_are_no_counts_are_left_alone() -> None:
     assert usage == Usage(10, 5, cache_read_tokens=3)
 
 
-def test_no_more_is_read_from_the_cache_than_is_read() -> None:
-    usage = usage_reported(input_tokens=10, output_tokens=1, input_token_details={"cache_read": 100})
-    assert usage == Usage(10, 1, cache_read_tokens=10)
-
-
-async def test_a_request_whose_usage_was_not_reported_is_unknown() -> None:
+async def test_a_request_whose_usage_was_not_reported_is_estimated() -> None:
     answer = AIMessage("x", usage_metadata={"input_tokens": 0, "output_tokens": 0, "total_tokens": 0})
     run = Run()
     with run(), MeteringHandler() as meter:
         await GenericFakeChatModel(messages=iter([answer])).ainvoke("x", {"callbacks": [meter]})
     [request] = run.requests
-    assert (request.usage, request.provenance) == (None, Provenance.UNKNOWN)
+    assert (request.usage, request.provenance) == (Usage(8, 1), Provenance.ESTIMATED)
 
 
 # Several handlers, one graph

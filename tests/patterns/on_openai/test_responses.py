@@ -16,8 +16,9 @@ from time_support import passing, until
 from runmeter.engine import ModelCallStarted, ModelRequest, Provenance, Usage
 from runmeter.patterns import ResponseFailed, RetryPolicy
 from runmeter.patterns.openai.responses.metered import MeteredResponses
-from runmeter.patterns.openai.responses.usage import finish_reason_of, record_response, usage_of
+from runmeter.patterns.openai.responses.usage import finish_reason_of, record_response
 from runmeter.patterns.openai_client.clients import Clients
+from runmeter.patterns.requests.usage import Reading, read_usage
 from runmeter.simulator import Fault, Reply, Simulator
 
 PARAMS: dict[str, Any] = {"model": "gpt-6-luna", "input": "Where is parcel AB-1? It was due on Monday, and it is late."}
@@ -309,6 +310,10 @@ def response_of(**fields: Any) -> Response:
     return Response.construct(None, **{"id": "resp_1", "model": "m", "status": "completed", "output": [], **fields})
 
 
+def usage_of(response: Response) -> Usage | None:
+    return read_usage(response).usage
+
+
 def test_every_part_of_the_usage_may_be_missing() -> None:
     assert usage_of(response_of()) is None
     for usage in ({}, {"input_tokens": 3}, {"input_tokens": None, "output_tokens": None}):
@@ -316,30 +321,6 @@ def test_every_part_of_the_usage_may_be_missing() -> None:
     assert usage_of(response_of(usage={"input_tokens": 3, "input_tokens_details": None, "output_tokens": 2})) == Usage(
         3, 2
     )
-
-
-def test_a_part_is_no_more_than_its_total() -> None:
-    details = {"cached_tokens": 100, "cache_write_tokens": 100}
-    usage = {
-        "input_tokens": 10,
-        "output_tokens": 5,
-        "input_tokens_details": details,
-        "output_tokens_details": {"reasoning_tokens": 6},
-    }
-    assert usage_of(response_of(usage=usage)) == Usage(
-        10, 5, cache_read_tokens=10, cache_write_tokens=10, reasoning_tokens=5
-    )
-
-
-def test_a_part_that_is_no_number_is_not_counted() -> None:
-    usage = {"input_tokens": 3, "output_tokens": 2, "input_tokens_details": {"cached_tokens": "1"}}
-    assert usage_of(response_of(usage=usage)) == Usage(3, 2)
-
-
-def test_a_number_below_zero_is_none() -> None:
-    assert usage_of(response_of(usage={"input_tokens": -3, "output_tokens": 2})) is None
-    usage = {"input_tokens": 3, "output_tokens": 2, "input_tokens_details": {"cached_tokens": -1}}
-    assert usage_of(response_of(usage=usage)) == Usage(3, 2)
 
 
 @pytest.mark.parametrize("total", [{"cache_write_tokens": 7}, {}])
@@ -415,7 +396,7 @@ async def test_what_is_not_reported_may_be_counted_here(
         if more:
             first = await service.metered().create({**PARAMS, "store": True})
             more = {"previous_response_id": first.id}
-        monkeypatch.setattr("runmeter.patterns.openai.responses.usage.usage_of", lambda _: None)
+        monkeypatch.setattr("runmeter.patterns.openai.responses.usage.read_usage", lambda _: Reading())
         response = await service.metered(estimate=estimate).create({**PARAMS, **more})
     last = run.requests[-1]
     assert last.provenance is provenance
