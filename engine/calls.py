@@ -70,6 +70,9 @@ class MeteredRun(Protocol):
     def emit(self, event_type: Callable[..., E], trace: TraceContext | None, /, **fields: Any) -> E:
         """Publish an event of the run."""
 
+    def notice(self, kind: str, subject: str, message: str, *, once: bool = False) -> None:
+        """Warn of something before it becomes an error."""
+
     def claim(self, request: ModelRequest) -> tuple[Usage | None, Callable[[TokenUsage], None]]:
         """Take the reservation of a request that is about to leave."""
 
@@ -201,8 +204,6 @@ class ModelCall(Operation):
         response_model: str | None = None,
         service_tier: str | None = None,
         finish_reasons: tuple[str, ...] = (),
-        contradiction: str | None = None,
-        total_tokens: int | None = None,
     ) -> None:
         """Record the request's usage, and how it is known. The last call counts.
 
@@ -217,9 +218,6 @@ class ModelCall(Operation):
             response_model: The exact name of the model that answered.
             service_tier: The tier that served. Where the API does not say, the one asked for counts as such.
             finish_reasons: One for each choice, in order.
-            contradiction: Which fields of what the server reported cannot all be true. The cost is then an interval,
-                budgets settle at its upper end, and a notice says so, once for each model and server.
-            total_tokens: What the server says the total is, where that is not input and output together.
 
         Raises:
             ConfigurationError: `usage` is not a `Usage`, or there is no such provenance.
@@ -230,8 +228,6 @@ class ModelCall(Operation):
             )
         self.provenance = _RECORDED.get(provenance) or _refused(provenance)
         self.usage = usage
-        if contradiction:
-            self.contradiction, self.total_tokens = contradiction, total_tokens
         if response_id:
             self.response_id = response_id
         if response_model:
@@ -240,6 +236,16 @@ class ModelCall(Operation):
             self.service_tier = service_tier
         if finish_reasons:
             self.finish_reasons = finish_reasons
+
+    def contradict(self, contradiction: str, total_tokens: int | None = None) -> None:
+        """Record that what the server reports cannot all be true: the cost is an interval, and a notice says so.
+
+        Args:
+            contradiction: The fields, as `contradiction_in` names them.
+            total_tokens: The server's total, where that is not input and output together.
+        """
+        self.contradiction, self.total_tokens = contradiction, total_tokens
+        self.notice("usage", f"what the server reports contradicts itself: {contradiction}")
 
     def first_chunk(self) -> None:
         """Record that a chunk of a streamed answer came; the first time counts."""
@@ -330,8 +336,6 @@ class ModelCall(Operation):
             total_tokens=self.total_tokens,
         )
         execution.requests.append(event)
-        if self.contradiction is not None:
-            self.notice("usage", f"what the server reports contradicts itself: {self.contradiction}")
         if self._settle is not None:
             self._settle(event)
 

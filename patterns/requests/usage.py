@@ -44,16 +44,10 @@ class Reading:
             call: The request.
             more: What else `ModelCall.record` takes.
         """
-        if self.usage is None:
-            call.contradiction = self.contradiction
-            return
-        call.record(
-            self.usage,
-            Provenance.REPORTED if self.is_whole else Provenance.PARTIAL,
-            contradiction=self.contradiction,
-            total_tokens=self.total_tokens,
-            **more,
-        )
+        if self.contradiction is not None:
+            call.contradict(self.contradiction, self.total_tokens)
+        if self.usage is not None:
+            call.record(self.usage, Provenance.REPORTED if self.is_whole else Provenance.PARTIAL, **more)
 
 
 def read_usage(payload: Any, totals: "RunningTotals | None" = None) -> Reading:
