@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from runmeter.engine import BusStatistics, UsageRow, UsageStatistics
+from runmeter.engine import BusStatistics, Provenance, UsageRow, UsageStatistics
 from runmeter.engine.formats import format_count
 from runmeter.patterns import PatternRegistry, PatternType
 from runmeter.telemetry import TelemetryStatistics
