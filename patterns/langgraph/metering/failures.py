@@ -6,10 +6,8 @@ from typing import Any
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
-from .usage import Answer, finish_reason_of, read_answer
-
-_DETAILS = {"cached_tokens": "cache_read", "cache_write_tokens": "cache_creation", "reasoning_tokens": "reasoning"}
-"""From OpenAI's names to LangChain's, where these differ."""
+from ...requests.usage import read_usage
+from .usage import Answer, finish_reason_of
 
 
 def is_control_flow(error: BaseException) -> bool:
@@ -60,30 +58,5 @@ def _read_body(body: Mapping[str, Any]) -> Answer:
         "status": body.get("status"),
         "incomplete_details": body.get("incomplete_details"),
     }
-    message = AIMessage("", response_metadata=metadata)
-    message.usage_metadata = _as_langchain(body.get("usage"))
-    reason = finish_reason_of(message)
-    answer = read_answer(LLMResult(generations=[[ChatGeneration(message=message)]]))
-    return Answer(answer.usage, metadata, (reason,) if reason else ())
-
-
-def _as_langchain(usage: Any) -> Any:
-    if not isinstance(usage, Mapping):
-        return None
-    read = usage.get("input_tokens", usage.get("prompt_tokens"))
-    written = usage.get("output_tokens", usage.get("completion_tokens"))
-    return {
-        "input_tokens": read,
-        "output_tokens": written,
-        "total_tokens": usage.get("total_tokens"),
-        "input_token_details": _details(usage.get("input_tokens_details") or usage.get("prompt_tokens_details")),
-        "output_token_details": _details(usage.get("output_tokens_details") or usage.get("completion_tokens_details")),
-    }
-
-
-def _details(details: Any) -> dict[str, Any]:
-    if not isinstance(details, Mapping):
-        return {}
-    return {
-        _DETAILS.get(name, name.removesuffix("_tokens")): count for name, count in details.items() if count is not None
-    }
+    reason = finish_reason_of(AIMessage("", response_metadata=metadata))
+    return Answer(read_usage(body), metadata, (reason,) if reason else ())

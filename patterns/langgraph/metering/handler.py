@@ -268,7 +268,7 @@ class MeteringHandler(BaseCallbackHandler):
                 opened.call.record(Usage())
             elif (answer := read_failure(error, kwargs.get("response"))) is not None and answer.usage is not None:
                 answer.describe(opened.call)
-                opened.call.record(answer.usage)
+                answer.reading.record(opened.call)
             elif is_connection_loss(error) or not isinstance(error, Exception):  # a failure may not have been billed
                 partial = kwargs.get("response")
                 opened.record_cut(read_answer(partial, opened.totals).usage if isinstance(partial, LLMResult) else None)
