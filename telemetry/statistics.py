@@ -17,6 +17,8 @@ class ExporterStatistics(msgspec.Struct, frozen=True):
     """Items given up here: more than may wait, for longer than they may, or not sent before telemetry was shut down."""
     pending: int
     """Items waiting to be sent, or to be sent again, or under way."""
+    unsupported: bool = False
+    """Whether the collector takes nothing of this kind, as Jaeger takes no metrics."""
 
 
 class TelemetryStatistics(msgspec.Struct, frozen=True):

@@ -61,6 +61,7 @@ class Exporter(Generic[Item]):
         self.in_trouble = False
         """True once the collector has refused or missed a request, until it takes one."""
         self._complained = False
+        self._unsupported = False
         self.answers = 0
         """Requests that the collector has taken or refused."""
         self._transport = transport
@@ -125,7 +126,9 @@ class Exporter(Generic[Item]):
         """Read the exporter's account as it is now."""
         with self._lock:
             queue = self._queue
-            return ExporterStatistics(self.name, queue.taken, queue.sent, queue.failed, queue.dropped, queue.pending)
+            return ExporterStatistics(
+                self.name, queue.taken, queue.sent, queue.failed, queue.dropped, queue.pending, self._unsupported
+            )
 
     # Ending
 
@@ -225,15 +228,19 @@ class Exporter(Generic[Item]):
         if isinstance(verdict, Taken):
             self._hear_taken(verdict, count)
             return
-        if isinstance(verdict, Refused):
-            self.answers += 1
         self.in_trouble = True
         logger.debug("%s: %d not taken: %s", self.name, count, verdict)
+        if isinstance(verdict, Refused):
+            self.answers += 1
+            if verdict.is_unsupported:
+                self._unsupported = True
+                self._say_unsupported(verdict.reason)
+                return
         self._complain(verdict.reason)
 
     def _hear_taken(self, verdict: Taken, count: int) -> None:
         self.answers += 1
-        self.in_trouble = False
+        self.in_trouble = self._unsupported = False
         logger.debug("%s: %d taken: %s", self.name, count, verdict)
         if verdict.rejected:
             self._complain(f"{verdict.rejected} rejected: {verdict.message}")
@@ -245,6 +252,15 @@ class Exporter(Generic[Item]):
         self._told_of_drops = True
         if why is not None and not self._complained:
             logger.warning("telemetry is dropped: %s: %s", self.name, why)
+
+    def _say_unsupported(self, reason: str) -> None:
+        if self._complained:
+            return
+        self._complained = True
+        signal, _, place = self.name.partition(" to ")
+        like = ", and neither does Jaeger" if signal == "metrics" else ""
+        way_out = f"send them to a collector that does, or set OTEL_{signal.upper()}_EXPORTER=none"
+        logger.warning("%s takes no %s (%s)%s: %s", place, signal, reason, like, way_out)
 
     def _complain(self, why: str) -> None:
         if self._complained:

@@ -101,7 +101,8 @@ def _verdict(error: Any) -> Verdict:
     retry_after = _retry_after(error)
     if error.code() in RETRYABLE or retry_after is not None:
         return Unavailable(reason, retry_after)
-    return Refused(reason)
+    # A server has a service for each signal that it takes: Jaeger none for metrics (jaegertracing/jaeger#2620).
+    return Refused(reason, error.code() is grpc.StatusCode.UNIMPLEMENTED)
 
 
 def _retry_after(error: Any) -> float | None:

@@ -15,6 +15,9 @@ from .verdict import Refused, Signal, Taken, Unavailable, Verdict, taken
 
 RETRYABLE = frozenset({429, 502, 503, 504})
 """The answers after which a request may be sent again (OTLP specification 1.9, "Retryable Response Codes")."""
+UNSUPPORTED = frozenset({404, 405, 501})
+"""The answers of a server that has nothing at this signal's path. The OpenTelemetry Collector, and Jaeger 2, which is
+built on it, serve the paths of those signals alone that have a pipeline (`otlpreceiver`, `otlp.go`)."""
 CONTENT_TYPE = "application/x-protobuf"
 
 _COMPRESS: Mapping[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
@@ -75,7 +78,7 @@ class HttpTransport:
         if answer.status_code in RETRYABLE:
             return Unavailable(said, seconds(answer.headers.get("retry-after")))
         if not 200 <= answer.status_code < 300:
-            return Refused(said)
+            return Refused(said, answer.status_code in UNSUPPORTED)
         return taken(self._signal, answer.content) if _is_protobuf(answer) else Taken()
 
     def close(self) -> None:

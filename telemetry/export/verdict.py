@@ -26,6 +26,8 @@ class Refused(NamedTuple):
     """The collector does not take the request, and never will."""
 
     reason: str
+    is_unsupported: bool = False
+    """The collector has nothing that takes this signal."""
 
 
 class Unavailable(NamedTuple):

@@ -165,12 +165,21 @@ def test_a_trace_shows_what_happened(served: Simulator) -> None:
     assert "chat gpt-6-luna" in ran.shown
 
 
+def test_a_collector_of_traces_alone_is_one_line_and_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    with receive_grpc(takes_metrics=False) as receiver:
+        ran = Ran("routing", simulated=True, otlp=receiver.endpoint)
+    assert ran.code == 0
+    assert receiver.spans
+    assert [record.getMessage().partition(" takes ")[2][:10] for record in caplog.records] == ["no metrics"]
+
+
 def test_its_trace_is_found_under_the_id_that_is_shown() -> None:
     with receive_grpc() as receiver:
         ran = Ran("orchestrator_workers", simulated=True, otlp=receiver.endpoint)
     shown = re.search(r"^trace ([0-9a-f]{32})$", ran.shown, flags=re.MULTILINE)
     assert shown
     assert {received.span.trace_id.hex() for received in receiver.spans} == {shown[1]}
+    assert "runmeter.cost" in {received.metric.name for received in receiver.metrics}
     assert len(receiver.spans) > 4
 
 

@@ -163,7 +163,7 @@ def _value(value: AnyValue) -> Any:
 
 
 @contextmanager
-def receive_http(*, tls: bool = False) -> Iterator[Receiver]:
+def receive_http(*, tls: bool = False, takes_metrics: bool = True) -> Iterator[Receiver]:
     """A receiver that speaks OTLP/HTTP with protobuf, gzip and deflate included; with TLS to the tests' client only."""
     receiver = Receiver()
 
@@ -180,6 +180,9 @@ def receive_http(*, tls: bool = False) -> Iterator[Receiver]:
             else:
                 assert encoding is None
             assert self.headers["Content-Type"] == "application/x-protobuf"
+            if self.path == "/v1/metrics" and not takes_metrics:
+                self.send_error(HTTPStatus.NOT_FOUND)
+                return
             requests: dict[str, type[Any]] = {
                 "/v1/traces": ExportTraceServiceRequest,
                 "/v1/metrics": ExportMetricsServiceRequest,
@@ -218,7 +221,7 @@ def receive_http(*, tls: bool = False) -> Iterator[Receiver]:
 
 
 @contextmanager
-def receive_grpc(*, tls: bool = False) -> Iterator[Receiver]:
+def receive_grpc(*, tls: bool = False, takes_metrics: bool = True) -> Iterator[Receiver]:
     """A receiver that speaks OTLP/gRPC; with TLS to the tests' client alone."""
     receiver = Receiver()
 
@@ -244,7 +247,8 @@ def receive_grpc(*, tls: bool = False) -> Iterator[Receiver]:
     with ThreadPoolExecutor(2, "OTLP receiver") as workers:
         server = grpc.server(workers)
         add_TraceServiceServicer_to_server(Traces(), server)  # type: ignore[no-untyped-call] # generated without types
-        add_MetricsServiceServicer_to_server(Metrics(), server)  # type: ignore[no-untyped-call] # likewise
+        if takes_metrics:
+            add_MetricsServiceServicer_to_server(Metrics(), server)  # type: ignore[no-untyped-call] # likewise
         if tls:
             pair = (TLS / "server.key").read_bytes(), (TLS / "server.pem").read_bytes()
             credentials = grpc.ssl_server_credentials([pair], (TLS / "ca.pem").read_bytes(), require_client_auth=True)

@@ -24,7 +24,7 @@ from export_support import (
     receiver,
     run,
 )
-from otlp_receiver import Answer, Receiver
+from otlp_receiver import Answer, Receiver, receive_grpc, receive_http
 from process_support import started
 from telemetry_support import no_variables
 
@@ -50,6 +50,34 @@ def has_caught_up(engine: Engine) -> bool:
     [account] = [each for each in engine.statistics().bus.subscribers if each.name == "telemetry"]
     assert account.dropped == 0
     return account.pending == 0
+
+
+# Traces alone
+
+
+@pytest.mark.parametrize(
+    ("protocol", "said"), [("grpc", "UNIMPLEMENTED: Method not found!"), ("http/protobuf", "404 Not Found")]
+)
+async def test_a_collector_of_traces_alone_is_one_line_in_the_log(
+    protocol: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    receive = receive_grpc if protocol == "grpc" else receive_http
+    with receive(takes_metrics=False) as receiver:
+        telemetry = configure(endpoint=receiver.endpoint, protocol=protocol)
+        for _ in range(3):  # each sends its metrics at its end
+            async with Engine(telemetry=telemetry) as engine:
+                await engine.run(pattern, "x")
+        await shut_down(telemetry)
+    traces, metrics = telemetry.statistics().exporters
+    assert (traces.sent, traces.unsupported) == (3 * SPANS_A_RUN, False) == (len(receiver.spans), False)
+    assert (metrics.sent, metrics.unsupported) == (0, True)
+    assert metrics.failed >= 3
+    [record] = caplog.records
+    place = receiver.endpoint + ("" if protocol == "grpc" else "/v1/metrics")
+    assert record.getMessage() == (
+        f"{place} takes no metrics ({said}), and neither does Jaeger: send them to a collector that does, or set "
+        "OTEL_METRICS_EXPORTER=none"
+    )
 
 
 # Away

@@ -25,7 +25,7 @@ from .demo_documents import Documents, load_documents
 from .demo_mishaps import show_mishaps
 from .demo_patterns import make_pattern, make_patterns
 from .ending import INTERRUPTED, CommandError
-from .otlp import telemetry_to
+from .otlp import shut_down_at_end, telemetry_to
 from .run_keeper import RunKeeper
 from .trace_view import trace_tree
 from .views import bus_table, error_summary, export_summary, usage_table, verdict
@@ -80,7 +80,7 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
         raise CommandError(str(error)) from None
     if options.svg is not None and not os.access(options.svg.absolute().parent, os.W_OK):
         raise CommandError(f"--svg {options.svg}: cannot write to that folder, or there is none")
-    with log as events:
+    with log as events, shut_down_at_end(telemetry):
         code = anyio.run(_demo, options, documents, registry, telemetry, simulator, console, events)
     if events is not None:
         code = events.code(code)

@@ -61,7 +61,7 @@ def runmeter(context: click.Context) -> None:
 @click.option("--concurrency", type=click.IntRange(1, 1_000), default=32, show_default=True, help="Runs at once.")
 @click.option("--model", default="gpt-6-luna", show_default=True, help="The OpenAI model to ask.")
 @click.option("--live", is_flag=True, help="Ask the real API, with the key in OPENAI_API_KEY. This costs money.")
-@click.option("--otlp", metavar="URL", help="Send traces there: port 4318 is HTTP, any other gRPC.")
+@click.option("--otlp", metavar="URL", help="Send traces and metrics there: port 4318 is HTTP, any other gRPC.")
 @click.option(
     "--svg", metavar="FILE", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Save a picture."
 )
@@ -117,7 +117,7 @@ def demo(
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), help="Seconds the run may take.")
 @click.option("--max-usd", metavar="AMOUNT", help="US dollars the run may cost at most.")
 @click.option("--trace", is_flag=True, help="Show what happened in the run.")
-@click.option("--otlp", metavar="URL", help="Send traces there: port 4318 is HTTP, any other gRPC.")
+@click.option("--otlp", metavar="URL", help="Send traces and metrics there: port 4318 is HTTP, any other gRPC.")
 @click.option("--simulated", is_flag=True, help="Ask a simulated API: no key, no network, no cost.")
 @click.option(
     "--events",

@@ -1,6 +1,8 @@
-"""The destination of a command's traces: the `--otlp` option."""
+"""The destination of a command's telemetry: the `--otlp` option."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from runmeter.engine import ConfigurationError
@@ -8,7 +10,9 @@ from runmeter.telemetry import OpenTelemetry, configure
 
 
 def telemetry_to(url: str | None, service_name: str) -> OpenTelemetry | None:
-    """Make the telemetry that sends traces to this URL; None without one.
+    """Make the telemetry that sends traces and metrics to this URL; None without one.
+
+    OTEL_TRACES_EXPORTER and OTEL_METRICS_EXPORTER may say otherwise.
 
     Args:
         url: A collector's. Port 4318 is HTTP, any other gRPC.
@@ -29,6 +33,15 @@ def telemetry_to(url: str | None, service_name: str) -> OpenTelemetry | None:
     return configure(
         endpoint=url,
         protocol="http/protobuf" if port == 4318 else "grpc",
-        metrics_exporter="none",  # Jaeger takes traces alone
         service_name=os.environ.get("OTEL_SERVICE_NAME", service_name),
     )
+
+
+@contextmanager
+def shut_down_at_end(telemetry: OpenTelemetry | None) -> Iterator[None]:
+    """Have what is left of the telemetry sent when the block is left, and its threads ended."""
+    try:
+        yield
+    finally:
+        if telemetry is not None:
+            telemetry.shutdown()

@@ -33,7 +33,7 @@ from runmeter.telemetry import OpenTelemetry
 
 from .command_log import CommandLog, log_to
 from .ending import INTERRUPTED, CommandError
-from .otlp import telemetry_to
+from .otlp import shut_down_at_end, telemetry_to
 from .settings import Settings, load_settings
 from .trace_view import trace_tree
 from .views import run_summary
@@ -158,7 +158,7 @@ def run_pattern(options: RunOptions, out: TextIO, console: Console | None = None
         log = log_to(options.events, console)
     except (ConfigurationError, PatternError, ImportError) as error:
         raise CommandError(str(error)) from None
-    with log as events:
+    with log as events, shut_down_at_end(telemetry):
         code = anyio.run(_run, options, settings, config, registry, simulator, out, console, telemetry, events, budgets)
     return code if events is None else events.code(code)
 

@@ -201,6 +201,8 @@ def export_summary(telemetry: TelemetryStatistics, url: str) -> Text:
     """Tell how much of the telemetry reached the collector."""
     text = Text(f"telemetry to {url}: {telemetry.spans:,} spans")
     for exporter in telemetry.exporters:
+        if exporter.unsupported:  # which the log has told
+            continue
         lost = exporter.taken - exporter.sent
         text.append(f"; {exporter.name}: {exporter.sent:,} sent, ")
         text.append(f"{lost:,} not delivered", style="red" if lost else "")

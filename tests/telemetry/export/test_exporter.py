@@ -126,6 +126,17 @@ def test_what_the_collector_says_is_counted_and_told(
     assert all(message.startswith("telemetry does not arrive: traces to nowhere: ") for message in messages)
 
 
+def test_a_collector_that_takes_the_signal_after_all_is_heard(caplog: pytest.LogCaptureFixture) -> None:
+    transport = Transport()
+    with exporting(transport) as exporter:
+        for verdict, unsupported in ((Refused("404 Not Found", is_unsupported=True), True), (Taken(), False)):
+            put(exporter, "abcd")
+            transport.verdicts.put(verdict)
+            assert settled(exporter).unsupported is unsupported
+    [record] = caplog.records
+    assert record.getMessage().startswith("nowhere takes no traces (404 Not Found)")
+
+
 def test_a_collector_that_is_away_gets_the_same_request_again_and_one_line_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
