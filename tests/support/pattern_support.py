@@ -81,3 +81,12 @@ def check_whole(events: Sequence[Event]) -> None:
         assert (event.usage is None) is (event.provenance is Provenance.UNKNOWN)
         assert event.duration_ns >= 0
     assert KEY not in repr(events)
+
+
+async def at_once(_: float) -> None:
+    """Do not wait between attempts."""
+
+
+async def find(number: str) -> dict[str, str]:
+    """Find a parcel."""
+    return {"number": number, "city": "Berlin"}

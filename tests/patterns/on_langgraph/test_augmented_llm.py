@@ -4,8 +4,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 import openai
@@ -15,7 +14,8 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
-from pattern_support import KEY, Run, check_whole
+from pattern_support import KEY, Run, check_whole, find
+from scene_support import PatternScene
 from telemetry_support import Captured
 from time_support import passing
 
@@ -29,12 +29,11 @@ from runmeter.patterns import (
     PatternConfig,
     PatternRegistry,
     ResponseFailed,
-    RetryPolicy,
 )
 from runmeter.patterns.errors import RetiredModel
 from runmeter.patterns.langgraph.augmented_llm import CONTEXT, NOTHING_FOUND, AugmentedLLMConfig
 from runmeter.patterns.retrieval.retriever import Passage
-from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
+from runmeter.simulator import Fault, Reply, ScriptedCall, Simulator
 
 FIND = ScriptedCall("find", '{"number": "AB-1"}')
 TEXT = "It is in Berlin, where it waits for the customs officer to come back from a very long lunch."
@@ -46,45 +45,12 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def find(number: str) -> dict[str, str]:
-    """Find a parcel."""
-    return {"number": number, "city": "Berlin"}
-
-
-async def at_once(_: float) -> None:
-    """Do not wait between attempts."""
-
-
-class Scene:
-    """A simulator, and patterns that talk to it."""
-
-    def __init__(self, simulator: Simulator, url: str) -> None:
-        self.simulator = simulator
-        self.url = url
-        self.prompts: list[Prompt] = []
-
-    @asynccontextmanager
-    async def pattern(
-        self, *tools: Any, checkpointer: Any = None, retriever: Any = None, **settings: Any
-    ) -> AsyncIterator[AugmentedLLMPattern]:
-        config = AugmentedLLMConfig(base_url=self.url, api_key=KEY, **settings)
-        retry = RetryPolicy(sleep=at_once)
-        pattern = AugmentedLLMPattern(config, tools, checkpointer=checkpointer, retriever=retriever, retry=retry)
-        async with pattern:
-            yield pattern
+Scene: TypeAlias = PatternScene[AugmentedLLMPattern]
 
 
 @pytest.fixture
 async def scene() -> AsyncIterator[Scene]:
-    prompts: list[Prompt] = []
-
-    def watch(prompt: Prompt) -> None:
-        prompts.append(prompt)
-
-    simulator = Simulator(script=watch)
-    async with simulator as url:
-        scene = Scene(simulator, url)
-        scene.prompts = prompts
+    async with Scene(AugmentedLLMPattern) as scene:
         yield scene
 
 

@@ -3,14 +3,14 @@
 import json
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 import httpx2
 import openai
 import pytest
 from pattern_support import KEY, Run, check_whole
+from scene_support import PatternScene
 from time_support import passing
 
 from runmeter.engine import ConfigurationError, Engine, ModelCallStarted, Provenance, RunTimeout
@@ -22,10 +22,9 @@ from runmeter.patterns import (
     PatternConfig,
     PatternRegistry,
     ResponseFailed,
-    RetryPolicy,
     Tool,
 )
-from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
+from runmeter.simulator import Fault, Reply, ScriptedCall, Simulator
 
 FIND = ScriptedCall("find", '{"number": "AB-1"}')
 
@@ -44,39 +43,12 @@ def weigh(number: str) -> float:
     return 2.5
 
 
-async def at_once(_: float) -> None:
-    """Do not wait between attempts."""
-
-
-class Scene:
-    """A simulator, and patterns that talk to it."""
-
-    def __init__(self, simulator: Simulator, url: str) -> None:
-        self.simulator = simulator
-        self.url = url
-        self.prompts: list[Prompt] = []
-
-    def config(self, **settings: Any) -> OpenAIPatternConfig:
-        return OpenAIPatternConfig(base_url=self.url, api_key=KEY, **settings)
-
-    @asynccontextmanager
-    async def pattern(self, *tools: Any, **settings: Any) -> AsyncIterator[OpenAIFunctionCallingPattern]:
-        retry = RetryPolicy(sleep=at_once)
-        async with OpenAIFunctionCallingPattern(self.config(**settings), tools, retry=retry) as pattern:
-            yield pattern
+Scene: TypeAlias = PatternScene[OpenAIFunctionCallingPattern]
 
 
 @pytest.fixture
 async def scene() -> AsyncIterator[Scene]:
-    prompts: list[Prompt] = []
-
-    def watch(prompt: Prompt) -> None:
-        prompts.append(prompt)
-
-    simulator = Simulator(script=watch)
-    async with simulator as url:
-        scene = Scene(simulator, url)
-        scene.prompts = prompts
+    async with Scene(OpenAIFunctionCallingPattern) as scene:
         yield scene
 
 

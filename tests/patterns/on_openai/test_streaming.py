@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import httpx2
 import openai
 import pytest
-from pattern_support import KEY, Run, check_whole
+from pattern_support import KEY, Run, check_whole, find
+from scene_support import PatternScene
 from simulator_support import TLS
 from time_support import passing, until
 
@@ -24,23 +24,14 @@ from runmeter.engine import (
     Usage,
 )
 from runmeter.engine.testing import ManualClock, Recorder
-from runmeter.patterns import OpenAIPatternConfig, PatternConfig, PatternRegistry, ResponseFailed, RetryPolicy
+from runmeter.patterns import OpenAIPatternConfig, PatternConfig, PatternRegistry, ResponseFailed
 from runmeter.patterns.errors import ListenerGone
-from runmeter.patterns.openai.streaming import OpenAIStreamingConfig, OpenAIStreamingPattern, StreamingResult
-from runmeter.simulator import Fault, Reply, ScriptedCall, Simulator
+from runmeter.patterns.openai.streaming import OpenAIStreamingPattern, StreamingResult
+from runmeter.simulator import Fault, Reply, ScriptedCall
 
 TEXT = "It is in Berlin, where it waits for the customs officer to come back from a very long lunch."
 FIND = ScriptedCall("find", '{"number": "AB-1"}')
 QUESTION = "Where is parcel AB-1?"
-
-
-async def find(number: str) -> dict[str, str]:
-    """Find a parcel."""
-    return {"number": number, "city": "Berlin"}
-
-
-async def at_once(_: float) -> None:
-    """Do not wait between attempts."""
 
 
 class Socket:
@@ -72,18 +63,7 @@ class Socket:
         return "".join(message.get("text", "") for message in self.messages)
 
 
-class Scene:
-    """A simulator, and patterns that talk to it."""
-
-    def __init__(self, simulator: Simulator) -> None:
-        self.simulator = simulator
-
-    @asynccontextmanager
-    async def pattern(self, *tools: Any, ws: Any = None, **settings: Any) -> AsyncIterator[OpenAIStreamingPattern]:
-        config = OpenAIStreamingConfig(base_url=self.simulator.url, api_key=KEY, **settings)
-        async with OpenAIStreamingPattern(config, tools, ws, retry=RetryPolicy(sleep=at_once)) as pattern:
-            yield pattern
-
+class Scene(PatternScene[OpenAIStreamingPattern]):
     async def billed_in_part(self, whole: int) -> Usage:
         """What an answer that was left was billed, once the simulator has seen it."""
         await until(lambda: self.simulator.statistics().total.output_tokens)
@@ -93,8 +73,9 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(simulator: Simulator) -> Scene:
-    return Scene(simulator)
+async def scene() -> AsyncIterator[Scene]:
+    async with Scene(OpenAIStreamingPattern) as scene:
+        yield scene
 
 
 async def test_it_always_streams_and_says_how_it_went(scene: Scene) -> None:
@@ -237,7 +218,7 @@ async def test_a_bad_end_ends_the_run(
     scene.simulator.script(Reply(TEXT))
     scene.simulator.inject(fault)
     ws, run = Socket(), Run()
-    async with scene.pattern(ws=ws) as pattern:
+    async with scene.pattern(ws_streaming=ws) as pattern:
         with pytest.raises(error) as raised, run():
             await pattern.execute(QUESTION)
     [request] = run.requests  # it is not repeated, as pieces of it were handed out
@@ -268,7 +249,7 @@ async def test_an_incomplete_answer_is_an_answer(scene: Scene, cause: str) -> No
     if cause == "fault":
         scene.simulator.inject(Fault("incomplete"))
     ws, run = Socket(), Run()
-    async with scene.pattern(ws=ws, openai_max_tokens=16 if cause == "limit" else None) as pattern:
+    async with scene.pattern(ws_streaming=ws, openai_max_tokens=16 if cause == "limit" else None) as pattern:
         with run():
             result = await pattern.execute(QUESTION)
     assert result.finish_reason == "length"
@@ -281,7 +262,7 @@ async def test_an_incomplete_answer_is_an_answer(scene: Scene, cause: str) -> No
 async def test_the_socket_is_told_what_happens(scene: Scene) -> None:
     scene.simulator.script(Reply("Let me look.", tool_calls=(FIND, ScriptedCall("nothing"))), Reply(TEXT))
     ws, run = Socket(), Run()
-    async with scene.pattern(find, ws=ws, parallel_tool_calls=False) as pattern:
+    async with scene.pattern(find, ws_streaming=ws, parallel_tool_calls=False) as pattern:
         with run() as execution:
             result = await pattern.execute(QUESTION)
     assert ws.types == ["started", "function_call", "delta", "finished"]
@@ -316,7 +297,7 @@ async def test_text_that_no_socket_takes_is_mended(scene: Scene) -> None:
 
     ws = TextSocket()
     broken = "half a \ud83d face"
-    async with scene.pattern(ws=ws) as pattern:
+    async with scene.pattern(ws_streaming=ws) as pattern:
         create = pattern.clients.get().responses.create
 
         async def break_the_end(**params: Any) -> Any:
@@ -348,7 +329,7 @@ class _Broken:
 async def test_calls_need_not_be_announced_and_usage_may_be_unknown(scene: Scene) -> None:
     scene.simulator.script(Reply(tool_calls=(FIND,)), Reply(TEXT))
     ws = Socket()
-    async with scene.pattern(find, ws=ws, announce_function_calls=False) as pattern:
+    async with scene.pattern(find, ws_streaming=ws, announce_function_calls=False) as pattern:
         await pattern.execute(QUESTION)
     assert ws.types == ["started", "delta", "finished"]
     assert ws.messages[-1]["usage"] is None, "outside an engine nobody measures"
@@ -356,7 +337,7 @@ async def test_calls_need_not_be_announced_and_usage_may_be_unknown(scene: Scene
 
 async def test_a_run_s_own_socket_comes_first(scene: Scene) -> None:
     usual, own = Socket(), Socket()
-    async with scene.pattern(ws=usual) as pattern:
+    async with scene.pattern(ws_streaming=usual) as pattern:
         await pattern.execute("Hello there.", {"ws_streaming": own})
         assert usual.messages == []
         await pattern.execute("Hello there.")
@@ -384,7 +365,7 @@ async def test_several_runs_at_once_each_have_their_own_pieces(scene: Scene) -> 
 async def test_a_socket_that_fails_ends_the_run(scene: Scene, at: str) -> None:
     scene.simulator.script(Reply(tool_calls=(FIND, FIND)), Reply(TEXT))
     ws, run = Socket(fails_at=at), Run()
-    async with scene.pattern(find, ws=ws) as pattern:
+    async with scene.pattern(find, ws_streaming=ws) as pattern:
         with pytest.raises(ListenerGone) as raised, run():
             await pattern.execute(QUESTION)
     assert raised.value.reason == "OSError"
@@ -397,7 +378,7 @@ async def test_a_socket_that_fails_ends_the_run(scene: Scene, at: str) -> None:
 async def test_a_socket_that_hangs_counts_as_gone(scene: Scene) -> None:
     run = Run()
     ws = Socket(hangs_at="delta")
-    async with scene.pattern(ws=ws, send_timeout=30) as pattern, passing(30, whenever=ws.hanging.is_set):
+    async with scene.pattern(ws_streaming=ws, send_timeout=30) as pattern, passing(30, whenever=ws.hanging.is_set):
         with pytest.raises(ListenerGone) as raised, run():
             await pattern.execute(QUESTION)
     assert raised.value.reason == "TimeoutError"
@@ -407,7 +388,7 @@ async def test_a_socket_that_hangs_counts_as_gone(scene: Scene) -> None:
 async def test_a_run_that_is_ended_says_so(scene: Scene) -> None:
     scene.simulator.inject(Fault("latency", seconds=3600))
     ws, recorder = Socket(), Recorder()
-    async with scene.pattern(ws=ws) as pattern, Engine() as engine:
+    async with scene.pattern(ws_streaming=ws) as pattern, Engine() as engine:
         engine.subscribe(recorder, name="recorder", lane="lossless")
         async with passing(30, whenever=lambda: scene.simulator.statistics().faults):
             with pytest.raises(RunTimeout):
@@ -422,7 +403,7 @@ async def test_a_run_that_is_ended_says_so(scene: Scene) -> None:
 async def test_errors_are_told_without_secrets(scene: Scene) -> None:
     scene.simulator.inject(Fault("insufficient_quota"))
     ws = Socket()
-    async with scene.pattern(ws=ws) as pattern:
+    async with scene.pattern(ws_streaming=ws) as pattern:
         with pytest.raises(openai.RateLimitError):
             await pattern.execute(QUESTION)
         with pytest.raises(ConfigurationError):
