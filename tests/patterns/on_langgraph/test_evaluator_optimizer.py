@@ -4,7 +4,6 @@ import json
 import threading
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -13,7 +12,8 @@ import openai
 import pytest
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
-from pattern_support import KEY, Run, check_whole
+from pattern_support import KEY, Run, check_whole, find
+from scene_support import PatternScene
 from time_support import passing
 
 from runmeter.engine import ConfigurationError, Engine, ExecutionStarted, ModelCallStarted, RunResult, RunTimeout
@@ -23,7 +23,6 @@ from runmeter.patterns import (
     OpenAIPatternConfig,
     PatternConfig,
     PatternRegistry,
-    RetryPolicy,
 )
 from runmeter.patterns.langgraph.evaluator_optimizer import (
     CRITERIA,
@@ -44,15 +43,6 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def find(number: str) -> dict[str, str]:
-    """Find a parcel."""
-    return {"number": number, "city": "Berlin"}
-
-
-async def at_once(_: float) -> None:
-    """Do not wait between attempts."""
-
-
 def fails(score: float, feedback: str = "Longer.") -> Verdict:
     return Verdict(passed=False, score=score, feedback=feedback)
 
@@ -61,37 +51,30 @@ def passes(score: float = 1.0) -> Verdict:
     return Verdict(passed=True, score=score, feedback="")
 
 
-class Scene:
-    """A simulator, and patterns that talk to it."""
+class Scene(PatternScene[EvaluatorOptimizerPattern]):
+    """One whose model says its verdicts apart from its answers."""
 
-    def __init__(self) -> None:
-        self.simulator = Simulator(script=self._reply)
-        self.url = ""
-        self.answering: list[Prompt] = []
-        self.judging: list[Prompt] = []
-        self._answers: deque[Reply] = deque()
+    def __init__(self, kind: type[EvaluatorOptimizerPattern]) -> None:
+        super().__init__(kind)
         self._verdicts: deque[str] = deque()
 
-    def _reply(self, prompt: Prompt) -> Reply | None:
-        if prompt.json_schema is not None:
-            self.judging.append(prompt)
-            return Reply(self._verdicts.popleft()) if self._verdicts else None
-        self.answering.append(prompt)
-        return self._answers.popleft() if self._answers else Reply(f"Answer {len(self.answering)}.")
+    def reply(self, prompt: Prompt) -> Reply | None:
+        if prompt.json_schema is None:
+            return super().reply(prompt)
+        return Reply(self._verdicts.popleft()) if self._verdicts else None
 
-    @asynccontextmanager
-    async def pattern(
-        self, *tools: Any, evaluator: Any = None, evaluator_model: Any = None, **settings: Any
-    ) -> AsyncIterator[EvaluatorOptimizerPattern]:
-        config = EvaluatorOptimizerConfig(base_url=self.url, api_key=KEY, **settings)
-        retry = RetryPolicy(sleep=at_once)
-        options: Any = {"evaluator": evaluator, "evaluator_model": evaluator_model}
-        async with EvaluatorOptimizerPattern(config, tools, retry=retry, **options) as pattern:
-            yield pattern
+    def improvise(self, prompt: Prompt) -> Reply:
+        return Reply(f"Answer {len(self.answering)}.")
 
-    def answer(self, *replies: str | Reply) -> None:
-        """What the model answers next."""
-        self._answers.extend(Reply(each) if isinstance(each, str) else each for each in replies)
+    @property
+    def answering(self) -> list[Prompt]:
+        """The requests for answers."""
+        return [prompt for prompt in self.prompts if prompt.json_schema is None]
+
+    @property
+    def judging(self) -> list[Prompt]:
+        """The requests for verdicts."""
+        return [prompt for prompt in self.prompts if prompt.json_schema is not None]
 
     def judge(self, *verdicts: Verdict | str) -> None:
         """What the model says next when it is to judge."""
@@ -102,14 +85,13 @@ class Scene:
 
 @pytest.fixture
 async def scene() -> AsyncIterator[Scene]:
-    scene = Scene()
-    async with scene.simulator as scene.url:
+    async with Scene(EvaluatorOptimizerPattern) as scene:
         yield scene
 
 
 async def test_it_improves_an_answer_until_it_is_accepted(scene: Scene) -> None:
     recorder = Recorder()
-    scene.answer("Tall.", "Tall plants.")
+    scene.script("Tall.", "Tall plants.")
     scene.judge(fails(0.4, "Say what they {are}."), passes(0.9))
     async with scene.pattern(system_prompt="Be brief.") as pattern, Engine() as engine:
         engine.subscribe(recorder, name="recorder", lane="lossless")
@@ -135,7 +117,7 @@ async def test_it_improves_an_answer_until_it_is_accepted(scene: Scene) -> None:
 
 async def test_the_model_judges_by_the_criteria(scene: Scene) -> None:
     earlier = [SystemMessage("Be kind."), HumanMessage("Hello!"), AIMessage("Hi.")]
-    scene.answer("An {answer}", "Another")
+    scene.script("An {answer}", "Another")
     scene.judge(passes(), passes())
     async with scene.pattern(system_prompt="Secret.") as pattern:
         await pattern.execute([*earlier, {"role": "user", "content": "Trees?"}])
@@ -305,7 +287,7 @@ def test_values_that_do_not_fit_are_named(settings: Any) -> None:
 
 async def test_tools_help_to_answer_within_one_allowance(scene: Scene) -> None:
     calls = Reply(tool_calls=(FIND, FIND))
-    scene.answer(calls, "Somewhere.", calls, "Berlin.")
+    scene.script(calls, "Somewhere.", calls, "Berlin.")
     scene.judge(fails(0.1), passes())
     run = Run()
     async with scene.pattern(find, max_function_calls=3) as pattern:
@@ -373,7 +355,7 @@ async def test_errors_are_the_callers_in_the_end(scene: Scene, kind: Any, error:
 
 
 async def test_an_answer_that_is_cut_off_says_so(scene: Scene) -> None:
-    scene.answer("A very long answer that will not come to its end.")
+    scene.script("A very long answer that will not come to its end.")
     scene.simulator.inject(Fault("incomplete"))
     async with scene.pattern(evaluator=lambda _: passes()) as pattern:
         result = await pattern.execute("Go.")

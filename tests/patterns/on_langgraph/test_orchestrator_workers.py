@@ -3,7 +3,6 @@
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -11,7 +10,8 @@ import openai
 import pytest
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-from pattern_support import KEY, Run, check_whole
+from pattern_support import KEY, Run, check_whole, find
+from scene_support import PatternScene
 from telemetry_support import Captured
 from time_support import passing
 
@@ -32,7 +32,6 @@ from runmeter.patterns import (
     OpenAIPatternConfig,
     PatternConfig,
     PatternResult,
-    RetryPolicy,
 )
 from runmeter.patterns.errors import MalformedAnswer
 from runmeter.patterns.langgraph.orchestrator_workers import (
@@ -41,7 +40,7 @@ from runmeter.patterns.langgraph.orchestrator_workers import (
     Task,
 )
 from runmeter.patterns.langgraph.routing import RoutingPattern
-from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
+from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall
 
 TEXT = "All three parcels are in Berlin, where they wait for the customs officer to come back from lunch."
 
@@ -52,33 +51,23 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def at_once(_: float) -> None:
-    """Do not wait between attempts."""
-
-
-async def find(number: str) -> dict[str, str]:
-    """Find a parcel."""
-    return {"number": number, "city": "Berlin"}
-
-
 def plan(*titles: str) -> Reply:
     return Reply(json.dumps({"tasks": [{"title": title, "instructions": f"Do {title}."} for title in titles]}))
 
 
-class Scene:
-    """A simulator that plays planner, workers and synthesis, and patterns that talk to it."""
+class Scene(PatternScene[OrchestratorWorkersPattern]):
+    """One whose model plays planner, workers and synthesis."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type[OrchestratorWorkersPattern]) -> None:
+        super().__init__(kind)
         self.plans: deque[Reply] = deque()
         self.work: dict[str, Reply] = {}
         """By title of the task."""
         self.planned: list[Prompt] = []
         self.worked: list[Prompt] = []
         self.answered: list[Prompt] = []
-        self.simulator = Simulator(script=self._reply)
-        self.url = ""
 
-    def _reply(self, prompt: Prompt) -> Reply | None:
+    def improvise(self, prompt: Prompt) -> Reply | None:
         if prompt.json_schema is not None:
             self.planned.append(prompt)
             return self.plans.popleft() if self.plans else None
@@ -89,23 +78,10 @@ class Scene:
         self.answered.append(prompt)
         return Reply(TEXT) if not prompt.tools else None
 
-    @asynccontextmanager
-    async def pattern(
-        self, *tools: Any, worker: Any = None, worker_model: Any = None, **settings: Any
-    ) -> AsyncIterator[OrchestratorWorkersPattern]:
-        config = OrchestratorWorkersConfig(**{"base_url": self.url, "api_key": KEY, **settings})
-        pattern = OrchestratorWorkersPattern(
-            config, tools, worker=worker, worker_model=worker_model, retry=RetryPolicy(sleep=at_once)
-        )
-        async with pattern:
-            yield pattern
-
 
 @pytest.fixture
 async def scene() -> AsyncIterator[Scene]:
-    scene = Scene()
-    async with scene.simulator as url:
-        scene.url = url
+    async with Scene(OrchestratorWorkersPattern) as scene:
         yield scene
 
 

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -11,11 +10,12 @@ import pytest
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from pattern_support import KEY, Run, check_whole
+from scene_support import PatternScene
 from time_support import passing
 
 from runmeter.engine import ConfigurationError, Engine, ModelCallStarted, RunTimeout
 from runmeter.engine.testing import Recorder
-from runmeter.patterns import AsyncioRequired, OpenAIPatternConfig, PatternConfig, ResponseFailed, RetryPolicy
+from runmeter.patterns import AsyncioRequired, OpenAIPatternConfig, PatternConfig, ResponseFailed
 from runmeter.patterns.errors import MalformedAnswer
 from runmeter.patterns.langgraph.branches import BranchResult
 from runmeter.patterns.langgraph.parallelization import (
@@ -24,7 +24,7 @@ from runmeter.patterns.langgraph.parallelization import (
     ParallelizationPattern,
     Section,
 )
-from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
+from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall
 
 QUESTION = "Should we plant a pine?"
 PARTS = [{"name": name, "instructions": f"You are {name}."} for name in ("soil", "sun", "rain")]
@@ -36,44 +36,27 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def at_once(_: float) -> None:
-    """Do not wait between attempts."""
-
-
 async def find(number: str) -> str:
     """Find a parcel."""
     return f"{number} is in Berlin"
 
 
-class Scene:
-    """A simulator whose answers are scripted by branch, and patterns that talk to it."""
+class Scene(PatternScene[ParallelizationPattern]):
+    """One whose answers are scripted by branch."""
 
-    def __init__(self) -> None:
-        self.prompts: list[Prompt] = []
+    def __init__(self, kind: type[ParallelizationPattern]) -> None:
+        super().__init__(kind)
         self.says: dict[str, Reply] = {}
         """By a part of the instructions or of the last message."""
-        self.simulator = Simulator(script=self._reply)
-        self.url = ""
 
-    def _reply(self, prompt: Prompt) -> Reply | None:
-        self.prompts.append(prompt)
+    def improvise(self, prompt: Prompt) -> Reply | None:
         said = f"{prompt.instructions} {prompt.items[0].text} {prompt.user_text}"
         return next((reply for part, reply in self.says.items() if part in said), None)
-
-    @asynccontextmanager
-    async def pattern(
-        self, *tools: Any, aggregator: Any = None, socket: Any = None, retries: int = 2, **settings: Any
-    ) -> AsyncIterator[ParallelizationPattern]:
-        config = ParallelizationConfig(base_url=self.url, api_key=KEY, **settings)
-        retry = RetryPolicy(max_retries=retries, sleep=at_once)
-        async with ParallelizationPattern(config, tools, socket, aggregator=aggregator, retry=retry) as pattern:
-            yield pattern
 
 
 @pytest.fixture
 async def scene() -> AsyncIterator[Scene]:
-    scene = Scene()
-    async with scene.simulator as scene.url:
+    async with Scene(ParallelizationPattern) as scene:
         yield scene
 
 
@@ -391,7 +374,7 @@ async def test_votes_that_fail_do_not_count(scene: Scene) -> None:
 async def test_errors_are_the_callers_in_the_end(scene: Scene, fault: Fault, error: type[Exception]) -> None:
     scene.simulator.inject(fault)
     run = Run()
-    async with scene.pattern(on_failure="skip", retries=1) as pattern:
+    async with scene.pattern(on_failure="skip", max_retries=1) as pattern:
         with pytest.raises(error), run():
             await pattern.execute(QUESTION)
     assert all(request.error_type for request in run.requests)
@@ -403,7 +386,7 @@ async def test_a_synthesis_that_breaks_off_is_an_error_once_it_was_heard(scene: 
     scene.simulator.inject(Fault(kind, after_events=8))
     socket = Socket()
     run = Run()
-    async with scene.pattern(sections=PARTS, socket=socket, on_failure="skip", retries=0) as pattern:
+    async with scene.pattern(sections=PARTS, ws_streaming=socket, on_failure="skip", max_retries=0) as pattern:
         with pytest.raises((openai.APIError, ResponseFailed)), run():
             await pattern.execute(QUESTION)
     assert "All in all: plant it, and water it well in its first summer.".startswith("".join(socket.texts))
@@ -443,7 +426,7 @@ async def test_only_the_answer_is_delivered(scene: Scene, settings: dict[str, An
     each_says(scene)
     socket = Socket()
     run = Run()
-    async with scene.pattern(sections=PARTS, socket=socket, **settings) as pattern:
+    async with scene.pattern(sections=PARTS, ws_streaming=socket, **settings) as pattern:
         with run():
             result = await pattern.execute(QUESTION)
     assert "".join(socket.texts) == result.content

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
-from pattern_support import KEY, Run, check_whole
+from pattern_support import KEY, Run, check_whole, find
+from scene_support import PatternScene
 from time_support import passing
 
 from runmeter.engine import ConfigurationError, Engine, ExecutionStarted, ModelCallStarted, RunResult, RunTimeout
@@ -25,12 +25,11 @@ from runmeter.patterns import (
     PatternConfig,
     PatternRegistry,
     ResponseFailed,
-    RetryPolicy,
 )
 from runmeter.patterns.errors import GateError
 from runmeter.patterns.langgraph.prompt_chaining import PromptChainingConfig, PromptChainingPattern, StepResult
 from runmeter.patterns.langgraph.steps import Gate, Step
-from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
+from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall
 
 FIND = ScriptedCall("find", '{"number": "AB-1"}')
 DRAFT = Step(name="draft", prompt="Draft: {input}")
@@ -43,39 +42,16 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def find(number: str) -> dict[str, str]:
-    """Find a parcel."""
-    return {"number": number, "city": "Berlin"}
-
-
-async def at_once(_: float) -> None:
-    """Do not wait between attempts."""
-
-
-class Scene:
-    """A simulator, and chains that talk to it."""
-
-    def __init__(self) -> None:
-        self.simulator = Simulator(script=self._reply)
-        self.url = ""
-        self.prompts: list[Prompt] = []
-        self._replies: deque[Reply] = deque()
-
-    def _reply(self, prompt: Prompt) -> Reply:
-        self.prompts.append(prompt)
-        return self._replies.popleft() if self._replies else Reply(f"<{prompt.user_text}>")
+class Scene(PatternScene[PromptChainingPattern]):
+    def improvise(self, prompt: Prompt) -> Reply:
+        return Reply(f"<{prompt.user_text}>")
 
     @asynccontextmanager
     async def chain(self, *steps: Step, tools: Any = (), **settings: Any) -> AsyncIterator[PromptChainingPattern]:
         if steps:
             settings["steps"] = steps
-        config = PromptChainingConfig(base_url=self.url, api_key=KEY, **settings)
-        async with PromptChainingPattern(config, tools, retry=RetryPolicy(sleep=at_once)) as pattern:
+        async with self.pattern(*tools, **settings) as pattern:
             yield pattern
-
-    def script(self, *replies: str | Reply) -> None:
-        """What the model says next. After that it repeats what it is asked."""
-        self._replies.extend(Reply(each) if isinstance(each, str) else each for each in replies)
 
     @property
     def asked(self) -> list[str]:
@@ -85,8 +61,7 @@ class Scene:
 
 @pytest.fixture
 async def scene() -> AsyncIterator[Scene]:
-    scene = Scene()
-    async with scene.simulator as scene.url:
+    async with Scene(PromptChainingPattern) as scene:
         yield scene
 
 

@@ -2,17 +2,16 @@
 
 import json
 import threading
-from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 import openai
 import pytest
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-from pattern_support import KEY, Run, check_whole
+from pattern_support import KEY, Run, check_whole, find
+from scene_support import PatternScene
 from time_support import passing
 
 from runmeter.engine import (
@@ -34,10 +33,9 @@ from runmeter.patterns import (
     PatternConfig,
     PatternResult,
     ResponseFailed,
-    RetryPolicy,
 )
 from runmeter.patterns.langgraph.routing import Route, RoutingConfig, RoutingPattern
-from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
+from runmeter.simulator import Fault, Reply, ScriptedCall
 
 ROUTES = (
     Route(name="Refund", description="Money back.", instructions="Be sorry."),
@@ -51,15 +49,6 @@ TEXT = "It is in Berlin, where it waits for the customs officer to come back fro
 def anyio_backend() -> str:
     """LangGraph needs asyncio."""
     return "asyncio"
-
-
-async def at_once(_: float) -> None:
-    """Do not wait between attempts."""
-
-
-async def find(number: str) -> dict[str, str]:
-    """Find a parcel."""
-    return {"number": number, "city": "Berlin"}
 
 
 def said(route: str, confidence: Any = 0.9) -> Reply:
@@ -77,37 +66,12 @@ class Socket:
         self.sent.append(message)
 
 
-class Scene:
-    """A simulator that notes what it is asked, and patterns that talk to it."""
-
-    def __init__(self) -> None:
-        self.prompts: list[Prompt] = []
-        self.replies: deque[Reply] = deque()
-        self.simulator = Simulator(script=self._reply)
-        self.url = ""
-
-    def _reply(self, prompt: Prompt) -> Reply | None:
-        self.prompts.append(prompt)
-        return self.replies.popleft() if self.replies else None
-
-    def config(self, **settings: Any) -> OpenAIPatternConfig:
-        return OpenAIPatternConfig(base_url=self.url, api_key=KEY, **settings)
-
-    @asynccontextmanager
-    async def pattern(
-        self, *tools: Any, handlers: Any = None, socket: Any = None, **settings: Any
-    ) -> AsyncIterator[RoutingPattern]:
-        config = RoutingConfig(**{"routes": ROUTES, "base_url": self.url, "api_key": KEY, **settings})
-        retry = RetryPolicy(sleep=at_once)
-        async with RoutingPattern(config, tools, socket, handlers=handlers, retry=retry) as pattern:
-            yield pattern
+Scene: TypeAlias = PatternScene[RoutingPattern]
 
 
 @pytest.fixture
 async def scene() -> AsyncIterator[Scene]:
-    scene = Scene()
-    async with scene.simulator as url:
-        scene.url = url
+    async with Scene(RoutingPattern, routes=ROUTES) as scene:
         yield scene
 
 
@@ -118,7 +82,7 @@ def all_whole(run: Run) -> None:
 
 
 async def test_a_message_is_classified_and_answered_as_its_route_says(scene: Scene) -> None:
-    scene.replies += [said("Parcel"), FIND, Reply(TEXT)]
+    scene.script(said("Parcel"), FIND, Reply(TEXT))
     run = Run()
     async with scene.pattern(find, system_prompt="Be brief.") as pattern:
         with run():
@@ -151,7 +115,7 @@ async def test_a_plain_config_and_the_environment_will_do(scene: Scene, monkeypa
 
 @pytest.mark.parametrize("label", ["parcel", " PARCEL\n", "Parcel"])
 async def test_case_and_spaces_of_a_label_do_not_matter(scene: Scene, label: str) -> None:
-    scene.replies += [said(label)]
+    scene.script(said(label))
     async with scene.pattern() as pattern:
         result = await pattern.execute("Where is AB-1?")
     assert (result.route, result.label, result.fell_back) == ("Parcel", label, None)
@@ -170,7 +134,7 @@ async def test_case_and_spaces_of_a_label_do_not_matter(scene: Scene, label: str
 async def test_a_bad_classification_takes_the_default_route(
     scene: Scene, replies: list[Reply], label: str | None, why: str
 ) -> None:
-    scene.replies += [*replies, Reply(TEXT)]
+    scene.script(*replies, Reply(TEXT))
     async with scene.pattern(default_route="parcel ") as pattern:
         result = await pattern.execute("Where is AB-1?")
     assert (result.route, result.label, result.fell_back, result.content) == ("Parcel", label, why, TEXT)
@@ -179,23 +143,23 @@ async def test_a_bad_classification_takes_the_default_route(
 
 
 async def test_a_malformed_classification_has_a_second_try(scene: Scene) -> None:
-    scene.replies += [Reply("Refund, I think."), said("Refund")]
+    scene.script(Reply("Refund, I think."), said("Refund"))
     async with scene.pattern() as pattern:
         result = await pattern.execute("I want my money.")
     assert (result.route, result.fell_back, result.turns) == ("Refund", None, 3)
 
 
 async def test_the_default_route_may_be_chosen_and_needs_no_confidence(scene: Scene) -> None:
-    scene.replies += [said("general", 0.1)]
+    scene.script(said("general", 0.1))
     async with scene.pattern(min_confidence=1.0) as pattern:
         result = await pattern.execute("Hello!")
     assert (result.route, result.fell_back) == ("general", None)
 
 
 async def test_a_pattern_as_handler_is_a_child_run(scene: Scene) -> None:
-    scene.replies += [said("Parcel"), FIND, Reply(TEXT)]
+    scene.script(said("Parcel"), FIND, Reply(TEXT))
     run = Run()
-    finder = AugmentedLLMPattern(scene.config(name="finder"), [find])
+    finder = AugmentedLLMPattern(OpenAIPatternConfig(base_url=scene.url, api_key=KEY, name="finder"), [find])
     async with finder, scene.pattern(handlers={"parcel": finder}) as pattern:
         with run(conversation_id="c1") as execution:
             result = await pattern.execute("Where is AB-1?")
@@ -223,7 +187,7 @@ async def test_a_function_as_handler(scene: Scene, value: Any, content: str, thr
     async def asynchronous(messages: list[BaseMessage], context: Mapping[str, Any]) -> Any:
         return sync(messages, context)
 
-    scene.replies += [said("Refund")]
+    scene.script(said("Refund"))
     run = Run()
     handler = sync if threaded else asynchronous
     async with scene.pattern(handlers={"Refund": handler}) as pattern:
@@ -241,7 +205,7 @@ async def test_an_error_of_a_handler_is_the_callers(scene: Scene) -> None:
     async def fail(messages: Any, context: Any) -> str:
         raise LookupError("no such customer")
 
-    scene.replies += [said("Refund")]
+    scene.script(said("Refund"))
     run = Run()
     async with scene.pattern(handlers={"Refund": fail}) as pattern:
         with pytest.raises(LookupError, match="no such customer"), run():
@@ -261,12 +225,12 @@ async def test_only_the_answer_is_handed_out_as_this_runs(scene: Scene, handler:
         return TEXT
 
     socket = Socket()
-    scene.replies += [said("Parcel"), Reply(TEXT)]
-    async with AugmentedLLMPattern(scene.config()) as sub, Engine() as engine:
+    scene.script(said("Parcel"), Reply(TEXT))
+    async with AugmentedLLMPattern(OpenAIPatternConfig(base_url=scene.url, api_key=KEY)) as sub, Engine() as engine:
         options: dict[str, Any] = {"pattern": sub, "function": function, "talker": talker}
         handlers = {"Parcel": options[handler]} if handler in options else {}
         async with (
-            scene.pattern(handlers=handlers, socket=socket) as pattern,
+            scene.pattern(handlers=handlers, ws_streaming=socket) as pattern,
             engine.stream(pattern, "Where is AB-1?") as stream,
         ):
             deltas = [item async for item in stream if isinstance(item, Delta)]
@@ -316,7 +280,7 @@ async def test_attempts_are_events_and_final_errors_the_callers(scene: Scene) ->
     run = Run()
     async with scene.pattern() as pattern:
         scene.simulator.inject(Fault("rate_limit"), Fault("server_error"))
-        scene.replies += [said("Refund")]
+        scene.script(said("Refund"))
         with run():
             await pattern.execute("Money!")
         assert [request.attempt for request in run.requests] == [1, 2, 3, 1]
@@ -332,7 +296,7 @@ async def test_a_stream_that_breaks_off_after_it_was_heard_is_an_error(scene: Sc
     async def delta(text: str) -> None:
         heard.append(text)
 
-    scene.replies += [said("Refund"), Reply(TEXT)]
+    scene.script(said("Refund"), Reply(TEXT))
     scene.simulator.inject(Fault("stream_end", after_events=8))
     run = Run(delta=delta)
     async with scene.pattern() as pattern:
@@ -343,13 +307,13 @@ async def test_a_stream_that_breaks_off_after_it_was_heard_is_an_error(scene: Sc
 
 
 async def test_limits_of_calls_and_answers_hold(scene: Scene) -> None:
-    scene.replies += [said("Parcel"), *[FIND] * 2, Reply(TEXT)]
+    scene.script(said("Parcel"), *[FIND] * 2, Reply(TEXT))
     async with scene.pattern(find, max_function_calls=1) as pattern:
         result = await pattern.execute("Where is AB-1?")
     assert [call.error_type for call in result.function_calls] == [None, "CallLimitReached"]
     assert not scene.prompts[2].tools
     scene.replies.clear()
-    scene.replies += [said("Parcel"), *[FIND] * 9]
+    scene.script(said("Parcel"), *[FIND] * 9)
     async with scene.pattern(find, max_iterations=2) as pattern:
         result = await pattern.execute("Where is AB-1?")
     assert result.turns == 3
@@ -366,11 +330,11 @@ async def test_a_run_that_times_out_leaves_nothing_open(scene: Scene, where: str
         await hang()
 
     begun, recorder = anyio.Event(), Recorder()
-    scene.replies += [said("Parcel")]
+    scene.script(said("Parcel"))
     if where == "classify":
         scene.simulator.inject(Fault("latency", seconds=3600))
     tools = [hang_tool] if where == "answer" else []
-    scene.replies += [Reply(tool_calls=(ScriptedCall("hang_tool"),))]
+    scene.script(Reply(tool_calls=(ScriptedCall("hang_tool"),)))
     handlers = {"Parcel": hang} if where == "handler" else {}
     async with (
         scene.pattern(*tools, handlers=handlers) as pattern,
