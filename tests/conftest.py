@@ -18,6 +18,16 @@ settings.load_profile("runmeter")
 
 def pytest_collection_finish() -> None:
     """Have the garbage collector leave alone what has been imported: looking at all of it takes half a second."""
+    _freeze()
+
+
+@pytest.fixture
+def frozen_heap() -> None:
+    """Have it leave alone what earlier tests have left as well: for a test that has it collect again and again."""
+    _freeze()
+
+
+def _freeze() -> None:
     gc.collect()
     gc.freeze()
 

@@ -83,6 +83,7 @@ def test_a_run_that_is_over_still_has_its_cap(uses: int) -> None:
     assert stage.budgets.status() == (), "nobody would ever remove it"
 
 
+@pytest.mark.usefixtures("frozen_heap")
 def test_a_reservation_that_only_the_garbage_collector_ends_is_settled() -> None:
     """In the middle of whatever its thread does with the budgets: without waiting for itself, and when that is done."""
 
@@ -114,6 +115,7 @@ def test_a_reservation_that_only_the_garbage_collector_ends_is_settled() -> None
     assert stage.status().reserved == 0
 
 
+@pytest.mark.usefixtures("frozen_heap")
 def test_a_run_that_the_garbage_collector_ends_does_not_disturb_the_status() -> None:
     """Wherever in the middle of it that may be."""
     copy_context().run(collect_runs_in_the_middle)  # lest a run stays the current one of the tests to come
