@@ -328,6 +328,9 @@ class _Idle(Operation):
     def __setattr__(self, name: str, value: object) -> None:
         pass
 
+    def fail(self, error_type: str, message: str | None = None) -> None:
+        """Keep nothing outside an engine."""
+
     def __enter__(self) -> Self:
         return self
 

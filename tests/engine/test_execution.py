@@ -329,7 +329,8 @@ def test_outside_an_engine_nothing_happens() -> None:
     assert not execution.is_metered
     assert not call.is_metered
     with execution.function_call("tool") as tool:
-        tool.fail("error")
+        tool.fail("error", "in words")
+    assert (tool.error_type, tool.error_message) == (None, None)
     with execution.retrieval("local", requested=3) as search:
         search.record(2, 0.5)
     with execution.assistant_run("assistant"), execution.child(RunInfo("child")) as child:
