@@ -1,13 +1,13 @@
 """The assistant pattern, over the real client and a server on this machine."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import openai
 import pytest
-from pattern_support import KEY, Run, check_whole
+from pattern_support import KEY, Run, check_whole, find
+from scene_support import PatternScene
 
 from runmeter.engine import (
     JSON,
@@ -23,53 +23,12 @@ from runmeter.patterns import OpenAIPatternConfig, PatternError, PatternRegistry
 from runmeter.patterns.errors import ConversationLocked, UnknownConversation
 from runmeter.patterns.openai.assistant import OpenAIAssistantConfig, OpenAIAssistantPattern
 from runmeter.patterns.openai.threads.threads import INTERRUPTED, LockPatience, missing_outputs
-from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
+from runmeter.simulator import Fault, Reply, ScriptedCall
 
 FIND = ScriptedCall("find", '{"number": "AB-1"}')
 
 
-async def find(number: str) -> dict[str, str]:
-    """Find a parcel."""
-    return {"number": number, "city": "Berlin"}
-
-
-class Scene:
-    """A simulator, and patterns that talk to it."""
-
-    def __init__(self) -> None:
-        self.simulator = Simulator(script=self._reply)
-        self.replies: list[Reply] = []
-        self.prompts: list[Prompt] = []
-        self.slept: list[float] = []
-        self.hanging = anyio.Event()
-
-    def _reply(self, prompt: Prompt) -> Reply | None:
-        self.prompts.append(prompt)
-        return self.replies.pop(0) if self.replies else None
-
-    def script(self, *replies: Reply) -> None:
-        self.replies += replies
-
-    @asynccontextmanager
-    async def pattern(self, *tools: Any, **settings: Any) -> AsyncIterator[OpenAIAssistantPattern]:
-        async def sleep(seconds: float) -> None:
-            self.slept.append(seconds)
-            await anyio.lowlevel.checkpoint()
-
-        config = OpenAIAssistantConfig(base_url=self.simulator.url, api_key=KEY, **settings)
-        retry = RetryPolicy(max_retries=config.max_retries, sleep=sleep, random=lambda: 0.0)
-        async with OpenAIAssistantPattern(config, tools, retry=retry) as pattern:
-            yield pattern
-
-    @property
-    def requests(self) -> dict[str, int]:
-        return dict(self.simulator.statistics().requests)
-
-    async def hang(self) -> None:
-        """Never return."""
-        self.hanging.set()
-        await anyio.sleep_forever()
-
+class Scene(PatternScene[OpenAIAssistantPattern]):
     async def interrupt(self, pattern: OpenAIAssistantPattern, thread_id: str) -> None:
         """Have a run in a thread end in the middle of its calls. What comes after it is said without any."""
         self.script(Reply(tool_calls=(FIND, ScriptedCall("hang"))), Reply("Here."), Reply("Still here."))
@@ -81,8 +40,7 @@ class Scene:
 
 @pytest.fixture
 async def scene() -> AsyncIterator[Scene]:
-    scene = Scene()
-    async with scene.simulator:
+    async with Scene(OpenAIAssistantPattern) as scene:
         yield scene
 
 
@@ -132,10 +90,10 @@ async def test_long_threads_are_listed_page_by_page(scene: Scene) -> None:
             texts = [{"role": "user", "content": str(start + number)} for number in range(20)]
             await client.conversations.items.create(thread_id, items=texts)  # type: ignore[arg-type] # plain dicts
         for limit, pages in ((None, 3), (150, 2), (100, 1), (0, 0)):
-            before = scene.requests.get("GET /conversations/{id}/items", 0)
+            before = scene.count("GET /conversations/{id}/items")
             items = await pattern.list_items(thread_id, limit=limit)
             assert [item["content"][0]["text"] for item in items] == [str(number) for number in range(240)][:limit]
-            assert scene.requests.get("GET /conversations/{id}/items", 0) - before == pages
+            assert scene.count("GET /conversations/{id}/items") - before == pages
 
 
 async def test_which_thread_a_run_is_in(scene: Scene) -> None:
@@ -176,7 +134,7 @@ async def test_a_run_that_fails_leaves_no_thread(scene: Scene) -> None:
         with pytest.raises(openai.RateLimitError), run():
             await pattern.execute("Go.")
     assert [event.status for event in run.of(AssistantRun)] == [Status.ERROR]
-    assert scene.requests["DELETE /conversations/{id}"] == 1
+    assert scene.count("DELETE /conversations/{id}") == 1
 
 
 async def test_a_run_that_is_cancelled_leaves_no_thread(scene: Scene) -> None:
@@ -191,7 +149,7 @@ async def test_a_run_that_is_cancelled_leaves_no_thread(scene: Scene) -> None:
     check_whole(recorder.events)
     [event] = [event for event in recorder.events if isinstance(event, AssistantRun)]
     assert (event.status, event.steps) == (Status.CANCELLED, 1)
-    assert scene.requests["DELETE /conversations/{id}"] == 1
+    assert scene.count("DELETE /conversations/{id}") == 1
 
 
 async def test_what_cannot_be_deleted_is_logged_and_costs_no_answer(
@@ -253,7 +211,7 @@ async def test_runs_without_a_thread_do_not_wait_and_do_not_mix(scene: Scene) ->
         results = await engine.map(pattern, [f"Where is parcel AB-{n}?" for n in range(20)], concurrency=10)
     assert all(f"AB-{n}" in result.content for n, result in enumerate(results))  # type: ignore[union-attr] # none failed
     assert max(len(prompt.items) for prompt in scene.prompts) == 3
-    assert scene.requests["DELETE /conversations/{id}"] == 20
+    assert scene.count("DELETE /conversations/{id}") == 20
 
 
 async def test_a_run_in_the_thread_of_a_run_is_refused(scene: Scene) -> None:

@@ -1,73 +1,29 @@
 """The conversation pattern, over the real client and a server on this machine."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import msgspec
 import openai
 import pytest
-from pattern_support import KEY, Run
+from pattern_support import Run, find
+from scene_support import PatternScene
 
 from runmeter.engine import ConfigurationError, Engine, ModelCallStarted, TokenCounter
-from runmeter.patterns import OpenAIPatternConfig, PatternRegistry, RetryPolicy
+from runmeter.patterns import OpenAIPatternConfig, PatternRegistry
 from runmeter.patterns.errors import ContextTooLong, UnknownConversation
 from runmeter.patterns.openai.conversation import OpenAIConversationConfig, OpenAIConversationPattern
 from runmeter.patterns.openai.threads.history import (
     SUMMARY_PREFIX,
     History,
-    HistoryStore,
     InMemoryHistoryStore,
 )
-from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
+from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall
 
 MEMORIES = ("local", "response", "conversation")
 FIND = ScriptedCall("find", '{"number": "AB-1"}')
 MODEL = "gpt-6-luna"
-
-
-async def find(number: str) -> dict[str, str]:
-    """Find a parcel."""
-    return {"number": number, "city": "Berlin"}
-
-
-class Scene:
-    """A simulator, and patterns that talk to it."""
-
-    def __init__(self) -> None:
-        self.simulator = Simulator(script=self._reply)
-        self.replies: list[Reply] = []
-        self.prompts: list[Prompt] = []
-        self.hanging = anyio.Event()
-
-    def _reply(self, prompt: Prompt) -> Reply:
-        self.prompts.append(prompt)
-        return self.replies.pop(0) if self.replies else Reply(f"Answer {len(self.prompts)}.")
-
-    def script(self, *replies: Reply) -> None:
-        self.replies += replies
-
-    @asynccontextmanager
-    async def pattern(
-        self, *tools: Any, store: HistoryStore | None = None, **settings: Any
-    ) -> AsyncIterator[OpenAIConversationPattern]:
-        async def at_once(_: float) -> None:
-            await anyio.lowlevel.checkpoint()
-
-        config = OpenAIConversationConfig(base_url=self.simulator.url, api_key=KEY, **settings)
-        retry = RetryPolicy(max_retries=config.max_retries, sleep=at_once)
-        async with OpenAIConversationPattern(config, tools, store=store, retry=retry) as pattern:
-            yield pattern
-
-    async def hang(self) -> None:
-        """Never return."""
-        self.hanging.set()
-        await anyio.sleep_forever()
-
-    def seen(self) -> list[str]:
-        """What the model was told last."""
-        return [text for text in map(_text, self.prompts[-1].items) if text]
 
 
 def _text(item: Any) -> str:
@@ -76,10 +32,18 @@ def _text(item: Any) -> str:
     return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content)
 
 
+class Scene(PatternScene[OpenAIConversationPattern]):
+    def improvise(self, prompt: Prompt) -> Reply:
+        return Reply(f"Answer {len(self.prompts)}.")
+
+    def seen(self) -> list[str]:
+        """What the model was told last."""
+        return [text for text in map(_text, self.prompts[-1].items) if text]
+
+
 @pytest.fixture
 async def scene() -> AsyncIterator[Scene]:
-    scene = Scene()
-    async with scene.simulator:
+    async with Scene(OpenAIConversationPattern) as scene:
         yield scene
 
 

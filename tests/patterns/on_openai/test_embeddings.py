@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types import CreateEmbeddingResponse
 from pattern_support import KEY, Run
+from scene_support import SimulatorScene
 
 from runmeter.engine import ConfigurationError, ModelCallStarted, Provenance, Retrieval, Tokenizer, Usage
 from runmeter.patterns import OpenAIPatternConfig, ResponseFailed, RetryPolicy
@@ -33,20 +34,15 @@ SEA = Document(source="sea.md", text="The sea is 3,688 metres deep on average.")
 POST = Document(source="post.md", text="A parcel to Lyon takes two days.")
 
 
-async def at_once(_: float) -> None:
-    """Do not wait between attempts."""
+class Scene(SimulatorScene):
+    """One with retrievers."""
 
-
-class Scene:
-    """A simulator, and retrievers that talk to it."""
-
-    def __init__(self, simulator: Simulator, url: str) -> None:
-        self.simulator = simulator
-        self.config = OpenAIPatternConfig(base_url=url, api_key=KEY)
+    def __init__(self) -> None:
+        super().__init__()
         self.retrievers: list[EmbeddingRetriever] = []
 
     def retriever(self, *files: Path, **options: Any) -> EmbeddingRetriever:
-        retriever = EmbeddingRetriever(self.config, files, retry=RetryPolicy(sleep=at_once), **options)
+        retriever = EmbeddingRetriever(self.config(), files, retry=self.retry(), **options)
         self.retrievers.append(retriever)
         return retriever
 
@@ -65,16 +61,13 @@ class Scene:
 
         client.embeddings.create = ask
 
-    def count(self, endpoint: str = "POST /embeddings") -> int:
-        return self.simulator.statistics().requests.get(endpoint, 0)
-
 
 @pytest.fixture
-async def scene(simulator: Simulator) -> AsyncIterator[Scene]:
-    scene = Scene(simulator, simulator.url)
-    yield scene
-    for retriever in scene.retrievers:
-        await retriever.aclose()
+async def scene() -> AsyncIterator[Scene]:
+    async with Scene() as scene:
+        yield scene
+        for retriever in scene.retrievers:
+            await retriever.aclose()
 
 
 async def test_what_fits_best_comes_first(scene: Scene) -> None:
@@ -252,7 +245,7 @@ async def test_equal_texts_are_embedded_once_and_all_found(scene: Scene) -> None
     await retriever.add([BEES, *copies], progress=lambda done, total: progress.append((done, total)))
     await retriever.add([Document(source="later.md", text=BEES.text)])
     assert progress == [(1, 1)]
-    assert scene.count() == 1
+    assert scene.count("POST /embeddings") == 1
     found = await retriever.retrieve(BEES.text, 10)
     assert [passage.source for passage in found] == ["bees.md", "copy0.md", "copy1.md", "copy2.md", "later.md"]
 
@@ -277,7 +270,7 @@ async def test_much_is_sent_in_batches_and_progress_reported(scene: Scene) -> No
         )
     total = len(retriever.passages)
     assert progress == [(min(done, total), total) for done in range(100, total + 100, 100)]
-    assert len(run.requests) == scene.count() == len(progress) > 2
+    assert len(run.requests) == scene.count("POST /embeddings") == len(progress) > 2
     assert run.reported == scene.simulator.statistics().total
     [found] = await retriever.retrieve("Which town does parcel 217 go to, parcel 217?", 1)
     assert "217" in found.text
@@ -305,7 +298,7 @@ async def test_nothing_is_asked_for_nothing(scene: Scene, query: str) -> None:
     assert await retriever.retrieve("Anything?", 3) == [], "nor where there is nothing to find"
     await retriever.add([BEES])
     assert await retriever.retrieve(query, 3) == []
-    assert scene.count() == 1
+    assert scene.count("POST /embeddings") == 1
 
 
 async def test_a_query_may_be_long_or_no_valid_text(scene: Scene) -> None:
@@ -337,7 +330,7 @@ async def test_files_are_read_on_first_use_once_for_many_at_once(scene: Scene, t
         for _ in range(10):
             tasks.start_soon(ask)
     assert found == [(tmp_path / "sea.md").as_posix()] * 10
-    assert scene.count() == 1 + 10
+    assert scene.count("POST /embeddings") == 1 + 10
 
 
 async def test_a_first_use_that_failed_can_be_tried_again(scene: Scene, tmp_path: Path) -> None:
@@ -367,7 +360,7 @@ async def test_a_first_use_that_is_cancelled_is_taken_over_by_who_waits(scene: S
         tasks.start_soon(wait)
         given_up.cancel_scope.cancel()
     assert found == [BEES.text]
-    assert scene.count() == 2
+    assert scene.count("POST /embeddings") == 2
 
 
 async def test_adding_that_is_cancelled_goes_on_where_it_was(scene: Scene) -> None:

@@ -9,6 +9,7 @@ import anyio
 import openai
 import pytest
 from pattern_support import KEY, check_whole
+from scene_support import PatternScene
 from time_support import passing
 
 from runmeter.engine import (
@@ -27,10 +28,10 @@ from runmeter.engine import (
     Usage,
 )
 from runmeter.engine.testing import Recorder
-from runmeter.patterns import OpenAIPatternConfig, PatternRegistry, ResponseFailed, RetryPolicy
+from runmeter.patterns import OpenAIPatternConfig, PatternRegistry, ResponseFailed
 from runmeter.patterns.openai.agents import Agent, Handoff
 from runmeter.patterns.openai.multi_agent import MultiAgentResult, OpenAIMultiAgentConfig, OpenAIMultiAgentPattern
-from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
+from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall
 
 FRONT = Agent(name="front", description="Greets.", instructions="You greet.")
 BILLING = Agent(name="billing", description="Knows bills.", instructions="You know bills.")
@@ -58,32 +59,17 @@ def pay(amount: float) -> str:
     return f"Paid {amount}."
 
 
-async def at_once(_: float) -> None:
-    """Do not wait between attempts."""
+class Scene(PatternScene[OpenAIMultiAgentPattern]):
+    """One with an engine."""
 
-
-class Scene:
-    """A simulator, an engine, and patterns between them."""
-
-    def __init__(self) -> None:
-        self.simulator = Simulator(script=self.script)
-        self.prompts: list[Prompt] = []
+    def __init__(self, kind: type[OpenAIMultiAgentPattern], **defaults: Any) -> None:
+        super().__init__(kind, **defaults)
         self.registry = PatternRegistry()
         self.recorder = Recorder()
         self.by_agent: Callable[[Prompt], Reply | None] = lambda _: None
 
-    def script(self, prompt: Prompt) -> Reply | None:
-        self.prompts.append(prompt)
+    def improvise(self, prompt: Prompt) -> Reply | None:
         return self.by_agent(prompt)
-
-    @asynccontextmanager
-    async def pattern(
-        self, *tools: Any, agents: Any = AGENTS, own: Any = None, ws: Any = None, **settings: Any
-    ) -> AsyncIterator[OpenAIMultiAgentPattern]:
-        config = OpenAIMultiAgentConfig(base_url=self.simulator.url, api_key=KEY, agents=agents, **settings)
-        retry = RetryPolicy(max_retries=config.max_retries, sleep=at_once)
-        async with OpenAIMultiAgentPattern(config, tools, ws, retry=retry, agent_tools=own) as pattern:
-            yield pattern
 
     @asynccontextmanager
     async def engine(self) -> AsyncIterator[Engine]:
@@ -109,8 +95,7 @@ class Scene:
 
 @pytest.fixture
 async def scene() -> AsyncIterator[Scene]:
-    scene = Scene()
-    async with scene.simulator:
+    async with Scene(OpenAIMultiAgentPattern, agents=AGENTS) as scene:
         yield scene
 
 
@@ -201,7 +186,7 @@ async def test_each_agent_has_its_own_tools(scene: Scene) -> None:
     )
     scene.by_agent = lambda _: next(replies)
     agents = (Agent(name="a", tools=("find",)), Agent(name="b", tools=(), handoffs=()))
-    result = await scene.run(find, agents=agents, own={"b": [pay]})
+    result = await scene.run(find, agents=agents, agent_tools={"b": [pay]})
     assert [offered(prompt) for prompt in scene.prompts] == [["find", "transfer_to_b"], ["pay"], ["pay"]]
     assert result.function_calls[-1].output == "Paid 2.0."
 
@@ -420,7 +405,7 @@ async def test_a_socket_hears_the_answer(scene: Scene) -> None:
             heard.append(message)
 
     scene.by_agent = managed
-    result = await scene.run(coordination="manager", ws=Socket())
+    result = await scene.run(coordination="manager", ws_streaming=Socket())
     assert "".join(message["text"] for message in heard) == result.content
 
 

@@ -8,17 +8,18 @@ from typing import Any
 import openai
 import pytest
 from pattern_support import KEY, Run, check_whole
+from scene_support import PatternScene
 from time_support import passing
 
 from runmeter.engine import ConfigurationError, Engine, Provenance, Retrieval, RunTimeout
 from runmeter.engine.testing import Recorder
-from runmeter.patterns import OpenAIPatternConfig, PatternConfig, PatternRegistry, PatternType, RetryPolicy
+from runmeter.patterns import OpenAIPatternConfig, PatternConfig, PatternRegistry, PatternType
 from runmeter.patterns.errors import IngestionError
 from runmeter.patterns.openai.rag import NOTHING_FOUND, OpenAIRAGConfig, OpenAIRAGPattern, RAGResult
 from runmeter.patterns.openai.vector_store import VectorStoreRetriever
 from runmeter.patterns.retrieval.ingestion import Chunking
 from runmeter.patterns.retrieval.retriever import Passage
-from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
+from runmeter.simulator import Fault, Reply, ScriptedCall
 
 TEXTS = {
     "bees.md": "# Bees\n\nBees visit flowers to collect nectar. A colony counts fifty thousand bees in summer.\n",
@@ -28,51 +29,26 @@ TEXTS = {
 DEPTH = "How deep is the sea on average?"
 
 
-async def at_once(_: float) -> None:
-    """Do not wait between attempts."""
+class Scene(PatternScene[OpenAIRAGPattern]):
+    """One with a folder, which its patterns search unless they are told something else."""
 
-
-class Scene:
-    """A simulator, patterns that talk to it, and the folder they search."""
-
-    def __init__(self, simulator: Simulator, url: str, folder: Path) -> None:
-        self.simulator = simulator
-        self.url = url
+    def __init__(self, folder: Path) -> None:
+        super().__init__(OpenAIRAGPattern)
         self.folder = folder
-        self.prompts: list[Prompt] = []
-        self.replies: list[Reply] = []
-
-    def config(self, **settings: Any) -> OpenAIRAGConfig:
-        return OpenAIRAGConfig(base_url=self.url, api_key=KEY, **settings)
 
     @asynccontextmanager
-    async def pattern(self, *tools: Any, options: Any = None, **settings: Any) -> AsyncIterator[OpenAIRAGPattern]:
-        """One that searches the folder, unless it is told something else."""
-        options = {"retry": RetryPolicy(sleep=at_once), **(options or {})}
-        if "retriever" not in options and "vector_store_id" not in settings:
+    async def pattern(self, *tools: Any, **settings: Any) -> AsyncIterator[OpenAIRAGPattern]:
+        if not {"retriever", "vector_store_id"} & settings.keys():
             settings = {"sources": [self.folder], **settings}
-        async with OpenAIRAGPattern(self.config(**settings), tools, **options) as pattern:
+        async with super().pattern(*tools, **settings) as pattern:
             yield pattern
-
-    def count(self, endpoint: str) -> int:
-        return self.simulator.statistics().requests.get(endpoint, 0)
 
 
 @pytest.fixture
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     for name, text in TEXTS.items():
         (tmp_path / name).write_text(text)
-    prompts: list[Prompt] = []
-    replies: list[Reply] = []
-
-    def answer(prompt: Prompt) -> Reply | None:
-        prompts.append(prompt)
-        return replies.pop(0) if replies else None
-
-    simulator = Simulator(script=answer)
-    async with simulator as url:
-        scene = Scene(simulator, url, tmp_path)
-        scene.prompts, scene.replies = prompts, replies
+    async with Scene(tmp_path) as scene:
         yield scene
 
 
@@ -155,7 +131,7 @@ async def test_small_passages_point_into_long_sources(scene: Scene) -> None:
 
 
 async def test_marks_of_no_passage_are_listed(scene: Scene) -> None:
-    scene.replies.append(Reply("Deep [1], dark [9][2] and cold [9, 3]; see `list[7]` and [2024]."))
+    scene.script(Reply("Deep [1], dark [9][2] and cold [9, 3]; see `list[7]` and [2024]."))
     async with scene.pattern() as pattern:
         result = await pattern.execute(DEPTH)
     assert [(each.number, result.content[each.start : each.end]) for each in result.citations] == [
@@ -178,7 +154,7 @@ async def test_a_vector_store_is_searched(scene: Scene) -> None:
     [retrieval] = run.of(Retrieval)
     assert (retrieval.source, retrieval.documents) == (maker.vector_store_id, 1)
     assert retrieval.top_score == result.passages[0].score
-    async with scene.pattern(options={"retriever": maker}) as pattern:
+    async with scene.pattern(retriever=maker) as pattern:
         result = await pattern.execute(DEPTH)
     check_sources(result)
     await maker.aclose()
@@ -189,7 +165,7 @@ async def test_any_function_may_find_the_passages(scene: Scene) -> None:
         return ["Ink is blue.", Passage(text="Ink is red.", source="a (b)\nc.md", score=0.2)]
 
     run = Run()
-    async with scene.pattern(options={"retriever": shelf}, min_score=0.5) as pattern:
+    async with scene.pattern(retriever=shelf, min_score=0.5) as pattern:
         with run():
             result = await pattern.execute("What colour is ink?")
     assert result.content == "Ink is blue [1]."
@@ -238,7 +214,7 @@ async def test_a_query_is_rewritten_after_earlier_turns(scene: Scene) -> None:
         return number
 
     run = Run(delta=listen)
-    scene.replies.append(Reply(" How long does a parcel to Oslo take? "))
+    scene.script(Reply(" How long does a parcel to Oslo take? "))
     talk = [
         {"role": "user", "content": "How long does a parcel to Lyon take?"},
         {"role": "assistant", "content": "Two days [1]."},
@@ -287,7 +263,7 @@ async def test_tools_can_be_used_beside_the_passages(scene: Scene) -> None:
     assert result.turns == 2
     assert [item.type for item in scene.prompts[-1].items] == ["message", "function_call", "function_call_output"]
     assert run.reported == scene.simulator.statistics().total
-    scene.replies.append(Reply(tool_calls=(ScriptedCall("tide_tables", '{"harbour": "Brest"}'),) * 2))
+    scene.script(Reply(tool_calls=(ScriptedCall("tide_tables", '{"harbour": "Brest"}'),) * 2))
     async with scene.pattern(tide_tables, max_function_calls=1) as pattern:
         result = await pattern.execute(DEPTH)
     assert [call.error_type for call in result.function_calls] == [None, "CallLimitReached"]
@@ -296,9 +272,9 @@ async def test_tools_can_be_used_beside_the_passages(scene: Scene) -> None:
 async def test_first_runs_at_once_share_one_ingestion(scene: Scene) -> None:
     registry = PatternRegistry()
     progress: list[tuple[int, int]] = []
-    options = {"progress": lambda done, total: progress.append((done, total))}
+    options: Any = {"progress": lambda done, total: progress.append((done, total))}
     questions = [DEPTH, "How many bees are in a colony in summer?", "How long does a parcel to Oslo take?"] * 5
-    async with scene.pattern(options=options) as pattern, Engine(usage=registry.usage) as engine:
+    async with scene.pattern(**options) as pattern, Engine(usage=registry.usage) as engine:
         results = await engine.map(pattern, questions, concurrency=15)
         total = registry.usage.snapshot().total
     answers = ["The sea is 3,688 metres deep", "A colony counts fifty thousand", "A parcel to Oslo takes five days"] * 5

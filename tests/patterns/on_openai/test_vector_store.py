@@ -1,6 +1,7 @@
 """The retriever on OpenAI's vector stores, over the real client and a server on this machine."""
 
 import math
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 from pattern_support import KEY, Run
+from scene_support import SimulatorScene
 
 from runmeter.engine import ConfigurationError, Retrieval
-from runmeter.patterns import OpenAIPatternConfig, RetryPolicy
+from runmeter.patterns import OpenAIPatternConfig
 from runmeter.patterns.errors import IngestionError
 from runmeter.patterns.openai.vector_store import VectorStoreRetriever
 from runmeter.patterns.retrieval.ingestion import Document
@@ -25,32 +27,30 @@ POST = Document(source="post", text="A parcel to Lyon takes two days.")
 NATURE = (BEES, SEA, POST)
 
 
-async def at_once(_: float) -> None:
-    """Do not wait between attempts."""
+class Scene(SimulatorScene):
+    """One with retrievers, and what they wait for."""
 
-
-class Scene:
-    """A simulator, retrievers that talk to it, and what they wait for."""
-
-    def __init__(self, simulator: Simulator) -> None:
-        self.simulator = simulator
-        self.config = OpenAIPatternConfig(base_url=simulator.url, api_key=KEY)
+    def __init__(self) -> None:
+        super().__init__()
         self.waited: list[float] = []
 
-    async def sleep(self, seconds: float) -> None:
+    async def wait(self, seconds: float) -> None:
         self.waited.append(seconds)
 
     def retriever(self, store_id: str | None = None, **options: Any) -> VectorStoreRetriever:
-        retry = RetryPolicy(sleep=at_once)
-        return VectorStoreRetriever(self.config, store_id, retry=retry, sleep=self.sleep, **options)
-
-    def count(self, endpoint: str) -> int:
-        return self.simulator.statistics().requests.get(endpoint, 0)
+        return VectorStoreRetriever(self.config(), store_id, retry=self.retry(), sleep=self.wait, **options)
 
 
 @pytest.fixture
-async def scene(simulator: Simulator) -> Scene:
-    return Scene(simulator)
+async def scene() -> AsyncIterator[Scene]:
+    async with Scene() as scene:
+        yield scene
+
+
+@pytest.fixture
+def simulator(scene: Scene) -> Simulator:
+    """The scene's own, for the client."""
+    return scene.simulator
 
 
 async def stays_in_progress(retriever: VectorStoreRetriever, times: int, then: str = "completed") -> None:
