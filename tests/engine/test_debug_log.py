@@ -11,7 +11,7 @@ import anyio
 import httpx2
 import pytest
 from otlp_receiver import receive_http
-from pattern_support import KEY
+from pattern_support import KEY, at_once
 from telemetry_support import no_variables
 
 from runmeter.engine import Budget, BudgetExceeded, Engine, RunTimeout
@@ -29,10 +29,6 @@ FRAMEWORKS = pytest.mark.parametrize(
     ("pattern_type", "anyio_backend"),
     [("openai_function_calling", "asyncio"), ("openai_function_calling", "trio"), ("augmented_llm", "asyncio")],
 )
-
-
-async def at_once(_: float) -> None:
-    """Do not wait between attempts."""
 
 
 async def find(number: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pattern_support import KEY
+from pattern_support import KEY, at_once
 from simulator_support import connect
 
 from runmeter.engine import TokenCounter, Tokenizer
@@ -262,10 +262,6 @@ REQUESTS: list[dict[str, Any]] = [
         "text": {"format": {"type": "json_schema", "name": "place", "schema": SCHEMA}},
     },
 ]
-
-
-async def at_once(_: float) -> None:
-    """Do not wait between attempts."""
 
 
 @pytest.mark.parametrize("request_", REQUESTS)

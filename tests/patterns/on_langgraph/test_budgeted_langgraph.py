@@ -9,13 +9,13 @@ import anyio
 import openai
 import pytest
 from budget_support import Stage, price_of
+from chat_scene import ChatScene
 from langchain_core.language_models import FakeListChatModel, GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
-from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 from pattern_support import KEY, check_whole
 from pydantic import Field, SecretStr
 from time_support import passing
@@ -75,45 +75,20 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def at_once(_: float) -> None:
-    """Do not wait between attempts."""
-
-
-class Scene:
-    """A simulator, patterns and models that ask it."""
-
-    def __init__(self, simulator: Simulator, http: Any, sync_http: Any) -> None:
-        self.simulator = simulator
-        self._http, self._sync_http = http, sync_http
-
-    @property
-    def arrived(self) -> int:
-        """Requests that left."""
-        return sum(self.simulator.statistics().requests.values())
+class Scene(ChatScene):
+    """One with patterns, too."""
 
     def pattern(
         self, kind: Any, *tools: Any, config: Any = OpenAIPatternConfig, options: Any = None, **fields: Any
     ) -> Any:
-        fields = {"base_url": self.simulator.url, "api_key": KEY, **fields}
-        return kind(config(**fields), tools, **{"retry": RetryPolicy(sleep=at_once), **(options or {})})
-
-    def model(self, **settings: Any) -> ChatOpenAI:
-        settings = {"model": "gpt-6-luna", "use_responses_api": True, "stream_usage": True, **settings}
-        return ChatOpenAI(
-            base_url=self.simulator.url,
-            api_key=SecretStr(KEY),
-            max_retries=0,
-            http_async_client=self._http,
-            http_client=self._sync_http,
-            **settings,
-        )
+        fields = {"base_url": self.url, "api_key": KEY, **fields}
+        return kind(config(**fields), tools, **{"retry": self.retry(), **(options or {})})
 
 
 @pytest.fixture
-async def scene(simulator: Simulator) -> AsyncIterator[Scene]:
-    async with DefaultAsyncHttpxClient() as http:
-        with DefaultHttpxClient() as sync_http:
-            yield Scene(simulator, http, sync_http)
+async def scene() -> AsyncIterator[Scene]:
+    async with Scene.open() as scene:
+        yield scene
 
 
 class Socket:

@@ -9,20 +9,18 @@ from uuid import uuid4
 import anyio
 import openai
 import pytest
+from chat_scene import ChatScene
 from langchain_core.caches import InMemoryCache
 from langchain_core.language_models import FakeListChatModel, FakeListLLM, GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, interrupt
-from openai import DefaultAsyncHttpxClient
-from pattern_support import KEY, Run
-from pydantic import SecretStr
+from pattern_support import Run
 from telemetry_support import Captured
 from time_support import passing, until
 
@@ -30,7 +28,7 @@ from runmeter.engine import ModelCallStarted, Provenance, Usage, current_executi
 from runmeter.patterns import MeteringHandler
 from runmeter.patterns.langgraph.metering.requests import describe_request
 from runmeter.patterns.langgraph.metering.usage import read_answer
-from runmeter.simulator import Fault, Reply, Simulator
+from runmeter.simulator import Fault, Reply
 
 TEXT = "It is in Berlin, where it waits for the customs officer to come back from a very long lunch."
 
@@ -60,31 +58,10 @@ def graph_of(*nodes: Any) -> Any:
 INPUT = {"messages": [HumanMessage("Where is parcel AB-1?")]}
 
 
-class Scene:
-    """A simulator, and models that ask it."""
-
-    def __init__(self, simulator: Simulator, url: str, http: Any) -> None:
-        self.simulator = simulator
-        self._url = url
-        self._http = http
-
-    def model(self, **settings: Any) -> ChatOpenAI:
-        settings = {"model": "gpt-6-luna", "use_responses_api": True, **settings}
-        return ChatOpenAI(
-            base_url=self._url,
-            api_key=SecretStr(KEY),
-            max_retries=0,
-            stream_usage=True,
-            http_async_client=self._http,
-            **settings,
-        )
-
-
 @pytest.fixture
-async def scene() -> AsyncIterator[Scene]:
-    simulator = Simulator()
-    async with simulator as url, DefaultAsyncHttpxClient() as http:
-        yield Scene(simulator, url, http)
+async def scene() -> AsyncIterator[ChatScene]:
+    async with ChatScene.open() as scene:
+        yield scene
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -97,7 +74,7 @@ async def scene() -> AsyncIterator[Scene]:
     ],
 )
 async def test_a_request_is_described_and_its_usage_counted(
-    scene: Scene, settings: dict[str, Any], api: str | None, stream: bool
+    scene: ChatScene, settings: dict[str, Any], api: str | None, stream: bool
 ) -> None:
     model = scene.model(**settings)
 
@@ -124,7 +101,7 @@ async def test_a_request_is_described_and_its_usage_counted(
     assert request.response_id or (stream and api != "responses"), "LangChain keeps no id of streamed completions"
 
 
-async def test_details_of_the_usage_are_kept(scene: Scene) -> None:
+async def test_details_of_the_usage_are_kept(scene: ChatScene) -> None:
     model = scene.model(reasoning={"effort": "low"}, service_tier="priority")
     run = Run()
     with run(), MeteringHandler() as meter:
@@ -148,7 +125,7 @@ async def test_details_of_the_usage_are_kept(scene: Scene) -> None:
     ],
 )
 async def test_a_failed_request_has_an_end(
-    scene: Scene, fault: Fault, error: str, provenance: Provenance, stream: bool
+    scene: ChatScene, fault: Fault, error: str, provenance: Provenance, stream: bool
 ) -> None:
     scene.simulator.inject(fault)
     model = scene.model()
@@ -167,7 +144,7 @@ async def test_a_failed_request_has_an_end(
 
 
 @pytest.mark.parametrize(("kind", "error"), [("stream_cut", "OpenAIConnectionError"), ("stream_end", "stream_cut")])
-async def test_a_cut_stream_used_at_least_what_came(scene: Scene, kind: Any, error: str) -> None:
+async def test_a_cut_stream_used_at_least_what_came(scene: ChatScene, kind: Any, error: str) -> None:
     scene.simulator.script(Reply(TEXT))
     scene.simulator.inject(Fault(kind, after_events=8))
     run = Run()
@@ -185,7 +162,7 @@ async def test_a_cut_stream_used_at_least_what_came(scene: Scene, kind: Any, err
 
 @pytest.mark.parametrize("by", ["scope", "task", "wait_for"])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_cancelled_request_has_an_end(scene: Scene, by: str, stream: bool) -> None:
+async def test_a_cancelled_request_has_an_end(scene: ChatScene, by: str, stream: bool) -> None:
     scene.simulator.script(Reply(TEXT))
     scene.simulator.inject(Fault("latency", seconds=0 if stream else 3600, between_chunks=0.05 if stream else 0))
     model = scene.model()
@@ -229,7 +206,7 @@ async def test_a_cancelled_request_has_an_end(scene: Scene, by: str, stream: boo
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_with_block_ends_a_bare_models_cancelled_request(scene: Scene, stream: bool) -> None:
+async def test_the_with_block_ends_a_bare_models_cancelled_request(scene: ChatScene, stream: bool) -> None:
     scene.simulator.inject(Fault("latency", seconds=3600))
     model = scene.model(streaming=stream)
     run = Run()
@@ -240,7 +217,7 @@ async def test_the_with_block_ends_a_bare_models_cancelled_request(scene: Scene,
     assert (request.error_type, request.provenance) == ("TimeoutError", Provenance.UNKNOWN)
 
 
-async def test_without_a_with_block_the_graphs_end_ends_what_was_cancelled(scene: Scene) -> None:
+async def test_without_a_with_block_the_graphs_end_ends_what_was_cancelled(scene: ChatScene) -> None:
     scene.simulator.inject(Fault("latency", seconds=3600))
     model = scene.model()
 
@@ -279,7 +256,7 @@ def asking_for(*names: str) -> AIMessage:
     return AIMessage("", tool_calls=[{"name": name, "args": {"number": "1"}, "id": f"call_{name}"} for name in names])
 
 
-async def test_tools_are_function_calls(scene: Scene) -> None:
+async def test_tools_are_function_calls(scene: ChatScene) -> None:
     run = Run()
     with run(), MeteringHandler() as meter:
         node = ToolNode([outer, broken], handle_tool_errors=True)
@@ -358,7 +335,7 @@ async def test_callbacks_from_threads_without_context_find_their_run() -> None:
     assert chat.parent.span_id == run.context.span_id
 
 
-async def test_every_prompt_of_a_batch_is_a_request(scene: Scene) -> None:
+async def test_every_prompt_of_a_batch_is_a_request(scene: ChatScene) -> None:
     run = Run()
     with run(), MeteringHandler() as meter:
         await scene.model().abatch(["One.", "Two.", "Three."], {"callbacks": [meter]})
@@ -366,7 +343,7 @@ async def test_every_prompt_of_a_batch_is_a_request(scene: Scene) -> None:
     assert run.reported == scene.simulator.statistics().total
 
 
-async def test_choices_share_one_usage(scene: Scene) -> None:
+async def test_choices_share_one_usage(scene: ChatScene) -> None:
     answer = AIMessage("x", usage_metadata={"input_tokens": 3, "output_tokens": 4, "total_tokens": 7})
     answer.response_metadata = {"finish_reason": "length"}
     result = LLMResult(generations=[[ChatGeneration(message=answer), ChatGeneration(message=answer)]])
@@ -375,7 +352,7 @@ async def test_choices_share_one_usage(scene: Scene) -> None:
     assert read.finish_reasons == ("length", "length")
 
 
-async def test_an_answer_from_the_cache_used_nothing(scene: Scene) -> None:
+async def test_an_answer_from_the_cache_used_nothing(scene: ChatScene) -> None:
     model = scene.model(cache=InMemoryCache())
     run = Run()
     with run(), MeteringHandler() as meter:
@@ -484,7 +461,7 @@ async def test_a_request_whose_usage_was_not_reported_is_estimated() -> None:
 # Several handlers, one graph
 
 
-async def test_what_several_handlers_see_is_counted_once(scene: Scene) -> None:
+async def test_what_several_handlers_see_is_counted_once(scene: ChatScene) -> None:
     model = scene.model()
 
     async def ask(state: State) -> State:
@@ -508,7 +485,7 @@ async def test_what_several_handlers_see_is_counted_once(scene: Scene) -> None:
     assert run.reported == scene.simulator.statistics().total
 
 
-async def test_so_are_the_chunks_of_a_request_that_was_cut(scene: Scene) -> None:
+async def test_so_are_the_chunks_of_a_request_that_was_cut(scene: ChatScene) -> None:
     partial: list[Usage | None] = []
     for count in (1, 2):
         scene.simulator.script(Reply(TEXT))
@@ -550,7 +527,7 @@ async def test_one_handler_serves_many_graphs_at_once_and_keeps_nothing() -> Non
     }
 
 
-async def test_outside_a_run_it_does_nothing(scene: Scene) -> None:
+async def test_outside_a_run_it_does_nothing(scene: ChatScene) -> None:
     with MeteringHandler() as meter:
         answer = await scene.model().ainvoke("Where is it?", {"callbacks": [meter]})
         assert answer.text

@@ -10,7 +10,7 @@ import msgspec
 import openai
 import pytest
 from budget_support import MICRO, Stage, price_of
-from pattern_support import KEY, Run
+from pattern_support import KEY, Run, at_once
 from time_support import advance
 
 from runmeter.engine import (
@@ -48,10 +48,6 @@ from runmeter.simulator import Fault, Reply, ScriptedCall, Simulator
 
 PARAMS: dict[str, Any] = {"model": "gpt-6-luna", "input": "Where is parcel AB-1?", "max_output_tokens": 100}
 TEXT = "It is in Berlin, where it waits for the customs officer to come back from a very long lunch. " * 3
-
-
-async def at_once(_: float) -> None:
-    """Do not wait between attempts."""
 
 
 class Service:

@@ -10,7 +10,7 @@ import openai
 import pytest
 from answer_support import event_stream, served_by
 from langchain_core.language_models import FakeListChatModel
-from pattern_support import KEY, Run
+from pattern_support import KEY, Run, at_once
 
 from runmeter.engine import ConfigurationError
 from runmeter.patterns import (
@@ -233,10 +233,6 @@ FRAMEWORKS = pytest.mark.parametrize(
     ("pattern_type", "anyio_backend"),
     [("openai_function_calling", "asyncio"), ("openai_function_calling", "trio"), ("augmented_llm", "asyncio")],
 )
-
-
-async def at_once(_: float) -> None:
-    """Do not wait between attempts."""
 
 
 def pattern_with(key: Any, pattern_type: str, **config: Any) -> Any:

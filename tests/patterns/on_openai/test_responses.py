@@ -10,7 +10,7 @@ import openai
 import pytest
 from answer_support import event_stream, served_by
 from openai.types.responses import Response
-from pattern_support import KEY, Run
+from pattern_support import KEY, Run, at_once
 from time_support import passing, until
 
 from runmeter.engine import ModelCallStarted, ModelRequest, Provenance, Usage
@@ -23,10 +23,6 @@ from runmeter.simulator import Fault, Reply, Simulator
 
 PARAMS: dict[str, Any] = {"model": "gpt-6-luna", "input": "Where is parcel AB-1? It was due on Monday, and it is late."}
 TEXT = "It is in Berlin, where it waits for the customs officer to come back from a very long lunch."
-
-
-async def at_once(_: float) -> None:
-    """Do not wait between attempts."""
 
 
 class Service:
