@@ -180,7 +180,9 @@ class _Reader:
                 continue
             count = _count(value)
             if count is None:
-                self.wrong.append(f"{name} is {str(value)[:20]!r}")
+                # A client may have made 7 of 7.0: both are told in the same words.
+                told = int(value) if isinstance(value, float) and value.is_integer() else value
+                self.wrong.append(f"{name} is {str(told)[:20]!r}")
             return count
         return None
 

@@ -619,11 +619,11 @@ async def test_answers_without_usage_are_estimated(counted: bool) -> None:
         assert (event.provenance, event.usage) == (Provenance.UNKNOWN, None)
 
 
-async def test_the_handler_alone_does_not_estimate() -> None:
+async def test_the_handler_estimates_as_the_patterns_do() -> None:
     stage = Stage()
     with stage.run(), MeteringHandler() as meter:
         await FakeListChatModel(responses=["one"]).ainvoke("x", {"callbacks": [meter]})
-    assert [event.provenance for event in requests_of(stage)] == [Provenance.UNKNOWN]
+    assert [event.provenance for event in requests_of(stage)] == [Provenance.ESTIMATED]
 
 
 async def test_an_outer_graphs_handler_does_not_lose_what_is_finished_later() -> None:
