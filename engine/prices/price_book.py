@@ -21,7 +21,7 @@ import msgspec
 from ..events import Provenance, TokenUsage, Usage
 from .cost_estimate import CostEstimate
 from .overlay import Overlay, provider_id, read_overlay
-from .rates import least, most, rates_at
+from .rates import lower_bound, rates_at, upper_bound
 from .readings import is_contradictory, readings
 from .sources import ModelPrices, Period, Sources
 from .units import to_usd
@@ -151,7 +151,7 @@ class PriceBook:
         """
         tier = None if service_tier == "auto" else service_tier
         period = self._period(provider, model, None, tier, at_ns)
-        units = most(period.rates, bound, _NOTHING) if period.rates else None
+        units = upper_bound(period.rates, bound, _NOTHING) if period.rates else None
         return None if units is None else to_usd(units)
 
     def models(self, at_ns: int | None = None) -> Sequence[ModelPrices]:
@@ -222,11 +222,17 @@ def _priced(event: TokenUsage, period: Period) -> CostEstimate | None:
         price = _reported(usage, period)
         return None if price is None else CostEstimate(low_units=price, high_units=price)
     seen = usage if usage is not None and event.provenance is _PARTIAL else _NOTHING
-    low = 0 if seen is _NOTHING else period.least(seen)
+    low = 0 if seen is _NOTHING else _lower_bound(seen, period)
     if low is None:
         return None
-    high = None if event.bound is None else most(period.rates, event.bound, seen)
+    high = None if event.bound is None else upper_bound(period.rates, event.bound, seen)
     return CostEstimate(low_units=low, high_units=high)
+
+
+def _lower_bound(seen: Usage, period: Period) -> int | None:
+    """Compute the lower bound for a usage or more, in units, whether this tier served it or the standard one."""
+    low, standard = lower_bound(period.rates, seen), lower_bound(period.standard, seen)
+    return low if low is None or standard is None else min(low, standard)
 
 
 def _reported(usage: Usage, period: Period) -> int | None:
@@ -244,7 +250,8 @@ def _contradictory(event: TokenUsage, usage: Usage, period: Period) -> CostEstim
         return None
     low, high = min(known), max(known)
     if low == high:  # what is contradictory is in no number that was kept: tokens of the right number, of unknown kinds
-        at_least, at_most = least(period.rates, heard[0]), most(period.rates, heard[0], heard[0])
+        at_least = lower_bound(period.rates, heard[0])
+        at_most = upper_bound(period.rates, heard[0], heard[0])
         return None if at_least is None or at_most is None else CostEstimate(low_units=at_least, high_units=at_most)
     return CostEstimate(low_units=low, high_units=high)
 

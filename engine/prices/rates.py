@@ -132,7 +132,7 @@ class Rates(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             + self.request
         )
 
-    def floor(self, usage: Usage) -> int | None:
+    def lower_bound(self, usage: Usage) -> int | None:
         """Compute the lower bound of a request's cost that used this much or more. None if some of it has no rate.
 
         Each token counts at the cheapest rate of its direction: input not known to be cached may be so all the same.
@@ -148,7 +148,7 @@ class Rates(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         )
         return max(units, 0)
 
-    def ceiling(self, bound: Usage, searches: Usage) -> int | None:
+    def upper_bound(self, bound: Usage, searches: Usage) -> int | None:
         """Compute the upper bound of a request's cost that used no more tokens than `bound`. None if that has no rate.
 
         Each token counts at the dearest rate of its direction. Searches count as `searches` says.
@@ -174,7 +174,7 @@ def rates_at(price_list: Sequence[Rates], input_tokens: int) -> Rates | None:
     return next((rates for rates in price_list if input_tokens > rates.start), None)
 
 
-def least(price_list: Sequence[Rates], seen: Usage) -> int | None:
+def lower_bound(price_list: Sequence[Rates], seen: Usage) -> int | None:
     """Compute the lower bound, in units, of a request that used this much or more, of any length. None without a rate.
 
     Args:
@@ -183,16 +183,16 @@ def least(price_list: Sequence[Rates], seen: Usage) -> int | None:
     """
     low: int | None = None
     for rates in price_list:
-        floor = rates.floor(seen)
-        if floor is None:
+        bound = rates.lower_bound(seen)
+        if bound is None:
             return None
-        low = floor if low is None else min(low, floor)
+        low = bound if low is None else min(low, bound)
         if seen.input_tokens > rates.start:
             break
     return low
 
 
-def most(price_list: Sequence[Rates], bound: Usage, seen: Usage) -> int | None:
+def upper_bound(price_list: Sequence[Rates], bound: Usage, seen: Usage) -> int | None:
     """Compute the upper bound, in units, of a request that used no more tokens than `bound`. None if there is none.
 
     Args:
@@ -209,10 +209,10 @@ def most(price_list: Sequence[Rates], bound: Usage, seen: Usage) -> int | None:
     high: int | None = None
     for rates in price_list:
         if bound.input_tokens > rates.start:
-            ceiling = rates.ceiling(bound, searches)
-            if ceiling is None:
+            units = rates.upper_bound(bound, searches)
+            if units is None:
                 return None
-            high = ceiling if high is None else max(high, ceiling)
+            high = units if high is None else max(high, units)
     return high
 
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 
-from ..events import Usage
 from .overlay import NO_PRICES, STANDARD_TIERS, Overlay, merge, shipped_overlay
-from .rates import Price, Rates, least, rates_of
+from .rates import Price, Rates, rates_of
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, Provider, TieredPrices
@@ -67,11 +66,6 @@ class Period(msgspec.Struct, frozen=True):
         read_rate, write_rate = short.cache_read // scale, short.cache_write // scale
         plain = since_ns, until_ns, longest, input_rate, output_rate, read_rate, write_rate, scale
         return cls(since_ns, until_ns, rates, standard, plain)
-
-    def least(self, seen: Usage) -> int | None:
-        """Compute the lower bound for this usage or more, in units, whether this tier served it or the standard one."""
-        low, standard = least(self.rates, seen), least(self.standard, seen)
-        return low if low is None or standard is None else min(low, standard)
 
 
 class Sources:
