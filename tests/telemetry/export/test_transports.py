@@ -1,12 +1,13 @@
 """What becomes of a request, by HTTP and by gRPC, of a real collector whatever it answers."""
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import create_server
 from typing import Any
 
@@ -222,6 +223,10 @@ class Scripted:
         self.requests = 0
         self.hang_up_after = 0
         """The request after which the connection is closed without a word."""
+        self.hang_up_on = 0
+        """The request that is not answered: its connection is closed instead."""
+        self.closed = threading.Semaphore(0)
+        """Released once for each connection that is closed, by either side."""
 
 
 @pytest.fixture
@@ -234,6 +239,9 @@ def scripted() -> Iterator[tuple[Scripted, HttpTransport]]:
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             script.requests += 1
+            if script.requests == script.hang_up_on:
+                self.close_connection = True
+                return
             status, headers, body = script.answers.pop(0)
             self.send_response(status)
             for name, value in headers.items():
@@ -247,7 +255,11 @@ def scripted() -> Iterator[tuple[Scripted, HttpTransport]]:
         def log_message(self, *_: object) -> None:
             """Keep the test's output clean."""
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        def finish(self) -> None:
+            super().finish()
+            script.closed.release()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         [to] = destinations("traces", "otlp", "http/protobuf", f"http://127.0.0.1:{server.server_port}")
@@ -298,6 +310,21 @@ def test_a_connection_that_the_collector_has_closed_meanwhile_is_replaced(
     script.hang_up_after = 1
     assert transport.send(REQUEST, GENEROUS) == Taken()
     assert transport.send(REQUEST, GENEROUS) == Taken()
+
+
+def test_connections_close_with_the_transport_even_after_an_error(scripted: tuple[Scripted, HttpTransport]) -> None:
+    script, transport = scripted
+    script.answers = [(200, {}, b"")] * 2
+    script.hang_up_on = 2
+    gc.disable()  # an error keeps the pool in a reference cycle, so collecting it would close the connection, too
+    try:
+        assert transport.send(REQUEST, GENEROUS) == Taken()
+        assert transport.send(REQUEST, GENEROUS) == Taken()
+        assert script.closed.acquire(timeout=GENEROUS)  # by the server
+        transport.close()
+        assert script.closed.acquire(timeout=GENEROUS)
+    finally:
+        gc.enable()
 
 
 def test_a_header_that_cannot_be_sent_is_refused_before_and_not_shown() -> None:
