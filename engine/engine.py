@@ -28,7 +28,7 @@ from .prices.price_book import PriceBook
 from .result import RunResult
 from .runtime import RunInfo, Runtime
 from .stream import Channel, RunStream
-from .subscription import Lane, Receiver, Subscription
+from .subscription import Lane, Receiver, Subscription, is_within_receiver
 from .tracing import Telemetry
 from .usage.aggregator import UsageAggregator
 from .usage.statistics import UsageStatistics
@@ -218,14 +218,17 @@ class Engine:
     async def _run(
         self, info: RunInfo, work: Work, timeout: float | None, channel: Channel | None = None
     ) -> RunResult[Any]:
-        """Wait for the run's turn, then see it through. A run within a run has its turn already."""
+        """Wait for the run's turn, then see it through. A run within a run has its turn already.
+
+        So has one that a receiver makes: its subscriber waits for it, and it might wait for that subscriber.
+        """
         if timeout is not None:
             check_seconds("timeout", timeout, positive=True)
         parent = current_execution()
         if self._is_within(parent):
             return await self._attend(parent.child(info, _tapped(parent.runtime, channel)), work, timeout)
         self._check_open()
-        if self._slots is None and not self._bus.is_crowded:
+        if (self._slots is None and not self._bus.is_crowded) or is_within_receiver():
             return await self._attend(Execution(_tapped(self._runtime, channel), info), work, timeout)
         async with self._slots or nullcontext():
             await self._bus.admission()

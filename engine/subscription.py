@@ -5,6 +5,7 @@ import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from inspect import isawaitable
 from typing import Literal, TypeAlias
 
@@ -95,6 +96,19 @@ class Log:
                 self._trimmed += count
 
 
+_delivering: ContextVar["Subscription | None"] = ContextVar("runmeter_subscription", default=None)
+"""The subscription in whose receiver this code is."""
+
+
+def is_within_receiver() -> bool:
+    """Tell whether this code is part of what a receiver does with its batch: then a subscriber waits for it.
+
+    What a receiver has started and left alone begins to count as any other code once the batch is taken.
+    """
+    subscription = _delivering.get()
+    return subscription is not None and subscription.is_handing_over
+
+
 class Subscription:
     """A subscriber's place in the log, and the account of the events before it. Made by `Bus.subscribe`."""
 
@@ -150,6 +164,11 @@ class Subscription:
     def _loses(self) -> bool:
         """The oldest events beyond its capacity are dropped."""
         return self.lane == "lossy" or self._failures >= GIVE_UP_FAILURES
+
+    @property
+    def is_handing_over(self) -> bool:
+        """A batch is in the receiver's hands, or waits to be offered again."""
+        return bool(self._batch)
 
     @property
     def failing(self) -> bool:
@@ -217,6 +236,7 @@ class Subscription:
             retry_delay: Seconds to wait after a first failure; doubles with each further one.
         """
         self._closing = anyio.Event()
+        _delivering.set(self)  # of this task alone, and of what the receiver starts
         with anyio.CancelScope() as self._scope:
             while not self._cancelled:
                 self._bell = anyio.Event()
