@@ -28,6 +28,9 @@ _SHARED = ()
 SWEEP_AT = 64
 """Accounts from which on idle ones are looked for."""
 
+NO_TIME = (0, 0)
+"""A window in which no time is."""
+
 _ZERO, _ONE = Decimal(0), Decimal(1)
 _add, _subtract = MONEY.add, MONEY.subtract
 
@@ -62,23 +65,55 @@ class Slot(Sums):
 class Account(Sums):
     """The account of one cap: the sums over the slots that still count."""
 
-    __slots__ = ("_slots", "limit", "overdrawn_until", "refused", "scope", "warned_until")
+    __slots__ = ("_gone", "_slots", "limit", "overdrawn_in", "refused", "scope", "warned_in")
 
     def __init__(self, limit: "Limit", scope: str | None) -> None:
         super().__init__()
         self.limit = limit
         self.scope = scope
         self.refused = 0
-        self.warned_until = self.overdrawn_until = -1
+        self.warned_in = self.overdrawn_in = NO_TIME
+        """The windows in which that was told."""
         self._slots: deque[Slot] = deque()
+        self._gone: Sequence[Slot] = ()
+        """Those that were let go last, at once."""
 
     def roll(self, now: int) -> bool:
-        """Let go of the slots that no longer count. Tell whether any slot is left."""
+        """Let go of the slots that no longer count. Tell whether any slot is left.
+
+        Where the clock has gone back, the reading before was wrong: slots that it let go count again, and one that it
+        opened, which begins after now, is now's.
+        """
+        if self._gone and self._gone[-1].expires_ns > now:
+            self._bring_back(now)
+        if self._slots and self._slots[-1].start_ns > now:
+            self._put_back(now)
+        if self._slots and self._slots[0].expires_ns <= now:
+            self._let_go(now)
+        return bool(self._slots)
+
+    def _let_go(self, now: int) -> None:
+        gone = []
         while self._slots and self._slots[0].expires_ns <= now:
             slot = self._slots.popleft()
             slot.live = False
             self.move(slot.reserved.copy_negate(), slot.spent.copy_negate())
-        return bool(self._slots)
+            gone.append(slot)
+        self._gone = gone
+
+    def _bring_back(self, now: int) -> None:
+        back = [slot for slot in self._gone if slot.expires_ns > now]
+        self._gone = ()
+        self._slots.extendleft(reversed(back))
+        for slot in back:
+            slot.live = True
+            self.move(slot.reserved, slot.spent)
+
+    def _put_back(self, now: int) -> None:
+        start, expires = self.limit.slots(now)
+        for slot in self._slots:
+            if slot.start_ns > now:
+                slot.start_ns, slot.expires_ns = start, expires
 
     def fits(self, amount: Decimal) -> bool:
         """Tell whether there is room for an amount."""
@@ -96,7 +131,7 @@ class Account(Sums):
     def hold(self, amount: Decimal, now: int) -> "Hold":
         """Reserve an amount, whether there is room or not."""
         start, expires = self.limit.slots(now)
-        if not self._slots or self._slots[-1].start_ns < start:  # a clock that was set back changes nothing
+        if not self._slots or self._slots[-1].start_ns < start:
             self._slots.append(Slot(start, expires))
         return Hold(self, self._slots[-1], amount)
 
@@ -178,8 +213,8 @@ class Hold:
         return max((known, *(Decimal(reading.total_tokens) for reading in heard))) if heard else max(known, self.asked)
 
     def _move(self, reserved: Decimal, spent: Decimal) -> None:
+        self._slot.move(reserved, spent)
         if self._slot.live:
-            self._slot.move(reserved, spent)
             self.account.move(reserved, spent)
 
 

@@ -99,9 +99,9 @@ class Budgets:
             BudgetExceeded: a budget has no room for it.
             UnboundedRequest: it has no known upper bound, and a budget needs one.
         """
-        now = self._clock.time_ns()
-        need = self._need(scope.limits, request, now)
+        need = self._need(scope.limits, request, self._clock.time_ns())
         with self._undisturbed():
+            now = self._clock.time_ns()  # under the lock, where only a clock that is set back reads less than before
             admitted = self._admit(scope, request, need, notify, now, None, may_lower=may_lower)
         assert isinstance(admitted, Reservation)  # noqa: S101 - it was not to wait
         return admitted
@@ -168,8 +168,8 @@ class Budgets:
 
     def status(self) -> tuple[BudgetStatus, ...]:
         """Make each cap's status, in the order of the budgets; of a budget with `per`, for each value or run in use."""
-        now = self._clock.time_ns()
         with self._undisturbed() as alone:
+            now = self._clock.time_ns()
             runs = [account for scope in self._roots.copy() for account in scope.run_accounts.values()]
             accounts = [
                 account
@@ -359,11 +359,11 @@ class Budgets:
     def _watch(self, hold: Hold, amount: Decimal, now: int, notify: Notify) -> None:
         """Notify that a budget nears its end, or has passed it: each once a window."""
         account, limit = hold.account, hold.account.limit
-        if limit.warn_from is not None and account.spent >= limit.warn_from and now >= account.warned_until:
-            account.warned_until = limit.slots(now)[1]
+        if limit.warn_from is not None and account.spent >= limit.warn_from and not _is_in(account.warned_in, now):
+            account.warned_in = limit.slots(now)
             self._notices.append(partial(notify, account.label, f"{account.progress} spent"))
-        if amount > hold.asked and not account.fits(_ZERO) and now >= account.overdrawn_until:
-            account.overdrawn_until = limit.slots(now)[1]
+        if amount > hold.asked and not account.fits(_ZERO) and not _is_in(account.overdrawn_in, now):
+            account.overdrawn_in = limit.slots(now)
             logger.warning(
                 "budget %r is overdrawn, %s spent: a request used %s, and was to use at most %s",
                 account.label,
@@ -371,3 +371,8 @@ class Budgets:
                 format_amount(limit.kind, amount),
                 format_amount(limit.kind, hold.asked),
             )
+
+
+def _is_in(window: tuple[int, int], now: int) -> bool:
+    start, end = window
+    return start <= now < end

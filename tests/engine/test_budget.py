@@ -588,6 +588,62 @@ def test_a_clock_that_is_set_back_gives_nothing_back() -> None:
             use(run)
 
 
+MONTH = 31 * 86_400
+WINDOWS: list[dict[str, Any]] = [
+    *({"every": every} for every in ("minute", "hour", "day", "week", "month", timedelta(minutes=7))),
+    *({"every": every, "window": "rolling"} for every in ("minute", "hour", "day", "week", timedelta(minutes=7))),
+]
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+@pytest.mark.parametrize("per", [None, "tenant", "run"])
+def test_a_clock_that_reads_ahead_once_blocks_nothing_and_gives_nothing_back(
+    window: dict[str, Any], per: str | None
+) -> None:
+    stage = Stage(Budget(calls=3, per=per, **window))
+    with stage.run(tenant="acme") as run:
+        use(run)
+        stage.clock.advance(3 * MONTH)
+        use(run)
+        stage.clock.advance(-3 * MONTH)
+        use(run)
+        with pytest.raises(BudgetExceeded):
+            use(run)
+        [status] = stage.budgets.status()
+        assert [status.spent, status.reserved, status.refused] == [3, 0, 1]
+        assert status.window_end_ns is not None
+        now = stage.clock.time_ns()
+        assert now < status.window_end_ns <= now + MONTH * 10**9
+        stage.clock.advance((status.window_end_ns - now) / 1e9 + MONTH / 60)
+        use(run)
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_what_ends_while_the_clock_reads_ahead_is_settled_where_it_left(window: dict[str, Any]) -> None:
+    stage = Stage(Budget(tokens=1_000, **window))
+    with stage.run() as run:
+        with run.model_call(request()) as call:
+            stage.clock.advance(3 * MONTH)
+            assert stage.status().reserved == 0
+            call.record(Usage(input_tokens=60))
+        stage.clock.advance(-3 * MONTH)
+        assert [stage.status().reserved, stage.status().spent] == [0, 60]
+
+
+def test_a_notice_that_was_given_by_a_wrong_clock_is_given_again() -> None:
+    stage = Stage(Budget(calls=10, every="minute"))
+    with stage.run() as run:
+        stage.clock.advance(MONTH)
+        for _ in range(8):
+            use(run)
+        stage.clock.advance(-MONTH)
+        use(run)
+        stage.clock.advance(60)
+        for _ in range(8):
+            use(run)
+    assert [notice.message[:2] for notice in stage.notices()] == ["8 ", "9 ", "8 "]
+
+
 def test_notice_is_given_once_a_window() -> None:
     stage = Stage(Budget(calls=10, every="hour", per="tenant", name="hourly"))
     with stage.run(tenant="acme") as run:

@@ -457,6 +457,18 @@ class BudgetMachine(RuleBasedStateMachine):
     def wait(self, seconds: int) -> None:
         self.stage.clock.advance(seconds)
 
+    @rule(seconds=st.integers(1, 100_000), data=st.data())
+    def glimpse(self, seconds: int, data: st.DataObject) -> None:
+        """The clock reads ahead for a moment, in which somebody looks, and something may end."""
+        self.stage.clock.advance(seconds)
+        self.stage.budgets.status()
+        self.reserve("a", 0)
+        if any(entry.open for entry in self.entries):
+            self.settle(data, Provenance.REPORTED)
+        self.stage.clock.advance(-seconds)
+        for entry in self.entries:
+            entry.time_ns = min(entry.time_ns, self.now)
+
     @invariant()
     def the_fixed_sums_are_the_model_s(self) -> None:
         for status in self.stage.budgets.status():
