@@ -251,6 +251,25 @@ def test_the_tool_whose_words_fit_is_called(text: str, name: str) -> None:
     assert improvise(prompt(text, tools=tools, allowed=tools)).tool_calls[0].name == name
 
 
+def test_where_a_tool_must_be_called_on_every_turn_each_is_called_once_and_then_again() -> None:
+    """One of them is how to answer, as Pydantic AI's `final_result` is: a run ends when that is called."""
+    tools = [tool("track", parcel={"type": "string"}), tool("weather", city={"type": "string"}), tool("final_result")]
+    items: list[Item] = []
+    called: list[str] = []
+    for _ in range(4):
+        asked = prompt("Where is my parcel?", *items, tools=tools, allowed=tools, choice="required", parallel=False)
+        (call,) = improvise(asked).tool_calls
+        called.append(call.name)
+        call_id = f"call_{len(called)}"
+        items += [
+            Item("function_call", name=call.name, call_id=call_id, arguments=call.arguments),
+            Item("function_call_output", call_id=call_id, output="done"),
+        ]
+    assert called == ["track", "weather", "final_result", "track"]
+    later = prompt("And now?", *items, Item(role="user", content="Track it."), tools=tools, allowed=tools)
+    assert later.called == set()
+
+
 def test_effort_asked_for_costs_reasoning_and_none_costs_none() -> None:
     efforts: list[Any] = [None, "none", "low", "medium", "high"]
     tokens = {effort: improvise(prompt("Hello there.", effort=effort)).reasoning_tokens for effort in efforts}

@@ -18,7 +18,7 @@ from simulator_support import TLS, connect
 from time_support import until
 
 from runmeter.engine import Usage
-from runmeter.simulator import Fault, Prompt, Reply, Simulator
+from runmeter.simulator import Fault, Prompt, Reply, Simulator, SimulatorStatistics
 from runmeter.simulator.http import thread as server_thread
 
 KEY = {"authorization": "Bearer sk-simulated"}
@@ -377,3 +377,82 @@ async def test_a_script_that_raises_is_a_500_that_says_so(caplog: pytest.LogCapt
             await client.responses.create(model="gpt-6-luna", input="Hi.")
         await client.models.list()
     assert [record.name for record in caplog.records if record.levelno == logging.ERROR] == ["runmeter"]
+
+
+# --- Accounts ---
+
+
+async def test_each_api_key_has_an_account_and_all_add_up(simulator: Simulator, client: AsyncOpenAI) -> None:
+    simulator.inject(Fault("server_error", endpoint="/chat/completions"))
+    other = client.with_options(api_key="sk-other")
+    await client.responses.create(model="gpt-6-luna", input="Hello.")
+    await other.responses.create(model="gpt-6-luna", input="Hello there, you.")
+    await other.embeddings.create(model="text-embedding-3-small", input="Hello.")
+    with pytest.raises(openai.InternalServerError):
+        await other.chat.completions.create(model="gpt-6-luna", messages=[{"role": "user", "content": "Hello."}])
+    async with httpx2.AsyncClient(verify=TLS) as http:
+        assert (await http.get(f"{simulator.url}/models")).status_code == 401
+    one, two, nobody = (simulator.statistics(key) for key in ("sk-simulated", "sk-other", ""))
+    assert (one.requests, set(one.usage), one.faults) == ({"POST /responses": 1}, {"gpt-6-luna"}, 0)
+    assert (set(two.usage), two.faults) == ({"gpt-6-luna", "text-embedding-3-small"}, 1)
+    assert nobody == SimulatorStatistics({"GET /models": 1})
+    assert simulator.statistics("sk-nobody") == SimulatorStatistics()
+    assert one + two + nobody == simulator.statistics()
+    assert one.total + two.total == simulator.statistics().total
+
+
+# --- Out of file handles ---
+
+OUT_OF_HANDLES = """
+import asyncio, errno, resource, socket
+import anyio
+from runmeter.simulator import Simulator
+from runmeter.simulator.http import thread
+
+thread.RETRY_ACCEPT = 0.05
+tries = []
+accept = thread._Connections._accept
+thread._Connections._accept = lambda self, listener: (tries.append(1), accept(self, listener))[1]
+
+
+async def main():
+    simulator = Simulator()
+    async with simulator as url:
+        loop = simulator._thread._loop
+        waiting = socket.socket()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        held = [socket.socket()]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (held[0].fileno() + 20, hard))
+        try:
+            while True:
+                held.append(socket.socket())
+        except OSError as error:
+            assert error.errno == errno.EMFILE
+        waiting.connect(("127.0.0.1", simulator._thread.port))
+        turns = asyncio.run_coroutine_threadsafe(turn(), loop)  # made before it is looked at how often it tried
+        turns.result()
+        print("tried in 200 turns:", len(tries))
+        for each in held:
+            each.close()
+        waiting.sendall(b"GET /v1/models HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+        waiting.settimeout(None)
+        print(waiting.recv(12))
+
+
+async def turn():
+    while not tries:
+        await asyncio.sleep(0)
+    for _ in range(200):
+        await asyncio.sleep(0)
+
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits there")
+def test_out_of_file_handles_it_waits_instead_of_spinning_and_then_serves() -> None:
+    counted, answered = output_of(python(OUT_OF_HANDLES)).splitlines()
+    tried = int(counted.removeprefix("tried in 200 turns: "))
+    assert 1 <= tried < 20, "each turn of the loop would be a try"
+    assert answered == "b'HTTP/1.1 401'"

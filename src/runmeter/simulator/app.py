@@ -16,9 +16,10 @@ from starlette.types import Receive, Scope, Send
 from .endpoints import chat, conversations, embeddings, files, responses, vector_stores
 from .endpoints import models as catalogue
 from .errors import ApiError
-from .faults import HEADER, EndpointPath, Fault
+from .faults import HEADER, EndpointPath, Fault, server_error
 from .http.exchange import Exchange
 from .service import Answer, Call, Plain, Service, Stream
+from .statistics import Bill
 
 logger = logging.getLogger("runmeter")
 
@@ -86,10 +87,11 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request of the endpoint."""
-        self._service.account.request(self._name)
         exchange = Exchange(scope, receive, send, self._service.new_id("req_"))
+        account = self._service.accounts.of(exchange.api_key)
+        account.request(self._name)
         try:
-            await self._serve(exchange)
+            await self._serve(exchange, account)
         except ApiError as error:
             await exchange.send(error.body(), error.status, error.headers)
         except ClientDisconnect:
@@ -101,19 +103,24 @@ class Endpoint:
         finally:
             exchange.close()
 
-    async def _serve(self, exchange: Exchange) -> None:
+    async def _serve(self, exchange: Exchange, account: Bill) -> None:
         body = await exchange.body()
         _authorise(exchange)
         latency, fault = self._take_faults(exchange, body)
-        if fault is not None and (error := fault.error()):
+        if latency or fault:
+            account.fault()
+        if fault is not None and (error := fault.error(self._path)):
             raise error
         if fault is not None and fault.kind == "drop":
             await exchange.cut()
             return
         with ExitStack() as ending:
-            answer = self._handler(self._service, _call(exchange, body, fault, ending))
+            answer = self._handler(self._service, _call(exchange, body, fault, account, ending))
             # The answer is made by now, and billed: it is billed all the same if the client does not wait for it.
             await exchange.pause(latency.seconds if latency else 0)
+            if fault is not None and fault.kind == "billed_error":
+                _bill_all(answer)
+                raise server_error()
             if isinstance(answer, files.Content):
                 await exchange.send(answer, headers={"content-type": "application/octet-stream"})
             elif isinstance(answer, bytes):
@@ -131,14 +138,18 @@ class Endpoint:
         latency, fault = self._service.faults.take(
             self._path, stream=bool(traits.stream), conversation=traits.conversation is not None, header=header
         )
-        if latency or fault:
-            self._service.account.fault()
         return latency, fault
 
 
-def _call(exchange: Exchange, body: bytes, fault: Fault | None, ending: ExitStack) -> Call:
+def _call(exchange: Exchange, body: bytes, fault: Fault | None, account: Bill, ending: ExitStack) -> Call:
     first, second = exchange.path_ids
-    return Call(body, first, fault, second, exchange.query, exchange.header("content-type") or "", ending)
+    return Call(body, first, fault, account, second, exchange.query, exchange.header("content-type") or "", ending)
+
+
+def _bill_all(answer: Answer) -> None:
+    """Settle an answer that was made, and that nobody gets. One in JSON is billed already."""
+    if not isinstance(answer, bytes | Plain):
+        answer.abandoned(sum(chunk.tokens for chunk in answer.chunks))
 
 
 async def _send_stream(exchange: Exchange, stream: Stream, fault: Fault | None, between_chunks: float) -> None:
@@ -179,8 +190,7 @@ async def _break_off(exchange: Exchange, stream: Stream, fault: Fault, position:
 
 def _authorise(exchange: Exchange) -> None:
     """Check that there is a key: any will do."""
-    scheme, _, key = (exchange.header("authorization") or "").partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
+    if not exchange.api_key:
         message = (
             "You didn't provide an API key. You need to provide your API key in an Authorization header using "
             "Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."

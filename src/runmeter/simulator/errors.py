@@ -68,6 +68,25 @@ def convert(value: Any, shape: type[T], at: str, *, strict: bool = True) -> T:
         raise _misshapen(str(error), at) from error
 
 
+def context_length_exceeded(limit: int = 128_000, tokens: int = 131_072, *, chat: bool) -> ApiError:
+    """Make the error of an input that is too long for its model, which only Chat Completions tells how long.
+
+    As reported, 2025 and 2026: openai/codex#5010, langchain-ai/langchain#30429 (chat); the Responses API's is fixed.
+    """
+    message = "Your input exceeds the context window of this model. Please adjust your input and try again."
+    if chat:
+        message = (
+            f"This model's maximum context length is {limit} tokens. However, your messages resulted in {tokens} "
+            "tokens. Please reduce the length of the messages."
+        )
+    return ApiError(400, message, param="messages" if chat else "input", code="context_length_exceeded")
+
+
+def not_simulated(what: str, param: str | None = None) -> ApiError:
+    """Make the error for what the real service does and this one does not."""
+    return ApiError(400, f"not simulated: {what}", param=param, code="not_simulated")
+
+
 def _misshapen(complaint: str, at: str = "") -> ApiError:
     """Turn msgspec's ``Expected `str`, got `int` - at `$.input[0].role` `` into the API's words and codes."""
     what, _, where = complaint.partition(" - at ")

@@ -129,9 +129,13 @@ class Simulator:
         """Forget the faults that are still waiting for requests. From any thread."""
         self._service.faults.clear()
 
-    def statistics(self) -> SimulatorStatistics:
-        """Report what it has seen and billed since it was made, by its own count. From any thread."""
-        return self._service.account.statistics()
+    def statistics(self, api_key: str | None = None) -> SimulatorStatistics:
+        """Report what it has seen and billed since it was made, by its own count. From any thread.
+
+        Args:
+            api_key: The key whose requests are counted; None counts all. An empty one is for requests without a key.
+        """
+        return self._service.accounts.statistics(api_key)
 
 
 def _require_extra() -> None:

@@ -1,4 +1,4 @@
-"""The state that the endpoints share: ids, the clock, replies, the meter, faults, the account and what is stored."""
+"""The state that the endpoints share: ids, the clock, replies, the meter, faults, the accounts and what is stored."""
 
 import itertools
 from collections import OrderedDict
@@ -15,7 +15,7 @@ from .model.replies import Replies, Reply, Script
 from .objects.conversation import Conversation
 from .objects.upload import Upload
 from .objects.vector_store import VectorStore
-from .statistics import Bill
+from .statistics import Accounts, Bill
 
 T = TypeVar("T")
 
@@ -36,6 +36,8 @@ class Call(msgspec.Struct, frozen=True):
     """The id in the path, if the path has one."""
     fault: Fault | None
     """The fault that hits it, unless that is an error or a drop: then the endpoint is not asked at all."""
+    account: Bill
+    """The account of the API key that it came with."""
     part_id: str = ""
     """The second id in the path, if it has one: of a part of what `id` names."""
     query: Mapping[str, str] = {}
@@ -126,7 +128,7 @@ class Store(Generic[T]):
 
 
 class Service:
-    """State of the simulated service. Only faults, replies and account may be used off the server's thread."""
+    """State of the simulated service. Only faults, replies and accounts may be used off the server's thread."""
 
     def __init__(
         self, script: Script | Iterable[Reply] | None, faults: Iterable[Fault], clock: Callable[[], float]
@@ -134,7 +136,7 @@ class Service:
         self.clock = clock
         self.replies = Replies(script)
         self.faults = Faults(faults)
-        self.account = Bill()
+        self.accounts = Accounts()
         self.responses = Store[StoredResponse](STORED_RESPONSES)
         self.conversations = Store[Conversation](STORED_CONVERSATIONS)
         self.uploads = Store[Upload](STORED_FILES)

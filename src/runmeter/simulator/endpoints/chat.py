@@ -11,7 +11,8 @@ import msgspec
 from runmeter.engine import Usage
 
 from ..errors import ApiError, decode
-from ..faults import Fault
+from ..faults import Fault, FaultKind, server_error
+from ..misreports import told_usage
 from ..model.billing import Block, Generation
 from ..model.catalogue import Model, find_model
 from ..model.prompt import (
@@ -125,7 +126,7 @@ def create(service: Service, call: Call) -> Answer:
     model = find_model(request.model)
     _check(request, model)
     prompt = _prompt(request, model)
-    pending = PendingCompletion(service, request, prompt, call.fault)
+    pending = PendingCompletion(service, request, prompt, call)
     if request.stream:
         return pending
     pending.completed()
@@ -135,16 +136,18 @@ def create(service: Service, call: Call) -> Answer:
 class PendingCompletion:
     """A completion from its generation to its end, which decides what is billed."""
 
-    def __init__(self, service: Service, request: CreateChatCompletion, prompt: Prompt, fault: Fault | None) -> None:
-        self._service = service
+    def __init__(self, service: Service, request: CreateChatCompletion, prompt: Prompt, call: Call) -> None:
+        self._account = call.account
+        self._fault = call.fault
         self._model = prompt.model.id
-        self._generation: Generation = service.generate(prompt, fault)
+        self._generation: Generation = service.generate(prompt, call.fault)
+        self._finish = None if self._has_fault("null_finish_reason") else self._generation.finish
         self._include_usage = request.stream_options is not None and request.stream_options.include_usage
         self._head = {
             "id": service.new_id("chatcmpl-"),
             "created": int(service.clock()),
             "model": self._model,
-            "service_tier": served_tier(request.service_tier),
+            "service_tier": served_tier(request.service_tier, call.fault),
             "system_fingerprint": None,
         }
         self._call_ids = [service.new_id("call_") for block in self._generation.blocks if block.tool]
@@ -163,28 +166,33 @@ class PendingCompletion:
                 {"id": call_id, "type": "function", "function": {"name": block.tool, "arguments": block.text}}
                 for call_id, block in zip(self._call_ids, self._calls(), strict=True)
             ]
-        finish = self._generation.finish
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
-        usage = wire_usage(self._generation.usage)
-        return msgspec.json.encode({**self._head, "object": "chat.completion", "choices": [choice], "usage": usage})
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self._finish}
+        usage = told_usage(wire_usage(self._generation.usage), self._fault)
+        return msgspec.json.encode({**self._head, "object": "chat.completion", "choices": [choice], **usage})
 
     @property
     def chunks(self) -> Sequence[Chunk]:
         """The events of the whole stream."""
-        return list(self._events())
+        spent = 0
+        chunks = []
+        for body, tokens in self._bodies():
+            spent += tokens
+            if self._has_fault("cumulative_usage"):
+                body["usage"] = wire_usage(self._generation.usage_after(spent))
+            chunks.append(Chunk(_encode(body), tokens))
+        return [*chunks, Chunk(b"data: [DONE]\n\n")]
 
     def error(self, fault: Fault, position: int) -> bytes:  # one form for all of them
         """Write the event that reports a fault."""
-        message = "The server had an error while processing your request. Sorry about that!"
-        return _encode({"error": ApiError(500, message, kind="server_error").details()})
+        return _encode({"error": server_error().details()})
 
     def completed(self) -> None:
         """Bill all that was generated."""
-        self._service.account.bill(self._model, self._generation.usage, tool_calls=self._generation.tool_calls)
+        self._account.bill(self._model, self._generation.usage, tool_calls=self._generation.tool_calls)
 
     def abandoned(self, tokens: int) -> None:
         """Bill what was generated until the client left."""
-        self._service.account.bill(self._model, self._generation.usage_after(tokens))
+        self._account.bill(self._model, self._generation.usage_after(tokens))
 
     def failed(self) -> None:
         """Bill nothing, as the service failed."""
@@ -192,7 +200,11 @@ class PendingCompletion:
     def _calls(self) -> list[Block]:
         return [block for block in self._generation.blocks if block.tool]
 
-    def _events(self) -> Iterator[Chunk]:
+    def _has_fault(self, kind: FaultKind) -> bool:
+        return self._fault is not None and self._fault.kind == kind
+
+    def _bodies(self) -> Iterator[tuple[dict[str, Any], int]]:
+        """Write each chunk of the stream, and the tokens of output that it carries."""
         # Reasoning is not shown, but it is generated before anything that is.
         reasoning = self._generation.usage.reasoning_tokens
         yield self._chunk({"role": "assistant", "content": "", "refusal": None}, tokens=reasoning)
@@ -203,12 +215,11 @@ class PendingCompletion:
             else:
                 yield from self._call_chunks(block, index)
                 index += 1
-        yield self._chunk({}, finish=self._generation.finish)
-        if self._include_usage:
-            yield self._chunk(None, usage=wire_usage(self._generation.usage))
-        yield Chunk(b"data: [DONE]\n\n")
+        yield self._chunk({}, finish=self._finish)
+        if self._include_usage and not self._has_fault("no_usage"):
+            yield self._chunk(None, usage=told_usage(wire_usage(self._generation.usage), self._fault)["usage"])
 
-    def _call_chunks(self, block: Block, index: int) -> Iterator[Chunk]:
+    def _call_chunks(self, block: Block, index: int) -> Iterator[tuple[dict[str, Any], int]]:
         """Write a call's chunks: the first carries the name and its tokens, the others pieces of the arguments."""
         name, *pieces = block.pieces
         function = {"name": block.tool, "arguments": ""}
@@ -225,13 +236,13 @@ class PendingCompletion:
         finish: str | None = None,
         usage: dict[str, Any] | None = None,
         tokens: int = 0,
-    ) -> Chunk:
+    ) -> tuple[dict[str, Any], int]:
         """Write one chunk of the stream: of the one choice, or, without a delta, of none."""
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         body = {**self._head, "object": "chat.completion.chunk", "choices": [] if delta is None else [choice]}
         if self._include_usage:
             body["usage"] = usage
-        return Chunk(_encode(body), tokens)
+        return body, tokens
 
 
 def wire_usage(usage: Usage) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import msgspec
 from runmeter.engine import Tokenizer, Usage
 
 from ..errors import ApiError, decode
+from ..misreports import told_usage
 from ..model.catalogue import find_model
 from ..model.words import stems
 from ..service import Answer, Call, Service
@@ -38,7 +39,7 @@ class CreateEmbedding(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     user: Any = None
 
 
-def create(service: Service, call: Call) -> Answer:
+def create(service: Service, call: Call) -> Answer:  # noqa: ARG001 - every endpoint takes them
     """Answer POST /embeddings with a vector for each text."""
     request = decode(call.body, CreateEmbedding)
     model = find_model(request.model, embeds=True)
@@ -55,9 +56,9 @@ def create(service: Service, call: Call) -> Answer:
         for index, vector in enumerate(vectors)
     ]
     total = sum(map(len, inputs))
-    service.account.bill(model.id, Usage(input_tokens=total))
-    usage = {"prompt_tokens": total, "total_tokens": total}
-    return msgspec.json.encode({"object": "list", "data": data, "model": model.id, "usage": usage})
+    call.account.bill(model.id, Usage(input_tokens=total))
+    usage = told_usage({"prompt_tokens": total, "total_tokens": total}, call.fault)
+    return msgspec.json.encode({"object": "list", "data": data, "model": model.id, **usage})
 
 
 def embed(text: str, dimensions: int) -> "array[float]":

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from ..errors import ApiError, convert, decode
-from ..faults import Fault
+from ..faults import Fault, FaultKind
 from ..model.billing import Generation, prompt_tokens
 from ..model.catalogue import find_model
 from ..model.prompt import (
@@ -30,7 +30,16 @@ from ..model.prompt import (
 from ..model.schemas import check_schema
 from ..objects.conversation import Conversation, ConversationTurn
 from ..objects.input_items import read_items, store_items
-from ..objects.response import ResponseObject, as_input, cancelled, failed, finished, output_items, store_output
+from ..objects.response import (
+    ResponseObject,
+    as_input,
+    as_told,
+    cancelled,
+    failed,
+    finished,
+    output_items,
+    store_output,
+)
 from ..objects.response_stream import error_event, response_events
 from ..service import Answer, Call, Chunk, Plain, Service, StoredResponse
 from .conversations import find_conversation
@@ -113,7 +122,7 @@ def create(service: Service, call: Call) -> Answer:
     turn = _begin_turn(service, request, call)
     prompt = _prompt(service, request)
     _check(request, prompt)
-    pending = PendingResponse(service, request, prompt, turn, call.fault)
+    pending = PendingResponse(service, request, prompt, turn, call)
     return pending if request.stream else pending.plain()
 
 
@@ -148,15 +157,16 @@ class PendingResponse:
         request: CreateResponse,
         prompt: Prompt,
         turn: ConversationTurn | None,
-        fault: Fault | None,
+        call: Call,
     ) -> None:
         self._service = service
         self._prompt = prompt
         self._turn = turn
-        self._fault = fault.kind if fault is not None else None
+        self._account = call.account
+        self._fault = call.fault
         self._store = request.store is not False
-        self.draft = _draft(service, request, prompt)
-        self._generation: Generation = service.generate(prompt, fault)
+        self.draft = _draft(service, request, prompt, call.fault)
+        self._generation: Generation = service.generate(prompt, call.fault)
         summarise = request.reasoning is not None and request.reasoning.summary is not None
         output = output_items(self._generation, prompt.model, service.new_id, summarise=summarise)
         self.final = finished(self.draft, output, self._generation)
@@ -164,16 +174,16 @@ class PendingResponse:
 
     def plain(self) -> Plain:
         """Write the response at once, settled now. Its conversation has it, and is free again, when it is sent."""
-        if self._fault == "failed":
+        if self._has_fault("failed"):
             self._keep(failed(self.draft))
             return Plain(msgspec.json.encode(failed(self.draft)), self._release_turn)
         self._settle()
-        return Plain(msgspec.json.encode(self.final), self._complete_turn)
+        return Plain(msgspec.json.encode(as_told(self.final, self._fault)), self._complete_turn)
 
     @property
     def chunks(self) -> Sequence[Chunk]:
         """The events of the whole stream."""
-        return response_events(self.draft, self.final, self._generation)
+        return response_events(self.draft, self.final, self._generation, self._fault)
 
     def error(self, fault: Fault, position: int) -> bytes:
         """Write the event that reports a fault."""
@@ -187,9 +197,9 @@ class PendingResponse:
     def abandoned(self, tokens: int) -> None:
         """Bill what was generated until the client left."""
         usage = self._generation.usage_after(tokens)
-        self._service.account.bill(self._prompt.model.id, usage)
+        self._account.bill(self._prompt.model.id, usage)
         self._keep(cancelled(self.draft, usage))
-        if self._fault == "orphaned_calls":
+        if self._has_fault("orphaned_calls"):
             self._complete_turn()
         else:
             self._release_turn()
@@ -199,9 +209,12 @@ class PendingResponse:
         self._keep(failed(self.draft))
         self._release_turn()
 
+    def _has_fault(self, kind: FaultKind) -> bool:
+        return self._fault is not None and self._fault.kind == kind
+
     def _settle(self) -> None:
         usage, calls = self._generation.usage, self._generation.tool_calls
-        self._service.account.bill(self._prompt.model.id, usage, tool_calls=calls)
+        self._account.bill(self._prompt.model.id, usage, tool_calls=calls)
         self._keep(self.final, [*self._prompt.items, *map(as_input, self.final.output)])
 
     def _complete_turn(self) -> None:
@@ -333,7 +346,7 @@ def _check(request: CreateResponse, prompt: Prompt) -> None:
     check_sampling(prompt.model, prompt.effort, sampling, chat=False)
 
 
-def _draft(service: Service, request: CreateResponse, prompt: Prompt) -> ResponseObject:
+def _draft(service: Service, request: CreateResponse, prompt: Prompt, fault: Fault | None) -> ResponseObject:
     """Make the response before the model has begun. What the request leaves out has the API's default."""
     reasoning = request.reasoning or Reasoning()
     effort = reasoning.effort or prompt.model.effort
@@ -354,7 +367,7 @@ def _draft(service: Service, request: CreateResponse, prompt: Prompt) -> Respons
         prompt_cache_options=_cache_options(request),
         reasoning={"effort": effort, "summary": reasoning.summary},
         safety_identifier=request.safety_identifier,
-        service_tier=served_tier(request.service_tier),
+        service_tier=served_tier(request.service_tier, fault),
         store=request.store is not False,
         temperature=1.0 if request.temperature is None else request.temperature,
         text={"format": {"type": "text"}, "verbosity": "medium"} | (request.text or {}),

@@ -41,6 +41,12 @@ class Exchange:
         """Read a header of the request."""
         return self._request.headers.get(name)
 
+    @property
+    def api_key(self) -> str:
+        """The API key that the request came with; empty if with none."""
+        scheme, _, key = (self.header("authorization") or "").partition(" ")
+        return key.strip() if scheme.lower() == "bearer" else ""
+
     async def body(self) -> bytes:
         """Read the whole body of the request.
 

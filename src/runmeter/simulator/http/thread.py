@@ -1,8 +1,12 @@
 """The thread the simulator runs in, with an event loop of its own."""
 
 import asyncio
+import errno
+import logging
 import socket
 import threading
+from collections.abc import Callable
+from functools import partial
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -11,6 +15,8 @@ from uvicorn.server import ServerState
 
 from .exchange import CUT
 
+logger = logging.getLogger("runmeter")
+
 HOST = "127.0.0.1"
 KEEP_ALIVE = 3600
 """Seconds. A server that closes idle connections races with the client that is about to use one."""
@@ -18,6 +24,11 @@ KEEP_ALIVE = 3600
 
 PATIENCE = 1.0
 """Seconds to wait for the thread's end: a script that is busy in it cannot be interrupted."""
+
+
+RETRY_ACCEPT = 1.0
+"""Seconds to leave waiting connections alone where there is no handle for one more, as asyncio's own servers do."""
+_OUT_OF_HANDLES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Protocol(HttpToolsProtocol):
@@ -76,10 +87,9 @@ class ServerThread:
         # and without asyncio's, which in Python 3.11 fails on a connection that comes while it closes.
         self._loop = asyncio.get_running_loop()
         connections = _Connections(self._app, self._loop)
-        self._loop.add_reader(self._listener, connections.accept, self._listener)
+        connections.listen(self._listener)
         self._ready.set()
         await self._stop.wait()
-        self._loop.remove_reader(self._listener)
         await connections.close()
 
 
@@ -100,20 +110,34 @@ class _Connections:
         self._config.load()
         self._state = ServerState()
         self._opening: set[asyncio.Task[object]] = set()
+        self._stop_listening: Callable[[], object] = bool
 
-    def accept(self, listener: socket.socket) -> None:
+    def listen(self, listener: socket.socket) -> None:
+        """Accept connections from now on, until `close`."""
+        self._loop.add_reader(listener, self._accept, listener)
+        self._stop_listening = partial(self._loop.remove_reader, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
         """Accept what is waiting: called whenever something is."""
         try:
             connection, _ = listener.accept()
-        except OSError:
-            return  # it left again
+        except OSError as error:
+            if error.errno in _OUT_OF_HANDLES:  # what waits goes on waiting, and would call this again at once
+                self._accept_later(listener, error)
+            return  # or it left again
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or each small answer waits 40 ms for an ACK
         opening = self._loop.create_task(self._loop.connect_accepted_socket(self._protocol, connection))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
 
+    def _accept_later(self, listener: socket.socket, error: OSError) -> None:
+        logger.warning("the simulator accepts no connections for %g s: %s", RETRY_ACCEPT, error.strerror)
+        self._stop_listening()
+        self._stop_listening = self._loop.call_later(RETRY_ACCEPT, self.listen, listener).cancel
+
     async def close(self) -> None:
-        """Break all connections, and wait until their requests have seen it and ended."""
+        """Accept none any more, break all, and wait until their requests have seen it and ended."""
+        self._stop_listening()
         while self._opening or self._state.connections or self._state.tasks:
             for connection in list(self._state.connections):
                 connection.transport.abort()

@@ -1,11 +1,12 @@
 """The model's prompt, in one form for both APIs: items (in the words of the Responses API), tools and settings."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
 from ..errors import ApiError
+from ..faults import Fault
 from .catalogue import Model
 
 Choice: TypeAlias = Literal["auto", "none", "required"]
@@ -109,6 +110,12 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
     @property
+    def called(self) -> Set[str]:
+        """The names of the functions called since the last user message."""
+        since = self.items[self._last_user_message + 1 :]
+        return {item.name for item in since if item.type == "function_call" and item.name}
+
+    @property
     def _last_user_message(self) -> int:
         """The index of the last user message, or -1."""
         positions = (i for i, item in enumerate(self.items) if item.type == "message" and item.role == "user")
@@ -208,6 +215,8 @@ def check_sampling(model: Model, effort: str | None, values: dict[str, float | N
         raise ApiError(400, message, param=parameter)
 
 
-def served_tier(requested: str | None) -> str:
+def served_tier(requested: str | None, fault: Fault | None) -> str:
     """Tell the service tier a request is served in (openai 3.54.0, `types/chat/chat_completion.py`)."""
+    if fault is not None and fault.kind == "other_tier":
+        return fault.tier
     return {None: "default", "auto": "default", "fast": "priority"}.get(requested, requested or "default")

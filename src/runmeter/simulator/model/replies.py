@@ -61,14 +61,17 @@ class Replies:
 def improvise(prompt: Prompt) -> Reply:
     """Make a reply without a script.
 
-    Tools offered are called on the first turn of each user message, then their outputs are used for an answer; a tool
-    that must be called is called on every turn. What was handed over by one agent is not handed on by the next.
+    Tools offered are called on the first turn of each user message, then their outputs are used for an answer. Where
+    one must be called on every turn, it is one that was not called yet, as long as there is any: one of them may be how
+    to answer. What was handed over by one agent is not handed on by the next.
     """
     outputs = [output for output in prompt.outputs if not output.tool.startswith(_HANDOFF)]
     handed_over = len(outputs) < len(prompt.outputs)
     tools = [tool for tool in prompt.allowed if not (handed_over and tool.name.startswith(_HANDOFF))]
     if prompt.choice == "required" or (tools and not outputs):
-        return Reply(tool_calls=_calls(prompt, tools or prompt.allowed), reasoning_tokens=_reasoning_tokens(prompt))
+        tools = tools or list(prompt.allowed)
+        fresh = [tool for tool in tools if tool.name not in prompt.called]
+        return Reply(tool_calls=_calls(prompt, fresh or tools), reasoning_tokens=_reasoning_tokens(prompt))
     if prompt.json_schema is not None:
         made = synthesise(prompt.json_schema, _subject(prompt), _chance_of_all(prompt))
         text = json.dumps(made, ensure_ascii=False)

@@ -12,6 +12,8 @@ import msgspec
 
 from runmeter.engine import Usage
 
+from ..faults import Fault
+from ..misreports import told_usage
 from ..model.billing import Block, Generation
 from ..model.catalogue import Model
 from ..model.prompt import Item, Part
@@ -72,7 +74,8 @@ class ResponseObject(msgspec.Struct, kw_only=True):
     id: str
     object: Literal["response"] = "response"
     created_at: int
-    status: ResponseStatus
+    status: ResponseStatus | None
+    """The status of the response. None on command only."""
     completed_at: int | None = None
     background: bool = False
     conversation: dict[str, str] | None = None
@@ -99,7 +102,7 @@ class ResponseObject(msgspec.Struct, kw_only=True):
     top_logprobs: int = 0
     top_p: float
     truncation: str
-    usage: dict[str, Any] | None = None
+    usage: dict[str, Any] | msgspec.UnsetType | None = None
     user: str | None = None
 
 
@@ -154,6 +157,19 @@ def failed(draft: ResponseObject) -> ResponseObject:
 def cancelled(draft: ResponseObject, usage: Usage) -> ResponseObject:
     """Finish the draft after its client left. What was generated is billed, but not kept."""
     return msgspec.structs.replace(draft, status="cancelled", usage=wire_usage(usage))
+
+
+def as_told(final: ResponseObject, fault: Fault | None) -> ResponseObject:
+    """Write the finished response as the caller is told it, which a fault may make less than it is."""
+    usage = told_usage(final.usage or {}, fault).get("usage", msgspec.UNSET)
+    final = msgspec.structs.replace(final, usage=usage)
+    match fault.kind if fault is not None else None:
+        case "null_finish_reason":
+            return msgspec.structs.replace(final, status=None)
+        case "empty_output":
+            return msgspec.structs.replace(final, output=[])
+        case _:
+            return final
 
 
 def wire_usage(usage: Usage) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from .response import (
     ReasoningItem,
     ResponseObject,
     SummaryText,
+    as_told,
     failed,
 )
 
@@ -28,11 +29,13 @@ class _Event(msgspec.Struct, frozen=True):
     tokens: int = 0
 
 
-def response_events(draft: ResponseObject, final: ResponseObject, generation: Generation) -> list[Chunk]:
-    """Write the events of a response, from its draft to its end."""
+def response_events(
+    draft: ResponseObject, final: ResponseObject, generation: Generation, fault: Fault | None
+) -> list[Chunk]:
+    """Write the events of a response, from its draft to its end, which a fault may misreport."""
     return [
         Chunk(_encode(event.kind, position, event.fields), event.tokens)
-        for position, event in enumerate(_response(draft, final, generation))
+        for position, event in enumerate(_response(draft, final, generation, fault))
     ]
 
 
@@ -52,7 +55,9 @@ def _encode(kind: str, position: int, fields: dict[str, Any]) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (kind.encode(), data)
 
 
-def _response(draft: ResponseObject, final: ResponseObject, generation: Generation) -> Iterator[_Event]:
+def _response(
+    draft: ResponseObject, final: ResponseObject, generation: Generation, fault: Fault | None
+) -> Iterator[_Event]:
     yield _Event("response.created", {"response": draft})
     yield _Event("response.in_progress", {"response": draft})
     blocks = iter(generation.blocks)
@@ -64,7 +69,7 @@ def _response(draft: ResponseObject, final: ResponseObject, generation: Generati
                 yield from _message(item, index, next(blocks))
             case FunctionCallItem():
                 yield from _function_call(item, index, next(blocks))
-    yield _Event(f"response.{final.status}", {"response": final})
+    yield _Event(f"response.{final.status}", {"response": as_told(final, fault)})
 
 
 def _reasoning(item: ReasoningItem, index: int, tokens: int) -> Iterator[_Event]:
