@@ -13,7 +13,8 @@ from langchain_core.runnables import Runnable
 
 from ..errors import MalformedAnswer
 from ..nesting import TOO_DEEP, check_nesting
-from ..tools.schema import strict, without_nulls
+from ..tools.strict_form import strict
+from ..tools.written_values import fit
 from .answers import text_of
 
 T = TypeVar("T")
@@ -108,6 +109,6 @@ def _convert(value: Any, shape: Shape[T]) -> T:
     except ValueError as error:
         raise MalformedAnswer(shape.name, str(error), "") from None
     try:
-        return msgspec.convert(without_nulls(value, shape.plain, shape.plain), shape.kind, strict=False)
+        return msgspec.convert(fit(value, shape.plain, shape.plain, null_is_absent=True), shape.kind, strict=False)
     except msgspec.ValidationError as error:
         raise MalformedAnswer(shape.name, str(error), json.dumps(value, default=str)) from error

@@ -18,9 +18,11 @@ from runmeter.engine import ConfigurationError
 
 from ..errors import InvalidArguments
 from ..nesting import MAX_NESTING, TOO_DEEP, check_nesting
+from ..text import valid
+from .choices import resolve
+from .class_schemas import Schema, schema_of
 from .pydantic_fields import is_field, maker_of, with_bounds
-
-Schema = dict[str, Any]
+from .written_values import fit
 
 
 class Arguments:
@@ -60,7 +62,7 @@ class Arguments:
                 forbid_unknown_fields=closed,
             )
             self._decoder = msgspec.json.Decoder(struct, dec_hook=_read_pydantic)
-            self.schema = _schema_of(struct) if schema is None else schema
+            self.schema = schema_of(struct) if schema is None else schema
         except TypeError as error:
             raise ConfigurationError(str(error).replace("\n", " ")) from error
 
@@ -68,33 +70,48 @@ class Arguments:
         """Read arguments written as JSON.
 
         Args:
-            arguments: An object; nothing at all stands for an empty one.
+            arguments: An object; nothing at all, null, and an empty text or array stand for an empty one.
             null_is_absent: Whether null says "not given" for what may be left out and is not nullable: as in
                 strict mode.
 
         Returns:
             The arguments that were given, by name: as the function wants them, or, for a schema that was given, as
-            they were written.
+            they were written, whole numbers apart, which are integers where the schema says so.
 
         Raises:
             InvalidArguments: it is not JSON, not what the schema says, or nests deeper than `MAX_NESTING` levels.
         """
-        written = arguments.encode(errors="replace") or b"{}"
+        written = arguments.strip().encode(errors="replace") or b"{}"
         try:
             if written.count(b"{") + written.count(b"[") > MAX_NESTING:
                 check_nesting(msgspec.json.decode(written))
-            if null_is_absent:
-                written = msgspec.json.encode(without_nulls(msgspec.json.decode(written), self.schema, self.schema))
-            values = self._decoder.decode(written)
-            if self._as_written:
-                return cast("dict[str, Any]", msgspec.json.decode(written))
+            if self._as_written or null_is_absent:
+                values = self._fitting(written, null_is_absent)
+                struct = self._decoder.decode(msgspec.json.encode(values))
+                if self._as_written:
+                    return cast("dict[str, Any]", values)
+            else:
+                struct = self._decode(written)
         except RecursionError:
             raise InvalidArguments(TOO_DEEP) from None
         except ValueError as error:
             raise InvalidArguments(str(error)) from error
-        given = ((name, getattr(values, key)) for key, name in self._names.items())
+        given = ((name, getattr(struct, key)) for key, name in self._names.items())
         made = {name: make() for name, make in self._defaults.items()}
         return made | {name: value for name, value in given if value is not UNSET}
+
+    def _decode(self, written: bytes) -> Any:
+        """Read arguments as they are, and only if that fails as they may have been meant."""
+        try:
+            return self._decoder.decode(written)
+        except msgspec.ValidationError:
+            return self._decoder.decode(msgspec.json.encode(self._fitting(written, null_is_absent=False)))
+
+    def _fitting(self, written: bytes, null_is_absent: bool) -> Any:
+        value = msgspec.json.decode(written)
+        if value is None or value in ("", []):
+            return {}
+        return fit(value, self.schema, self.schema, null_is_absent=null_is_absent)
 
 
 def arguments_of(function: Callable[..., Any], descriptions: Mapping[str, str]) -> Arguments:
@@ -146,11 +163,12 @@ def arguments_from_schema(schema: Mapping[str, Any]) -> Arguments:
     """Read a JSON schema of an object. Checked are names, required ones, and types as deep as arrays of plain values.
 
     Raises:
-        ConfigurationError: the schema is not that of an object.
+        ConfigurationError: the schema is not that of an object, is not JSON, or nests deeper than `MAX_NESTING` levels.
     """
-    if not isinstance(schema, Mapping):
-        raise ConfigurationError(f"a tool's schema is a dict, not {schema!r}")
-    schema = {"type": "object", "properties": {}, **schema}
+    schema = {"type": "object", "properties": {}, **_as_json(schema)}
+    if (target := resolve(schema.get("$ref"), schema)) is not None:  # as pydantic writes a model that contains its like
+        del schema["$ref"]
+        schema |= target
     if schema["type"] != "object":
         raise ConfigurationError(f"a tool's arguments are an object, not of type {schema['type']!r}")
     properties, required = schema["properties"], schema.get("required", ())
@@ -158,6 +176,21 @@ def arguments_from_schema(schema: Mapping[str, Any]) -> Arguments:
         raise ConfigurationError("in a tool's schema, properties must be an object and required an array")
     fields = [(name, _type_of(part), name in required) for name, part in properties.items()]
     return Arguments(fields, schema=schema, closed=schema.get("additionalProperties") is False)
+
+
+def _as_json(schema: object) -> Schema:
+    """Copy a schema that users give as JSON has it: lists in place of tuples, text that can be sent."""
+    if not isinstance(schema, Mapping):
+        raise ConfigurationError(f"a tool's schema is a dict, not {schema!r:.100}")
+    try:
+        plain: Schema = valid(schema)
+        check_nesting(plain)
+        json.dumps(plain, allow_nan=False)
+    except RecursionError:
+        raise ConfigurationError(f"a tool's schema is not JSON: {TOO_DEEP}") from None
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"a tool's schema is not JSON: {error}") from error
+    return plain
 
 
 _SECTION = re.compile(
@@ -177,95 +210,6 @@ def parse_docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
         return summary, {}
     entries = re.split(r"^(?: {2,8}|\t)\*{0,2}(\w+)(?: ?\([^)]*\))?:", section[1], flags=re.MULTILINE)[1:]
     return summary, {name: " ".join(entry.split()) for name, entry in zip(entries[::2], entries[1::2], strict=True)}
-
-
-def strict(schema: Mapping[str, Any]) -> Schema:
-    """Write the schema in OpenAI's strict form: every property required, the optional ones nullable, no others allowed.
-
-    Source: Structured Outputs guide, developers.openai.com/api/docs/guides/structured-outputs (2026-11).
-
-    Raises:
-        ConfigurationError: the schema has an object of any keys, or a tuple: strict mode cannot express them.
-    """
-    out = {key: _strict_value(key, value) for key, value in schema.items() if key not in ("default", "uniqueItems")}
-    if "prefixItems" in out:
-        raise ConfigurationError("strict mode cannot express tuples; use a list, or strict=False")
-    if out.get("type") != "object":
-        return out
-    if "properties" not in out or out.get("additionalProperties"):
-        raise ConfigurationError("strict mode cannot express a dict of any keys; use a class, or strict=False")
-    properties = out["properties"]
-    required = set(schema.get("required", ()))
-    out["properties"] = {name: part if name in required else _nullable(part) for name, part in properties.items()}
-    out["required"] = list(properties)
-    out["additionalProperties"] = False
-    return out
-
-
-def _strict_value(key: str, value: Any) -> Any:
-    if key in ("properties", "$defs"):
-        if not all(isinstance(part, Mapping) for part in value.values()):
-            raise ConfigurationError("strict mode needs a schema for each property, not true or false")
-        return {name: strict(part) for name, part in value.items()}
-    if key in ("anyOf", "allOf", "oneOf"):
-        return [strict(part) for part in value]
-    return strict(value) if key == "items" and isinstance(value, Mapping) else value
-
-
-def _nullable(schema: Schema) -> Schema:
-    if _allows_null(schema):
-        return schema
-    description = {"description": schema.pop("description")} if "description" in schema else {}
-    return {"anyOf": [schema, {"type": "null"}], **description}
-
-
-def without_nulls(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
-    """Leave out each property that is null, need not be given, and may not be null: the reverse of `_nullable`."""
-    if "$ref" in schema:
-        schema = root.get("$defs", {}).get(schema["$ref"].rpartition("/")[2], {})
-    if isinstance(value, list):
-        return [without_nulls(item, schema.get("items") or {}, root) for item in value]
-    if not isinstance(value, dict):
-        return value
-    options = [option for option in schema.get("anyOf", ()) if not _allows_null(option)]
-    if len(options) == 1:
-        return without_nulls(value, options[0], root)
-    properties, required = schema.get("properties", {}), schema.get("required", ())
-    return {
-        name: without_nulls(item, properties.get(name, {}), root)
-        for name, item in value.items()
-        if item is not None or name in required or _allows_null(properties.get(name, {}))
-    }
-
-
-def _allows_null(schema: Schema) -> bool:
-    if "anyOf" in schema:
-        return any(_allows_null(option) for option in schema["anyOf"])
-    kind = schema.get("type")
-    return kind == "null" or (isinstance(kind, list) and "null" in kind) or not schema.keys() & _RESTRICTING
-
-
-_RESTRICTING = {"type", "enum", "const", "$ref", "oneOf", "allOf"}
-
-
-def _schema_of(struct: type[msgspec.Struct]) -> Schema:
-    """Make a struct's schema with the struct itself at the root, and what it refers to under `$defs`."""
-    nested: Schema = {}  # what pydantic models refer to
-
-    def pydantic_schema(kind: Any) -> Schema:
-        if not hasattr(kind, "model_json_schema"):
-            raise TypeError(f"type {getattr(kind, '__qualname__', kind)} has no JSON form")
-        schema: Schema = kind.model_json_schema()
-        nested.update(schema.pop("$defs", {}))
-        return schema
-
-    (root,), components = msgspec.json.schema_components(
-        (struct,), schema_hook=pydantic_schema, ref_template="#/$defs/{name}"
-    )
-    schema: Schema = components.pop(root["$ref"].rpartition("/")[2])
-    del schema["title"]
-    components.update(nested)
-    return {**schema, "$defs": components} if components else schema
 
 
 def _read_pydantic(kind: Any, value: Any) -> Any:

@@ -19,7 +19,9 @@ from runmeter.engine import ConfigurationError
 from ..errors import ToolFailed, ToolTimeout
 from ..functions import call_function, in_thread
 from ..text import valid_text
-from .schema import Arguments, Schema, arguments_from_schema, arguments_of, parse_docstring, strict
+from .class_schemas import Schema
+from .schema import Arguments, arguments_from_schema, arguments_of, parse_docstring
+from .strict_form import strict
 
 ToolLike: TypeAlias = Any
 """A `Tool`, a plain function, a LangChain tool, or a dict with a schema and a `handler`."""
@@ -49,6 +51,9 @@ class Tool:
             raise ConfigurationError(
                 f"tool {self.name!r}: a tool's name has 1 to 64 letters, digits, _ and -; give it one with name="
             )
+        description: object = self.description
+        if not isinstance(description, str):
+            raise ConfigurationError(f"tool {self.name!r}: description must be a string, is {description!r:.100}")
         timeout: object = self.timeout
         if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
             raise ConfigurationError(f"tool {self.name!r}: timeout must be a positive number, is {timeout!r}")

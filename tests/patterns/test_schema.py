@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from runmeter.engine import ConfigurationError
 from runmeter.patterns.errors import InvalidArguments
 from runmeter.patterns.nesting import MAX_NESTING
-from runmeter.patterns.tools.schema import arguments_from_schema, arguments_of, parse_docstring, strict
+from runmeter.patterns.tools.schema import arguments_from_schema, arguments_of, parse_docstring
+from runmeter.patterns.tools.strict_form import strict
 
 
 class Unit(enum.Enum):
@@ -99,7 +100,8 @@ def test_arguments_become_what_the_function_wants() -> None:
     [
         ("", "missing required"),
         ("{", "truncated"),
-        ("[]", "Expected `object`, got `array`"),
+        ("[]", "missing required"),
+        ("[1]", "Expected `object`, got `array`"),
         ('{"place": {"name": "x"}}', "missing required"),
         ('{"place": {"name": "x"}, "unit": "k"}', r"'k' - at `\$.unit`"),
         ('{"place": {"name": 1}, "unit": "c"}', r"Expected `str`, got `int` - at `\$.place.name`"),
