@@ -25,8 +25,9 @@ RunmeterError
         └── AnswerCutOff        the answer ended in the middle of the call
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date
+from typing import Any, Self
 
 from runmeter.engine import RunmeterError
 
@@ -76,6 +77,25 @@ class ResponseFailed(PatternError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+        self.status_code = int(code) if code.isdecimal() and len(code) == 3 else None
+        """The HTTP status that some gateways give as the code of an error within an answer: retries go by it."""
+
+    @classmethod
+    def said(cls, error: Any, otherwise: str) -> Self:
+        """Make the error of what an answer says of itself.
+
+        Args:
+            error: Of a response or of a stream: an object or a mapping with a code or a type, and a message; or that.
+            otherwise: Its message, if there is none.
+        """
+        if isinstance(error, str):
+            error = {"message": error}
+        code, kind, message = (_part(error, name) for name in ("code", "type", "message"))
+        return cls(str(code or kind or "error"), str(message or otherwise))
+
+
+def _part(error: Any, name: str) -> Any:
+    return error.get(name) if isinstance(error, Mapping) else getattr(error, name, None)
 
 
 class ListenerGone(PatternError):

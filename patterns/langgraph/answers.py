@@ -15,9 +15,10 @@ from runmeter.engine import ModelRequest, Usage, current_execution
 from ..delivery import Delivery
 from ..errors import ResponseFailed
 from ..requests.retry import RetryPolicy, with_retries
+from .metering.failures import as_failed
 from .metering.handler import Asking, MeteringHandler, asking
 from .metering.requests import UNKNOWN, Model, describe_question, with_limit
-from .metering.usage import STREAM_CUT, finish_reason_of, was_cut
+from .metering.usage import STREAM_CUT, Told, finish_reason_of, was_cut
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -90,7 +91,7 @@ async def ask(
     Raises:
         BudgetExceeded: a budget has no room for it. It is not tried again.
         UnboundedRequest: a budget applies, and the request has no known upper bound.
-        ResponseFailed: the answer was not complete in time, or its stream was cut.
+        ResponseFailed: the answer says that it failed, was not complete in time, or its stream was cut.
         Exception: whatever the model raises, for the last time.
     """
     question = _Question(model, messages, delivery)
@@ -162,6 +163,10 @@ class _Question:
                 answer = await self._read_chunks(model, config, self._delivery)
             else:
                 answer = cast("AIMessage", await model.ainvoke(self._messages, config))
+        except Exception as error:
+            if (failed := as_failed(error)) is None:
+                raise
+            raise failed from error
         finally:
             asking.reset(token)
         if was_cut(answer):
@@ -170,6 +175,7 @@ class _Question:
 
     async def _read_chunks(self, model: Model, config: Any, delivery: Delivery) -> AIMessage:
         chunks: list[AIMessageChunk] = []
+        told = Told()
         answer = cast("AsyncGenerator[BaseMessage]", model.astream(self._messages, config))
         async with aclosing(answer):
             async for chunk in answer:
@@ -178,5 +184,8 @@ class _Question:
                     await delivery.delta(text)
                 if not isinstance(chunk, AIMessageChunk):  # a model that cannot stream: this is all of it
                     return cast("AIMessage", chunk)
+                told.take(chunk.response_metadata)
                 chunks.append(chunk)
-        return cast("AIMessage", message_chunk_to_message(chunks[0] + chunks[1:]))
+        whole = cast("AIMessage", message_chunk_to_message(chunks[0] + chunks[1:]))
+        whole.response_metadata.update(told.metadata)
+        return whole

@@ -42,10 +42,10 @@ from ...requests.bounds import Sent, bound_late
 from ...requests.retry import current_attempt, is_connection_loss, used_nothing
 from ...tools.tool import metered_tool_run
 from .entered import EnteredRuns
-from .failures import is_control_flow, read_failure
-from .open_calls import OpenCall, OpenQuestion, OpenScope, Root, open_calls, says_something
+from .failures import as_failed, is_control_flow, read_failure
+from .open_calls import OpenCall, OpenQuestion, OpenScope, Root, open_calls
 from .requests import UNKNOWN, describe_request
-from .usage import STREAM_CUT, estimate_here, estimate_usage, read_answer
+from .usage import STREAM_CUT, estimate_here, estimate_usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,21 +240,17 @@ class MeteringHandler(BaseCallbackHandler):
         opened = open_calls.get(run_id)
         if opened is None or opened.owner is not self or not isinstance(opened.call, ModelCall):
             return
-        message = getattr(chunk, "message", None)
-        if (told := getattr(message, "usage_metadata", None)) is not None:
-            opened.totals.take(told)
-        if token or getattr(message, "tool_call_chunks", None):
-            opened.call.first_chunk()
-            opened.pieces += says_something(token, chunk)
+        opened.take(token, chunk)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: Any) -> None:
         """End the call of a model whose answer is complete."""
         opened = open_calls.get(run_id)
         if opened is not None and isinstance(opened.call, ModelCall):
-            answer = read_answer(response, opened.totals)
+            answer = opened.read(response)
             answer.describe(opened.call)
             if answer.cut:
                 opened.call.fail(*STREAM_CUT)
+                opened.call.finish_reasons = ("error",)
                 opened.record_cut(answer.usage)
             else:
                 opened.record_whole(answer)
@@ -263,7 +259,10 @@ class MeteringHandler(BaseCallbackHandler):
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """End the call of a model that failed, perhaps in the middle of the answer."""
         opened = open_calls.get(run_id)
+        failed = as_failed(error)
         if opened is not None and isinstance(opened.call, ModelCall):
+            if failed is not None:
+                opened.call.finish_reasons = ("error",)
             if used_nothing(error):
                 opened.call.record(Usage())
             elif (answer := read_failure(error, kwargs.get("response"))) is not None and answer.usage is not None:
@@ -271,8 +270,8 @@ class MeteringHandler(BaseCallbackHandler):
                 answer.reading.record(opened.call)
             elif is_connection_loss(error) or not isinstance(error, Exception):  # a failure may not have been billed
                 partial = kwargs.get("response")
-                opened.record_cut(read_answer(partial, opened.totals).usage if isinstance(partial, LLMResult) else None)
-        self._end(run_id, error)
+                opened.record_cut(opened.read(partial).usage if isinstance(partial, LLMResult) else None)
+        self._end(run_id, failed or error)
 
     # Tools
 

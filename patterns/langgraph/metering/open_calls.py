@@ -10,13 +10,14 @@ from weakref import WeakValueDictionary
 
 import msgspec
 from langchain_core.messages import AIMessage
+from langchain_core.outputs import LLMResult
 
 from runmeter.engine import Execution, ModelCall, ModelRequest, Provenance, ToolCall, Usage
 
 from ...requests.bounds import Sent
 from ...requests.usage import RunningTotals
 from .requests import describe_sent
-from .usage import Answer
+from .usage import Answer, Told, read_answer
 
 logger = logging.getLogger("runmeter")
 
@@ -91,11 +92,30 @@ class OpenCall:
 
     totals: RunningTotals = field(default_factory=RunningTotals)
     """What its chunks say that was used."""
+    told: Told = field(default_factory=Told)
+    """What else they tell of the answer."""
 
     @property
     def unreported(self) -> bool:
         """True for a request whose usage is not known, as far as it is."""
         return isinstance(self.call, ModelCall) and self.call.provenance is not Provenance.REPORTED
+
+    def take(self, token: Any, chunk: Any) -> None:
+        """Take a chunk of an answer, and count the pieces of it that say something."""
+        message = getattr(chunk, "message", None)
+        if (used := getattr(message, "usage_metadata", None)) is not None:
+            self.totals.take(used)
+        # LangChain keeps some of it beside the message until it has told its handlers.
+        beside, within = getattr(chunk, "generation_info", None), getattr(message, "response_metadata", None)
+        self.told.take({**within, **beside} if beside and within else beside or within)
+        if (token or getattr(message, "tool_call_chunks", None)) and isinstance(self.call, ModelCall):
+            self.call.first_chunk()
+            self.pieces += says_something(token, chunk)
+
+    def read(self, result: LLMResult) -> Answer:
+        """Read the answer, or the part of it that came."""
+        choices = self.question.params.get("n") if self.question is not None else None
+        return read_answer(result, self.totals, self.told, choices=choices if isinstance(choices, int) else 1)
 
     def record_whole(self, answer: Answer) -> None:
         """Say what a complete answer reports that it used; or that it reports nothing."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,33 @@ from ...requests.usage import Reading, RunningTotals, read_usage
 logger = logging.getLogger("runmeter")
 STREAM_CUT = "stream_cut", "the stream ended before the answer was complete"
 """Code and message of the error that an answer is which stopped coming."""
+_TOLD = frozenset(("id", "model_name", "model", "service_tier", "finish_reason", "stop_reason"))
+"""What a model tells of an answer, in text."""
+
+_TOLD_AGAIN = re.compile("(stop|length|tool_calls|content_filter|function_call)+")
+"""A reason why an answer ended, or several that LangChain has put one after the other."""
+
+
+class Told:
+    """What the chunks of an answer tell of it. LangChain puts one text after the other where several chunks tell it:
+    each choice's last one does, and with some servers each chunk."""
+
+    __slots__ = ("metadata", "reasons")
+
+    def __init__(self) -> None:
+        self.metadata: dict[str, str] = {}
+        """What was told last, by its name."""
+        self.reasons: list[str] = []
+        """The reasons why choices ended, in the order they did."""
+
+    def take(self, told: Mapping[str, Any] | None) -> None:
+        """Take what one chunk tells; nothing, if it tells nothing."""
+        for name in _TOLD & told.keys() if told else ():
+            value = told[name] if told else None
+            if isinstance(value, str) and value:
+                self.metadata[name] = value
+                if name in ("finish_reason", "stop_reason"):
+                    self.reasons.append(value)
 
 
 @dataclass(slots=True)
@@ -48,30 +76,44 @@ class Answer:
         call.finish_reasons = self.finish_reasons or call.finish_reasons
 
 
-def read_answer(result: LLMResult, totals: RunningTotals | None = None) -> Answer:
+def read_answer(
+    result: LLMResult, totals: RunningTotals | None = None, told: Told | None = None, *, choices: int = 1
+) -> Answer:
     """Read the outcome of one request. Of several choices each repeats the request's usage, so the first counts.
 
     Args:
         result: As LangChain reports it.
-        totals: What the chunks said, of an answer that was streamed.
+        totals: What the chunks said that was used, of an answer that was streamed.
+        told: What else they told.
+        choices: How many were asked for.
     """
-    choices = result.generations[0] if result.generations else []
+    generated = result.generations[0] if result.generations else []
     messages = [
         choice.message
-        for choice in choices
+        for choice in generated
         if isinstance(choice, ChatGeneration) and isinstance(choice.message, AIMessage)
     ]
     if not messages:
         output = result.llm_output or {}
         return Answer(read_usage(output.get("token_usage") or {}), output, ())
+    first = messages[0]
+    if all(map(_is_cached_text, messages)):
+        return Answer(Reading(Usage()), {}, (), message=first)
     reasons = tuple(reason for message in messages if (reason := finish_reason_of(message)))
-    return Answer(
-        read_usage(messages[0], totals),
-        messages[0].response_metadata,
-        reasons,
-        any(map(was_cut, messages)),
-        messages[0],
-    )
+    metadata: Mapping[str, Any] = first.response_metadata
+    if told is not None and told.metadata:
+        metadata = {**metadata, **told.metadata}
+        reasons = tuple(told.reasons[-choices:]) or reasons
+    return Answer(read_usage(first, totals), metadata, reasons, any(map(was_cut, messages)), first)
+
+
+def _is_cached_text(message: AIMessage) -> bool:
+    """Tell whether a message comes from a cache that keeps the text alone, so that nothing was asked and used.
+
+    LangChain gives each message that a model made an id, if the model does not (langchain-core 1.8.0,
+    `_generate_with_cache`), and those from a cache none (`_convert_cached_generations`).
+    """
+    return message.id is None and not message.response_metadata and message.usage_metadata is None
 
 
 async def estimate_usage(sent: Sent, answer: AIMessage) -> Usage | None:
@@ -111,7 +153,8 @@ def finish_reason_of(message: AIMessage) -> str | None:
     metadata = message.response_metadata
     reason = metadata.get("finish_reason") or metadata.get("stop_reason")
     if reason:
-        return str(reason)
+        told = _TOLD_AGAIN.fullmatch(str(reason))
+        return told[1] if told else str(reason)
     match metadata.get("status"):
         case "completed":
             return "tool_calls" if message.tool_calls or message.invalid_tool_calls else "stop"

@@ -121,9 +121,9 @@ class MeteredResponses:
         if unreported and self._estimate and not params.keys() & _UNKNOWN_INPUT:
             call.record(await _count(params, response), Provenance.ESTIMATED)
         if response.error is not None or not (is_complete(response) or response.status == "incomplete"):
-            code = getattr(response.error, "code", None) or "response_failed"
-            message = getattr(response.error, "message", None) or f"the answer ended with status {response.status!r}"
-            raise ResponseFailed(code, message)
+            raise ResponseFailed.said(
+                response.error or {"code": "response_failed"}, f"the answer ended with status {response.status!r}"
+            )
         return response
 
 

@@ -1,7 +1,7 @@
 """Reading a streamed answer to its end, whatever its end is, and saying what is known of its usage then."""
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import anyio
@@ -233,11 +233,7 @@ async def _read_whole(stream: "AsyncStream[Any]") -> "Response":
 
 def _failure(event: Any) -> ResponseFailed:
     """Make the error of an error event: told in itself, as documented, or under `error`, as real servers send it."""
-    details = getattr(event, "error", None) or {name: getattr(event, name, None) for name in ("code", "message")}
-    if not isinstance(details, Mapping):
-        details = {"message": details}
-    code = details.get("code") or details.get("type") or "error"
-    return ResponseFailed(code, details.get("message") or "the stream ended in an error")
+    return ResponseFailed.said(getattr(event, "error", None) or event, "the stream ended in an error")
 
 
 def _is_said_by_api(error: BaseException | None) -> bool:

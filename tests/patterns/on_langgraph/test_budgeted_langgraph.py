@@ -50,7 +50,6 @@ from runmeter.patterns import (
     RoutingPattern,
     Step,
 )
-from runmeter.patterns.langgraph.metering import handler as callbacks
 from runmeter.patterns.langgraph.metering import open_calls
 from runmeter.patterns.langgraph.metering.requests import describe_request, describe_sent, with_limit
 from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
@@ -494,7 +493,7 @@ async def test_an_error_of_the_handlers_own_does_not_break_the_users_run(
     def broken(*_: Any, **__: Any) -> Any:
         raise LookupError("ours")
 
-    monkeypatch.setattr(callbacks, "read_answer", broken)
+    monkeypatch.setattr(open_calls, "read_answer", broken)
     stage = Stage(*budgets)
     with stage.run(), MeteringHandler() as meter:
         await way(scene.model(), {"callbacks": [meter]})

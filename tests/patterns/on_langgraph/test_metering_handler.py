@@ -121,7 +121,7 @@ async def test_details_of_the_usage_are_kept(scene: ChatScene) -> None:
         (Fault("insufficient_quota"), "insufficient_quota", Provenance.REPORTED),
         (Fault("server_error"), "OpenAIAPIError", Provenance.UNKNOWN),
         (Fault("drop"), "OpenAIConnectionError", Provenance.UNKNOWN),
-        (Fault("failed", after_events=7), "ValueError", Provenance.UNKNOWN),
+        (Fault("failed", after_events=7), "server_error", Provenance.UNKNOWN),
     ],
 )
 async def test_a_failed_request_has_an_end(

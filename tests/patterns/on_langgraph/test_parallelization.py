@@ -368,7 +368,7 @@ async def test_votes_that_fail_do_not_count(scene: Scene) -> None:
     [
         (Fault("server_error", times=None), openai.InternalServerError),
         (Fault("drop", times=None), openai.APIConnectionError),
-        (Fault("failed", times=None), ValueError),
+        (Fault("failed", times=None), ResponseFailed),
     ],
 )
 async def test_errors_are_the_callers_in_the_end(scene: Scene, fault: Fault, error: type[Exception]) -> None:
