@@ -216,7 +216,8 @@ class ModelCall(Operation):
             provenance: `reported`, `partial` or `estimated`.
             response_id: The API's id of the answer.
             response_model: The exact name of the model that answered.
-            service_tier: The tier that served. Where the API does not say, the one asked for counts as such.
+            service_tier: The tier that served. Where the API does not say, the one asked for counts as such, then the
+                engine's `assume_tier`.
             finish_reasons: One for each choice, in order.
 
         Raises:
@@ -327,7 +328,7 @@ class ModelCall(Operation):
             first_chunk_ns=self._first_chunk_ns,
             response_id=self.response_id,
             response_model=self.response_model,
-            service_tier=_served(self.service_tier, request.service_tier),
+            service_tier=_served(self.service_tier, request.service_tier, execution.runtime.assumed_tier),
             finish_reasons=self.finish_reasons,
             error_type=self.error_type,
             error_message=self.error_message,
@@ -366,11 +367,11 @@ def _refused(provenance: object) -> Provenance:
     raise ConfigurationError(f"provenance is reported, partial or estimated, not {provenance!r:.100}")
 
 
-def _served(answered: str | None, requested: str | None) -> str | None:
-    """Find the tier that served; `auto` is not a tier, but a way to choose one."""
+def _served(answered: str | None, requested: str | None, assumed: str | None) -> str | None:
+    """Find the tier that served, None where that is not known; `auto` is not a tier, but a way to choose one."""
     if answered and answered != "auto":
         return answered
-    return requested if requested and requested != "auto" else None
+    return requested if requested and requested != "auto" else assumed
 
 
 class _SoundToolCall(msgspec.Struct, gc=False):

@@ -32,7 +32,7 @@ from .subscription import Lane, Receiver, Subscription, is_within_receiver
 from .tracing import Telemetry
 from .usage.aggregator import UsageAggregator
 from .usage.statistics import UsageStatistics
-from .validation.checks import check_number, check_seconds
+from .validation.checks import check_number, check_seconds, check_tier
 from .validation.error_messages import ErrorMessages, editing
 
 logger = logging.getLogger("runmeter")
@@ -66,6 +66,9 @@ class Engine:
         telemetry: Where traces and metrics go, such as `runmeter.telemetry.configure()`.
         budgets: What runs may spend. A request that a budget has no room for is refused before it leaves.
         max_concurrent_runs: How many runs go on at once; further ones wait. Child runs are not counted.
+        assume_tier: The service tier of requests that name none, such as `default` where that is the OpenAI project's
+            own. Without it, a request whose usage is not reported may cost what the dearest tier costs, and budgets
+            reserve as much.
         drain_timeout: Seconds that closing waits for runs in flight, and again for lossless subscribers. With 0 runs
             are stopped at once, and what subscribers have not taken is lost to them.
         clock: Where times come from.
@@ -86,6 +89,7 @@ class Engine:
         telemetry: Telemetry | None = None,
         budgets: Sequence[Budget] = (),
         max_concurrent_runs: int | None = None,
+        assume_tier: str | None = None,
         drain_timeout: float = 30.0,
         clock: Clock | None = None,
         new_run_id: IdSource = random_run_id,
@@ -104,9 +108,17 @@ class Engine:
         self._drain_timeout = drain_timeout
         self._bus = Bus(late=self._publish_late)
         clock = clock or SystemClock()
-        self._budgets = Budgets(budgets, self._usage.prices, clock) if budgets else None
+        assumed_tier = check_tier(assume_tier)
+        self._budgets = Budgets(budgets, self._usage.prices, clock, assumed_tier) if budgets else None
         self._runtime = Runtime(
-            self, self._bus.publish, clock, new_run_id, telemetry, budgets=self._budgets, edit=editing(error_messages)
+            self,
+            self._bus.publish,
+            clock,
+            new_run_id,
+            telemetry,
+            budgets=self._budgets,
+            assumed_tier=assumed_tier,
+            edit=editing(error_messages),
         )
         self._started = False
         self._outside_before = 0

@@ -182,7 +182,8 @@ class TokenUsage(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True
     response_model: str | None = None
     """The exact name of the model that answered."""
     service_tier: str | None = None
-    """The tier that served the request."""
+    """The tier that served the request, as far as that is known: where the answer does not say, the one asked for or
+    assumed."""
     finish_reasons: tuple[str, ...] = ()
     error_type: str | None = None
     error_message: str | None = None

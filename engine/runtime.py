@@ -31,6 +31,8 @@ class Runtime(msgspec.Struct, frozen=True):
     delta: Callable[[str, str], Awaitable[None]] | None = None
     """A function that takes a run id and a piece of its answer; None where the run is not streamed."""
     budgets: Budgets | None = None
+    assumed_tier: str | None = None
+    """The service tier of requests that name none, where the answer does not say either."""
     edit: Edit = full
     """Decides which messages of errors events keep."""
     noticed: set[tuple[str, str]] = msgspec.field(default_factory=set)

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
 
+import msgspec
+
 from ..clock import Clock
 from ..errors import BudgetExceeded, ConfigurationError, UnboundedRequest
 from ..events import TokenUsage
@@ -26,7 +28,7 @@ from ..formats import format_amount
 from ..request import ModelRequest
 from .accounts import Account, Hold, Limit
 from .budget import NEVER, Budget, BudgetStatus
-from .request_limits import MIN_OUTPUT_TOKENS, Need, Prices, limited, max_output_tokens, tokens_of, ways_out
+from .request_limits import MIN_OUTPUT_TOKENS, NAMED_TIER, Need, Prices, limited, max_output_tokens, tokens_of, ways_out
 from .reservation import Notify, Reservation, Scope
 from .waiting_line import Line, Waiter
 
@@ -48,7 +50,9 @@ class Budgets:
         ConfigurationError: something is not a `Budget`, or two have the same label.
     """
 
-    def __init__(self, budgets: Sequence[Budget], prices: Prices, clock: Clock) -> None:
+    def __init__(
+        self, budgets: Sequence[Budget], prices: Prices, clock: Clock, assumed_tier: str | None = None
+    ) -> None:
         given: object = budgets
         if not isinstance(given, Sequence) or not all(isinstance(budget, Budget) for budget in given):
             raise ConfigurationError(f"budgets is a list of Budget, not {given!r}")
@@ -66,6 +70,7 @@ class Budgets:
         self._notices: list[Callable[[], None]] = []
         self._line = Line()
         self._clock = clock
+        self._assumed_tier = assumed_tier
         self._roots: set[Scope] = set()
 
     def scope(self, pattern: str, tags: Mapping[str, str], run_id: str, parent: Scope | None) -> Scope:
@@ -226,12 +231,17 @@ class Budgets:
         tokens = tokens_of(bound)
         usd: Decimal | None = None
         if bound is not None and any(limit.kind == "usd" for limit in limits):
-            usd = self.prices.upper_bound(request.provider, request.model, request.service_tier, bound, now)
+            tier = self._tier(request)
+            usd = self.prices.upper_bound(request.provider, request.model, tier, bound, now)
         need = Need(usd, tokens, _ONE)
         for limit in limits:
             if getattr(need, limit.kind) is None:
                 raise UnboundedRequest(limit.budget.label, limit.kind, request.model, bounded=bound is not None)
         return need
+
+    def _tier(self, request: ModelRequest) -> str | None:
+        """Find the tier that will serve a request; None where that is not known."""
+        return self._assumed_tier if request.service_tier in (None, "auto") else request.service_tier
 
     def _admit_waiter(self, waiter: Waiter, now: int, taken: Set[Account]) -> Reservation | Set[Account]:
         admitted = self._admit(
@@ -277,7 +287,11 @@ class Budgets:
         account = next(hopeless, full[0])
         account.refused += 1
         limit, amount = account.limit, need.of(account.limit.kind)
-        ways = ways_out(request, limit.budget, limit.kind, is_only_reserved=account.allows(amount))
+        ways = list(ways_out(request, limit.budget, limit.kind, is_only_reserved=account.allows(amount)))
+        if self._tier(request) is None:
+            named = self._need([limit], msgspec.structs.replace(request, service_tier="default"), now)
+            if named.of(limit.kind) < amount:
+                ways.append(NAMED_TIER)
         return account.exceeded(amount, ways)
 
     def _account(self, limit: Limit, scope: Scope, now: int) -> Account:

@@ -17,6 +17,13 @@ MIN_OUTPUT_TOKENS = 16
 value. Expected a value >= 16`, as quoted in earendil-works/pi#6265 (2026-07-02)."""
 
 
+NAMED_TIER = (
+    'a service_tier, or Engine(assume_tier="default") where that is your project\'s own: as no tier is named, room is '
+    "reserved for the dearest"
+)
+"""The way to make room for a request that names no service tier."""
+
+
 class Prices(Protocol):
     """A price book, as far as budgets need it."""
 

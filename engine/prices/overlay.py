@@ -174,7 +174,7 @@ def merge(
     elif tier in user.tiers:
         prices = _times(standard, user.tiers[tier])
     elif listed_tier is not None:
-        prices = {**standard, **listed_tier}
+        prices = {**standard, **{key: _as_long(price, standard.get(key)) for key, price in listed_tier.items()}}
     elif tier in shipped.tiers:
         prices = _times(standard, shipped.tiers[tier])
     else:
@@ -184,6 +184,11 @@ def merge(
         prices["cache_write_12h_mtok"] = prices["cache_write_mtok"].times(ratio)
     prices = {key: price for key, price in prices.items() if key not in user.unpriced}
     return prices, (user.unpriced | shipped.unpriced) - prices.keys()
+
+
+def _as_long(price: Price, standard: Price | None) -> Price:
+    """Raise a tier's price in long prompts as the standard one is, where the list has forgotten to."""
+    return price if standard is None else price.stepped_like(standard)
 
 
 def _times(standard: Mapping[str, Price], factor: Decimal) -> dict[str, Price]:

@@ -19,6 +19,7 @@ from os import PathLike
 import msgspec
 
 from ..events import Provenance, TokenUsage, Usage
+from ..models.names import undated
 from .cost_estimate import CostEstimate
 from .overlay import Overlay, provider_id, read_overlay
 from .rates import lower_bound, rates_at, upper_bound
@@ -79,9 +80,12 @@ class PriceBook:
 
         - Usage reported by the API has an exact price. The service tier `batch` stands for the Batch API, whose answers
           do not name it themselves.
+        - Cached tokens of a model without a listed rate for them cost from nothing to what plain input costs.
         - The usage of a cut stream is a lower bound, so it gives the `low` end: each token at the cheapest rate of its
           direction, since input not reported as cached may still have been, and on the standard tier if that is
           cheaper: OpenAI may serve a request there that asked for priority (its guide "Priority processing", 2026-11).
+        - Where usage was not reported and the tier is not known, the cheapest tier that has a price gives the `low` end
+          and the dearest the `high` one.
         - Of estimated or unknown usage `low` is 0: it may not have been billed at all.
         - Where usage was not reported, `high` is the `upper_bound` of what the event's `bound` can have cost. It is
           None without a bound, and if more was seen than the bound allows.
@@ -97,7 +101,7 @@ class PriceBook:
         except KeyError:
             return self._cost(event)
         usage, at_ns = event.usage, event.start_ns
-        since_ns, until_ns, longest, input_rate, output_rate, read_rate, write_rate, scale = period.plain
+        since_ns, until_ns, longest, most_written, input_rate, output_rate, read_rate, write_rate, scale = period.plain
         if (
             usage is None
             or event.provenance is not _REPORTED
@@ -110,8 +114,8 @@ class PriceBook:
         read, written = usage.cache_read_tokens, usage.cache_write_tokens
         if (
             total_input > longest
-            or read < 0
-            or written < 0
+            or written > most_written
+            or read | written < 0
             or read + written > total_input
             or usage.reasoning_tokens < 0
             or usage.reasoning_tokens > total_output
@@ -144,14 +148,13 @@ class PriceBook:
         Args:
             provider: As in events, such as `openai`.
             model: As requested.
-            service_tier: As requested. None and `auto` count as the standard tier: name the tier if the OpenAI project
-                has another one for its default.
+            service_tier: As requested. With None and `auto` the project's default decides, so the dearest tier that has
+                a price counts.
             bound: Upper bounds of tokens, and of searches.
             at_ns: When it leaves: nanoseconds since the Unix epoch.
         """
-        tier = None if service_tier == "auto" else service_tier
-        period = self._period(provider, model, None, tier, at_ns)
-        units = upper_bound(period.rates, bound, _NOTHING) if period.rates else None
+        period = self._period(provider, model, None, service_tier, at_ns)
+        units = upper_bound(period.dearest, bound, _NOTHING) if period.rates else None
         return None if units is None else to_usd(units)
 
     def models(self, at_ns: int | None = None) -> Sequence[ModelPrices]:
@@ -175,6 +178,8 @@ class PriceBook:
         """Compute any request's cost, also one with rates to be looked up, with rare kinds of usage, or an interval."""
         period = self._period(event.provider, event.model, event.response_model, event.service_tier, event.start_ns)
         cost = _priced(event, period)
+        if cost is None and event.error_type is not None and event.usage == _NOTHING and event.contradiction is None:
+            return CostEstimate()  # refused: nothing costs nothing, whatever the price
         if cost is None:
             self._count_unpriced(event)
             return _UNPRICED
@@ -220,38 +225,34 @@ def _priced(event: TokenUsage, period: Period) -> CostEstimate | None:
         if is_contradictory(event):
             return _contradictory(event, usage, period)
         price = _reported(usage, period)
-        return None if price is None else CostEstimate(low_units=price, high_units=price)
+        return None if price is None else CostEstimate(low_units=price[0], high_units=price[1])
     seen = usage if usage is not None and event.provenance is _PARTIAL else _NOTHING
-    low = 0 if seen is _NOTHING else _lower_bound(seen, period)
+    low = 0 if seen is _NOTHING else lower_bound(period.cheapest, seen)
     if low is None:
         return None
-    high = None if event.bound is None else upper_bound(period.rates, event.bound, seen)
+    high = None if event.bound is None else upper_bound(period.dearest, event.bound, seen)
     return CostEstimate(low_units=low, high_units=high)
 
 
-def _lower_bound(seen: Usage, period: Period) -> int | None:
-    """Compute the lower bound for a usage or more, in units, whether this tier served it or the standard one."""
-    low, standard = lower_bound(period.rates, seen), lower_bound(period.standard, seen)
-    return low if low is None or standard is None else min(low, standard)
-
-
-def _reported(usage: Usage, period: Period) -> int | None:
-    """Price a usage without a contradiction, in units; None if some of it has no rate."""
+def _reported(usage: Usage, period: Period) -> tuple[int, int] | None:
+    """Price a usage without a contradiction, in units, from low to high; None if some of it has no rate."""
     rates = rates_at(period.rates, usage.input_tokens)
     return None if rates is None else rates.price(usage)
 
 
 def _contradictory(event: TokenUsage, usage: Usage, period: Period) -> CostEstimate | None:
-    """What a request cost whose usage contradicts itself: between its cheapest and its dearest consistent reading."""
+    """Price a request whose usage contradicts itself: from its cheapest to its dearest consistent reading."""
     heard = readings(usage, event.total_tokens)
     prices = [_reported(reading, period) for reading in heard]
     known = [price for price in prices if price is not None]
     if not known or len(known) < len(prices):
         return None
-    low, high = min(known), max(known)
+    low, high = min(low for low, _ in known), max(high for _, high in known)
+    if low == high and not heard[0].total_tokens:
+        return None  # the only reading is of nothing at all, and that is not what was said
     if low == high:  # what is contradictory is in no number that was kept: tokens of the right number, of unknown kinds
-        at_least = lower_bound(period.rates, heard[0])
-        at_most = upper_bound(period.rates, heard[0], heard[0])
+        at_least = lower_bound([period.rates], heard[0])
+        at_most = upper_bound([period.rates], heard[0], heard[0])
         return None if at_least is None or at_most is None else CostEstimate(low_units=at_least, high_units=at_most)
     return CostEstimate(low_units=low, high_units=high)
 
@@ -260,7 +261,7 @@ def _names(requested: str, answered: str | None) -> tuple[str, ...]:
     """Choose the names to look a price up by. If another model answered than was asked for, its price alone counts."""
     if not answered:
         return (requested,)
-    return (answered, requested) if answered.startswith(requested) else (answered,)  # such as a dated version
+    return (answered, requested) if undated(answered) == undated(requested) else (answered,)
 
 
 _UNPRICED = CostEstimate(high_units=None, unpriced=1)

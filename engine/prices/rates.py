@@ -3,7 +3,7 @@
 All amounts are whole numbers of a tiny part of a dollar, see `money.py`: fast, and exact.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 
 import msgspec
@@ -12,7 +12,7 @@ from ..events import Usage
 from .readings import is_consistent
 from .units import MONEY, to_units
 
-_multiply = MONEY.multiply
+_multiply, _divide = MONEY.multiply, MONEY.divide
 
 INPUT_PRICES = {
     "input_mtok",
@@ -34,19 +34,19 @@ million tokens (`_mtok`) or a thousand of something else (`_kcount`). Others are
 
 _REQUIRED_PRICES = {
     "output_tokens": "output_mtok",
+    "cache_write_tokens": "cache_write_mtok",
     "cache_write_12h_tokens": "cache_write_12h_mtok",
     "audio_input_tokens": "input_audio_mtok",
     "audio_output_tokens": "output_audio_mtok",
     "web_searches": "web_searches_kcount",
     "file_searches": "storage_searches_kcount",
 }
-"""Kinds of usage that only a price of their own can price. Where cache reads, cache writes, reasoning or images have
-none, they cost what other tokens of their direction cost, as in genai-prices, unless a price list says that their
-price is not known."""
+"""Kinds of usage that only a price of their own can price. Where reasoning or images have none, they cost what other
+tokens of their direction cost, as in genai-prices. Cache reads, which are there to cost less, cost from nothing to
+that. Unless a price list says that their price is not known."""
 
 _OPTIONAL_PRICES = {
     "cache_read_tokens": "cache_read_mtok",
-    "cache_write_tokens": "cache_write_mtok",
     "reasoning_tokens": "output_reasoning_mtok",
     "audio_cache_read_tokens": "cache_audio_read_mtok",
     "image_input_tokens": "input_image_mtok",
@@ -60,6 +60,16 @@ class Price(msgspec.Struct, frozen=True, gc=False):
     base: Decimal
     beyond: tuple[tuple[int, Decimal], ...] = ()
     """Prices in prompts of more than a number of input tokens, for all of the prompt. The shortest come first."""
+
+    def stepped_like(self, standard: "Price") -> "Price":
+        """Raise the price in long prompts by the ratios of a standard price, if it has no steps of its own.
+
+        A price that is no decimal number then has more decimals than money has: `rates_of` refuses it.
+        """
+        if self.beyond or not standard.base:
+            return self
+        steps = ((above, _divide(_multiply(self.base, price), standard.base)) for above, price in standard.beyond)
+        return Price(self.base, tuple(steps))
 
     def times(self, factor: Decimal) -> "Price":
         """Multiply the price by a factor."""
@@ -101,21 +111,30 @@ class Rates(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     dearest_output: int | None
     unrated: tuple[str, ...]
     """Fields of `Usage` that have no rate: a request that uses them is unpriced."""
+    unlisted_cache_read: int
+    """The whole rate that a cache read counts at where none is listed: so much less it may cost. 0 where one is."""
+    unlisted_audio_cache_read: int
+    """So much less yet a cached audio token may cost."""
+    cache_write_1h: int
+    """So much more a cache write may cost: `Usage` does not say for how long it was written."""
     always_special: bool
     """Even a request for plain text has more to it: a fee, a rate of reasoning, a kind without a rate."""
     image_cache_rate: bool
     """Cached images have a rate of their own. `Usage` does not tell how many of the cached tokens are images."""
 
-    def price(self, usage: Usage) -> int | None:
-        """Compute the price in units; None if some of the usage has no rate or the counts contradict each other.
+    def price(self, usage: Usage) -> tuple[int, int] | None:
+        """Compute the price in units, or the interval that holds it where a rate is not known exactly.
 
         `PriceBook.cost` does the same for text by itself, unless `always_special`.
+
+        Returns:
+            The lower and the upper end; None if some of the usage has no rate or the counts contradict each other.
         """
         if self._has_unrated(usage) or not is_consistent(usage):
             return None
         if self.image_cache_rate and usage.image_input_tokens and usage.cache_read_tokens:
             return None
-        return (
+        price = (
             usage.input_tokens * self.input
             + usage.output_tokens * self.output
             + usage.cache_read_tokens * self.cache_read
@@ -131,6 +150,11 @@ class Rates(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             + usage.file_searches * self.file_search
             + self.request
         )
+        less = (
+            usage.cache_read_tokens * self.unlisted_cache_read
+            + usage.audio_cache_read_tokens * self.unlisted_audio_cache_read
+        )
+        return price - less, price + usage.cache_write_tokens * self.cache_write_1h
 
     def lower_bound(self, usage: Usage) -> int | None:
         """Compute the lower bound of a request's cost that used this much or more. None if some of it has no rate.
@@ -174,29 +198,27 @@ def rates_at(price_list: Sequence[Rates], input_tokens: int) -> Rates | None:
     return next((rates for rates in price_list if input_tokens > rates.start), None)
 
 
-def lower_bound(price_list: Sequence[Rates], seen: Usage) -> int | None:
+def lower_bound(price_lists: Iterable[Sequence[Rates]], seen: Usage) -> int | None:
     """Compute the lower bound, in units, of a request that used this much or more, of any length. None without a rate.
 
     Args:
-        price_list: As `rates_of` makes it.
+        price_lists: As `rates_of` makes them, of all tiers that may have served it.
         seen: A lower bound of each kind.
     """
-    low: int | None = None
-    for rates in price_list:
-        bound = rates.lower_bound(seen)
-        if bound is None:
-            return None
-        low = bound if low is None else min(low, bound)
-        if seen.input_tokens > rates.start:
-            break
-    return low
+    bounds = [
+        rates.lower_bound(seen)
+        for price_list in price_lists
+        for rates, longer in zip(price_list, (None, *price_list), strict=False)
+        if longer is None or seen.input_tokens <= longer.start
+    ]
+    return _known(min, bounds)
 
 
-def upper_bound(price_list: Sequence[Rates], bound: Usage, seen: Usage) -> int | None:
+def upper_bound(price_lists: Iterable[Sequence[Rates]], bound: Usage, seen: Usage) -> int | None:
     """Compute the upper bound, in units, of a request that used no more tokens than `bound`. None if there is none.
 
     Args:
-        price_list: As `rates_of` makes it.
+        price_lists: As `rates_of` makes them, of all tiers that may have served it.
         bound: Upper bounds of tokens, and of searches as far as there are any.
         seen: A lower bound. If it is more than `bound`, then `bound` is not one.
     """
@@ -206,14 +228,19 @@ def upper_bound(price_list: Sequence[Rates], bound: Usage, seen: Usage) -> int |
         web_searches=max(bound.web_searches, seen.web_searches, 0),
         file_searches=max(bound.file_searches, seen.file_searches, 0),
     )
-    high: int | None = None
-    for rates in price_list:
-        if bound.input_tokens > rates.start:
-            units = rates.upper_bound(bound, searches)
-            if units is None:
-                return None
-            high = units if high is None else max(high, units)
-    return high
+    bounds = [
+        rates.upper_bound(bound, searches)
+        for price_list in price_lists
+        for rates in price_list
+        if bound.input_tokens > rates.start
+    ]
+    return _known(max, bounds)
+
+
+def _known(choose: Callable[[Iterable[int]], int], bounds: Sequence[int | None]) -> int | None:
+    """Choose one of some bounds; None if there is none, or one is not known."""
+    known = [bound for bound in bounds if bound is not None]
+    return choose(known) if known and len(known) == len(bounds) else None
 
 
 def rates_of(prices: Mapping[str, Price], unpriced: frozenset[str] = frozenset()) -> Sequence[Rates]:
@@ -250,8 +277,7 @@ def _rates_beyond(start: int, prices: Mapping[str, Decimal], unpriced: frozenset
     cache_write = rates.get("cache_write_mtok", plain_input)
     unrated = {kind for kind, key in _REQUIRED_PRICES.items() if key not in rates}
     unrated |= {kind for kind, key in _OPTIONAL_PRICES.items() if key in unpriced}
-    if "cache_write_1h_mtok" in rates:  # it costs more, and `Usage` does not say how much was written for an hour
-        unrated.add("cache_write_tokens")
+    unlisted_cache_read = 0 if "cache_read_mtok" in rates else plain_input
     return Rates(
         start=start,
         input=plain_input,
@@ -269,13 +295,17 @@ def _rates_beyond(start: int, prices: Mapping[str, Decimal], unpriced: frozenset
         web_search=rates.get("web_searches_kcount", 0),
         file_search=rates.get("storage_searches_kcount", 0),
         request=rates.get("requests_kcount", 0),
-        cheapest_input=0 if unpriced & INPUT_PRICES else min(inputs),
+        cheapest_input=0 if unlisted_cache_read or unpriced & INPUT_PRICES else min(inputs),
         cheapest_output=0 if unpriced & _OUTPUT_PRICES else min(outputs),
         dearest_input=None if unpriced & INPUT_PRICES else max(inputs),
         dearest_output=None if unpriced & _OUTPUT_PRICES else max(outputs),
         unrated=tuple(sorted(unrated)),
+        unlisted_cache_read=unlisted_cache_read,
+        unlisted_audio_cache_read=(0 if "cache_audio_read_mtok" in rates else audio_input) - unlisted_cache_read,
+        cache_write_1h=max(rates.get("cache_write_1h_mtok", cache_write) - cache_write, 0),
         always_special=(
-            not {"output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens"}.isdisjoint(unrated)
+            not {"output_tokens", "cache_read_tokens", "reasoning_tokens"}.isdisjoint(unrated)
+            or unlisted_cache_read != 0
             or not {"output_reasoning_mtok", "requests_kcount"}.isdisjoint(rates)
         ),
         image_cache_rate="cache_image_read_mtok" in rates,

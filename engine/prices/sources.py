@@ -1,7 +1,8 @@
 """Sources of prices: the user's file, genai-prices, the shipped file."""
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -13,15 +14,22 @@ from .overlay import NO_PRICES, STANDARD_TIERS, Overlay, merge, shipped_overlay
 from .rates import Price, Rates, rates_of
 
 if TYPE_CHECKING:
-    from genai_prices.types import ModelInfo, Provider, TieredPrices
+    from genai_prices.types import MatchLogic, ModelInfo, Provider, TieredPrices
 
 _MINUTE_NS = 60 * 10**9
 _DAY_NS = 24 * 60 * _MINUTE_NS
 _NO_END = 2**63
-Plain: TypeAlias = tuple[int, int, int, int, int, int, int, int]
+NOT_SOLD = ("gpt-oss-",)
+"""Models that OpenAI publishes and does not serve: its price list has none (2026-11-22). genai-prices 0.2.3 has a
+reseller's price for them."""
+_VARIANT = re.compile(r"fast|flash|lite|max|mini|nano|plus|pro|turbo|ultra|ultrafast")
+"""Words in models' names that stand for another price."""
+_WORD = re.compile(r"[a-z]+")
+Plain: TypeAlias = tuple[int, int, int, int, int, int, int, int, int]
 """A price of plain text, as a flat tuple: when it holds (from one time until another, in nanoseconds); up to how many
-input tokens, -1 if plain text has no price or more to it; the rates of input, output, cache reads and cache writes, as
-in `Rates`, but divided by the last number, their greatest common divisor: arithmetic with small numbers is faster."""
+input tokens, -1 if plain text has no price or more to it; up to how many cache writes; the rates of input, output,
+cache reads and cache writes, as in `Rates`, but divided by the last number, their greatest common divisor: arithmetic
+with small numbers is faster."""
 
 
 class ModelPrices(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,23 +57,34 @@ class Period(msgspec.Struct, frozen=True):
     until_ns: int
     rates: Sequence[Rates]
     """Rates by length of prompt, those for the longest first; empty if there is no price."""
-    standard: Sequence[Rates]
-    """Rates of the standard tier, where this is another."""
+    cheapest: Sequence[Sequence[Rates]]
+    """Rates of all tiers that may have served a request whose usage was not reported: these for its lower bound."""
+    dearest: Sequence[Sequence[Rates]]
+    """Those for its upper bound."""
     plain: Plain
     """The price of plain text, which nearly all requests need, ready to be unpacked."""
 
     @classmethod
-    def of(cls, since_ns: int, until_ns: int, rates: Sequence[Rates], standard: Sequence[Rates]) -> "Period":
+    def of(
+        cls,
+        since_ns: int,
+        until_ns: int,
+        rates: Sequence[Rates],
+        cheapest: Sequence[Sequence[Rates]],
+        dearest: Sequence[Sequence[Rates]],
+    ) -> "Period":
         """Make a period, with the price of plain text in short prompts picked out."""
         if not rates or rates[-1].always_special:
-            return cls(since_ns, until_ns, rates, standard, (since_ns, until_ns, -1, 0, 0, 0, 0, 1))
+            plain = since_ns, until_ns, -1, 0, 0, 0, 0, 0, 1
+            return cls(since_ns, until_ns, rates, cheapest, dearest, plain)
         longest = rates[-2].start if len(rates) > 1 else _NO_END
         short = rates[-1]
+        most_written = 0 if short.cache_write_1h or "cache_write_tokens" in short.unrated else _NO_END
         scale = math.gcd(short.input, short.output, short.cache_read, short.cache_write) or 1  # 0 if all is free
         input_rate, output_rate = short.input // scale, short.output // scale
         read_rate, write_rate = short.cache_read // scale, short.cache_write // scale
-        plain = since_ns, until_ns, longest, input_rate, output_rate, read_rate, write_rate, scale
-        return cls(since_ns, until_ns, rates, standard, plain)
+        plain = since_ns, until_ns, longest, most_written, input_rate, output_rate, read_rate, write_rate, scale
+        return cls(since_ns, until_ns, rates, cheapest, dearest, plain)
 
 
 class Sources:
@@ -79,10 +98,18 @@ class Sources:
         self._shipped = shipped_overlay()
 
     def period(self, provider: str, names: Sequence[str], tier: str | None, at_ns: int) -> Period:
-        """Find the prices of the first known of some models around a time in nanoseconds, on a tier as served."""
+        """Find the prices of the first known of some models around a time in nanoseconds.
+
+        Args:
+            provider: As genai-prices calls it.
+            names: The models'.
+            tier: As served; None or `auto` where that is not known. Then `rates` are the standard ones.
+            at_ns: The time.
+        """
         span = _DAY_NS  # prices change at midnight UTC
         rates: Sequence[Rates] = ()
-        standard: Sequence[Rates] = ()
+        others: Sequence[Sequence[Rates]] = ()
+        tier = None if tier == "auto" else tier
         try:
             at = datetime.fromtimestamp(at_ns // 10**9, UTC)
         except (ValueError, OverflowError, OSError):  # a time beyond the calendar
@@ -92,13 +119,35 @@ class Sources:
             found = self._merge(provider, name, model, tier, at)
             if found is not None:
                 rates = rates_of(*found)
-                if tier not in (None, *STANDARD_TIERS):
-                    standard = rates_of(*self._merge(provider, name, model, None, at) or found)
+                others = self._others(provider, name, model, tier, at)
                 if model is not None and _has_hours(model):
                     span = _MINUTE_NS
                 break
         since_ns = at_ns - at_ns % span
-        return Period.of(since_ns, since_ns + span, rates, standard)
+        every = (rates, *others)
+        return Period.of(since_ns, since_ns + span, rates, every, every if tier is None else (rates,))
+
+    def _others(
+        self, provider: str, name: str, model: "ModelInfo | None", tier: str | None, at: datetime
+    ) -> Sequence[Sequence[Rates]]:
+        """Find the rates of the other tiers that may serve a request: any if none is named, or else the standard one.
+
+        OpenAI may serve a request on the standard tier that asked for priority (its guide "Priority processing",
+        2026-11). Where no tier is named, the project's default decides (its API reference, `service_tier`, 2026-11).
+        """
+        if tier in STANDARD_TIERS:
+            return ()
+        tiers = self._tiers(provider, name, model, at) if tier is None else (None,)
+        merged = (self._merge(provider, name, model, each, at) for each in tiers)
+        priced = (rates_of(*each) for each in merged if each is not None)
+        return [rates for rates in priced if rates]
+
+    def _tiers(self, provider: str, name: str, model: "ModelInfo | None", at: datetime) -> Iterable[str]:
+        """Name the tiers with prices of their own. Batches are no tier of a request."""
+        overlays = (overlay.find(provider, name, at.date()) or NO_PRICES for overlay in (self._user, self._shipped))
+        named = {tier for prices in overlays for tier in prices.tiers}
+        named |= {variant.when.get("service_tier", "batch") for variant in (model and model.price_variants) or ()}
+        return sorted(named - {"batch", *STANDARD_TIERS})
 
     def models(self, at_ns: int) -> Sequence[ModelPrices]:
         """List the models that have a price of input, by provider and name."""
@@ -151,10 +200,32 @@ class Sources:
         provider = self._providers.get(provider_name)
         if provider is None:
             return None
+        if provider_name == "openai" and name.startswith(NOT_SOLD):
+            return None
         model = provider.find_model(name, all_providers=list(self._providers.values()))
+        if model is not None and _is_other_variant(name, model):
+            return None
         if model is None or any(model is own for own in provider.models):
             return model
         return replace(model, price_variants=None)  # passed on from another provider, but not with its service tiers
+
+
+def _is_other_variant(name: str, model: "ModelInfo") -> bool:
+    """Tell whether genai-prices takes a variant, such as a faster one, for the model that its name begins with."""
+    return not _variants(name) <= _variants(model.id) and not _is_listed(name.lower(), model.match)
+
+
+def _variants(name: str) -> set[str]:
+    return {word for word in _WORD.findall(name.lower()) if _VARIANT.fullmatch(word)}
+
+
+def _is_listed(name: str, clause: "MatchLogic") -> bool:
+    """Tell whether a clause matches more of a name than its beginning."""
+    from genai_prices.types import ClauseOr, ClauseStartsWith
+
+    if isinstance(clause, ClauseOr):
+        return any(_is_listed(name, each) for each in clause.or_)
+    return not isinstance(clause, ClauseStartsWith) and clause.is_match(name)
 
 
 def _has_hours(model: "ModelInfo") -> bool:

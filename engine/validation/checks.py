@@ -143,6 +143,21 @@ def check_number(what: str, value: object, hint: str = "") -> None:
         raise ConfigurationError(f"{what} must be a whole number, at least 1{hint}, is {value!r}")
 
 
+def check_tier(tier: object) -> str | None:
+    """Take a service tier that requests are assumed to have, or None.
+
+    Raises:
+        ConfigurationError: it is not the name of a tier.
+    """
+    if tier is None:
+        return None
+    if not isinstance(tier, str) or not tier or tier == "auto":
+        raise ConfigurationError(
+            f"assume_tier is a service tier, such as 'default' or 'priority', or None, not {tier!r:.100}"
+        )
+    return name_of(tier)
+
+
 def check_tags(tags: Any) -> dict[str, str]:
     """Check a run's tags, and take them as they may be kept.
 

@@ -139,8 +139,9 @@ def test_under_a_cap_what_goes_on_at_once_takes_turns() -> None:
 
 
 @pytest.mark.parametrize("served", [RAMBLING], indirect=True)
-def test_a_cap_that_is_nearly_spent_is_told(served: Simulator) -> None:
-    ran = Ran("openai_function_calling", max_usd="0.00028")
+def test_a_cap_that_is_nearly_spent_is_told(served: Simulator, settings: Path) -> None:
+    settings.write_text('service_tier = "default"')  # or else half of the cap is for a tier twice as dear
+    ran = Ran("openai_function_calling", config=settings, max_usd="0.00028")
     assert "the answer was cut off at its limit of output tokens" in ran.shown
     assert re.search(r"--max-usd: \$0\.\d+ of \$0\.00028 spent", ran.shown)
 

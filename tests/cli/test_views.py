@@ -1,12 +1,27 @@
 """What the command line shows of events."""
 
 import io
+import re
 from contextlib import suppress
 
+import pytest
 from rich.console import Console
 
 from runmeter.cli.trace_view import trace_tree
-from runmeter.engine import Event, Execution, RunInfo, Runtime
+from runmeter.cli.views import usage_table
+from runmeter.engine import (
+    Event,
+    Execution,
+    ModelRequest,
+    PriceBook,
+    Provenance,
+    RunInfo,
+    RunResult,
+    Runtime,
+    TokenUsage,
+    Usage,
+    UsageAggregator,
+)
 from runmeter.engine.testing import CountingIds, ManualClock
 
 
@@ -54,3 +69,25 @@ def test_a_trace_shows_its_notices_where_they_were_given() -> None:
     assert "+1000.0 ms" in budget or "+1.00 s" in budget
     assert budget.index("notice") > retirement.index("notice"), "within the child run"
     assert retirement.rstrip().endswith("it retires soon")
+
+
+@pytest.mark.parametrize("error", [None, "APIConnectionError"])
+def test_input_that_is_not_known_is_nowhere_shown_as_none(error: str | None) -> None:
+    """Of an answer that was cut often only the output is known."""
+    usage = UsageAggregator(PriceBook())
+    events: list[Event] = []
+    run = Execution(Runtime(None, events.append, ManualClock(), CountingIds()), RunInfo("rag"))
+    with run, run.model_call(ModelRequest(provider="openai", model="gpt-6-luna")) as call:
+        call.record(Usage(output_tokens=1_200), Provenance.PARTIAL)
+        call.error_type = error
+    usage.fold(events)
+    console = Console(file=io.StringIO(), width=120)
+    console.print(trace_tree(events, run.run_id, console.width), usage_table(usage.snapshot(), console.width))
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert "≥ 1,200 tokens out" in shown
+    assert "0 →" not in shown
+    assert re.search(r"rag .* ≥ 0 .* ≥ 1,200 ", shown), "at least so many"
+    requests = tuple(event for event in events if isinstance(event, TokenUsage))
+    result = RunResult(run.run_id, None, 0, requests, (), PriceBook(), run.run_id)
+    assert result.unknown_requests == 1

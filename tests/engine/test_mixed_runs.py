@@ -64,7 +64,7 @@ async def test_all_patterns_wait_for_a_budget_that_has_room_for_one_or_two_reque
     async with AsyncExitStack() as stack:
         for pattern in patterns:
             await stack.enter_async_context(pattern)
-        async with watcher.engine(budgets=[budget]) as engine:
+        async with watcher.engine(budgets=[budget], assume_tier="default") as engine:
             async with anyio.create_task_group() as tasks:
                 for number in range(3 * len(patterns)):
                     tasks.start_soon(engine.run, patterns[number % len(patterns)], f"Please add {number} and 1.")

@@ -237,7 +237,8 @@ tiers = { ultrafast = 4 }
     )
     assert own.cost(request(Usage(100_000, 0, 0, 100_000), "gpt-6.2-astra")).usd == 1
     assert own.cost(request(Usage(100_000, 0, 0, 100_000, 100_000), "gpt-6.2-astra", "ultrafast")).usd == 8
-    assert own.upper_bound("openai", "gpt-6.2-astra", None, Usage(100_000, 0), NOW) == 2
+    assert own.upper_bound("openai", "gpt-6.2-astra", "default", Usage(100_000, 0), NOW) == 2
+    assert own.upper_bound("openai", "gpt-6.2-astra", None, Usage(100_000, 0), NOW) == 8, "as `ultrafast` might"
 
 
 def test_a_user_may_declare_a_price_unknown(tmp_path: Path) -> None:

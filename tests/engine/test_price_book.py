@@ -47,6 +47,7 @@ USAGE_KEYS = {
 REQUIRED = {
     "input_tokens": "input_mtok",
     "output_tokens": "output_mtok",
+    "cache_write_tokens": "cache_write_mtok",
     "audio_input_tokens": "input_audio_mtok",
     "audio_output_tokens": "output_audio_mtok",
     "web_searches": "web_searches_kcount",
@@ -110,8 +111,8 @@ def calculated(event: TokenUsage) -> Decimal | None:
         or "input_mtok" not in listed
         or any(getattr(usage, kind) and key not in listed for kind, key in REQUIRED.items())
         or (usage.cache_write_12h_tokens and result.model.id not in WRITTEN_FOR_12_HOURS)
-        or (usage.cache_write_tokens and "cache_write_1h_mtok" in listed)
         or not serves(result.model, tier, at)
+        or (event.provider == "openai" and event.model.startswith("gpt-oss-"))
     )
     if guesses:
         return None
@@ -139,9 +140,44 @@ def serves(model: ModelInfo, tier: str | None, at: datetime) -> bool:
     )
 
 
+def listed_prices(event: TokenUsage) -> tuple[ModelPrice, ModelPrice]:
+    """genai-prices' standard prices of a model, and those on its tier."""
+    model = PROVIDERS[event.provider].find_model(event.model, all_providers=list(PROVIDERS.values()))
+    assert model is not None
+    at = EPOCH + timedelta(microseconds=event.start_ns // 1000)
+    return model.get_prices(at), model.get_prices(at, context_of(event.service_tier))
+
+
+def is_longer_than_its_prices(event: TokenUsage) -> bool:
+    """A long prompt, for which the standard prices are others, on a tier whose long prompts are not listed."""
+    assert event.usage is not None
+    return any(
+        isinstance(price, TieredPrices)
+        and isinstance(vars(on_tier).get(key), Decimal)
+        and event.usage.input_tokens > price.tiers[0].start
+        for standard, on_tier in [listed_prices(event)]
+        for key, price in vars(standard).items()
+    )
+
+
 def check(event: TokenUsage) -> None:
-    expected = calculated(event)
-    assert BOOK.cost(event) == (UNPRICED if expected is None else CostEstimate.between(expected, expected))
+    expected, cost, usage = calculated(event), BOOK.cost(event), event.usage
+    assert usage is not None
+    if expected is None:
+        assert cost == UNPRICED
+        return
+    if is_longer_than_its_prices(event):
+        assert cost.low > expected
+        return
+    _, listed = listed_prices(event)
+    if usage.cache_write_tokens and getattr(listed, "cache_write_1h_mtok", None) is not None:
+        assert cost.low == expected < (cost.high or 0)  # genai-prices takes the shorter lifetime
+    elif usage.cache_read_tokens and listed.cache_read_mtok is None:
+        assert cost.low < expected == cost.high or not listed.input_mtok  # genai-prices takes the plain rate
+    elif usage.audio_cache_read_tokens and listed.cache_audio_read_mtok is None:
+        assert cost.low < expected == cost.high
+    else:
+        assert cost == CostEstimate.between(expected, expected)
 
 
 DATED = [datetime(2025, 6, 10), datetime(2026, 7, 30), datetime(2026, 8, 21), datetime(2026, 10, 12)]
@@ -282,12 +318,44 @@ def test_an_unknown_model_is_unpriced(model: str) -> None:
         assert BOOK.cost(request(usage, model, provenance=provenance, response_model=model)) == UNPRICED
 
 
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [
+        ("anthropic", "claude-sonnet-4-5-fast"),
+        ("anthropic", "claude-opus-4-8-turbo"),
+        ("anthropic", "claude-haiku-4-5-mini"),
+        ("aws.bedrock", "anthropic.claude-sonnet-4-5-fast"),
+        ("openai", "gpt-oss-120b"),  # which OpenAI publishes and does not serve
+        ("openai", "gpt-oss-20b"),
+    ],
+)
+def test_a_variant_of_a_model_has_not_the_model_s_price(provider: str, model: str) -> None:
+    assert BOOK.cost(request(Usage(10, 10), model, provider=provider)) == UNPRICED
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["claude-sonnet-4-5", "claude-sonnet-4-5-20250929", "claude-sonnet-4-5@20250929", "claude-3-5-haiku-latest"],
+)
+def test_a_version_of_a_model_has_the_model_s_price(model: str) -> None:
+    assert BOOK.cost(request(Usage(10, 10), model, provider="anthropic")).usd
+
+
+def test_a_refused_request_of_an_unpriced_model_costs_nothing() -> None:
+    refused = msgspec.structs.replace(request(Usage(), "llama3"), error_type="invalid_request_error")
+    assert BOOK.cost(refused) == CostEstimate()
+    lost = request(None, "llama3", provenance=Provenance.UNKNOWN)
+    assert BOOK.cost(msgspec.structs.replace(lost, error_type="APITimeoutError")) == UNPRICED
+    used = msgspec.structs.replace(request(Usage(1), "llama3"), error_type="server_error")
+    assert BOOK.cost(used) == UNPRICED
+
+
 @pytest.mark.parametrize("provider", ["openai-compatible", "my-openai-proxy", "ollama", ""])
 def test_an_unknown_provider_is_unpriced(provider: str) -> None:
     assert BOOK.cost(request(Usage(10, 10), provider=provider)) == UNPRICED
 
 
-@pytest.mark.parametrize("tier", ["ultrafast", "scale", "auto", "FLEX", ""])
+@pytest.mark.parametrize("tier", ["ultrafast", "scale", "FLEX", ""])
 def test_a_tier_without_a_price_is_unpriced_and_never_at_the_standard_rate(tier: str) -> None:
     assert BOOK.cost(request(Usage(10, 10), "gpt-6-sol", tier=tier)) == UNPRICED
 
@@ -323,9 +391,9 @@ def test_a_kind_of_usage_without_a_rate_is_unpriced(usage: Usage, model: str) ->
 def test_the_model_that_answered_sets_the_price() -> None:
     usage = Usage(1_000_000)
     assert BOOK.cost(request(usage, "gpt-6-sol", response_model="gpt-6-luna-2026-09-22")).usd == Decimal("0.2")
-    assert BOOK.cost(request(usage, "gpt-6-luna", response_model="gpt-6-luna-of-tomorrow")).usd == Decimal("0.2")
-    other = BOOK.cost(request(usage, "gpt-6-luna", response_model="gpt-6.3-sol"))
-    assert (other.usd, other.unpriced) == (None, 1), "not what the model asked for would have cost"
+    for another in ("gpt-6.3-sol", "gpt-6-luna-of-tomorrow", "gpt-6-luna-ultra"):
+        other = BOOK.cost(request(usage, "gpt-6-luna", response_model=another))
+        assert (other.usd, other.unpriced) == (None, 1), "not what the model asked for would have cost"
     assert BOOK.cost(request(usage, "a-deployment", response_model="gpt-6-luna")).usd == Decimal("0.2")
 
 
@@ -336,9 +404,70 @@ def test_a_provider_that_passes_on_models_does_not_pass_on_their_tiers() -> None
     assert BOOK.cost(request(usage, "gpt-6-luna", provider="azure.ai.openai", tier="flex")) == UNPRICED
 
 
-def test_cache_writes_of_unknown_lifetime_are_unpriced_where_the_lifetime_sets_the_price() -> None:
+def test_cache_writes_of_unknown_lifetime_cost_from_the_shorter_to_the_longer() -> None:
+    # Anthropic's price list: $3 a million input tokens, $3.75 written for five minutes, $6 for an hour, $15 output.
     assert BOOK.cost(request(Usage(100, 10, 50), "claude-sonnet-4-5", provider="anthropic")).usd is not None
-    assert BOOK.cost(request(Usage(100, 10, 0, 50), "claude-sonnet-4-5", provider="anthropic")) == UNPRICED
+    written = BOOK.cost(request(Usage(1_200, 100, 0, 1_000), "claude-sonnet-4-5", provider="anthropic"))
+    assert written == CostEstimate.between(Decimal("0.00585"), Decimal("0.0081"))
+
+
+@pytest.mark.parametrize(
+    ("model", "low", "high"),
+    [
+        ("ft:gpt-4o-2024-08-06", "0.00187500", "0.00375000"),  # $3.75 a million input tokens
+        ("ft:gpt-4o-mini-2024-07-18", "0.00015", "0.0003"),  # $0.30
+        ("gpt-5.5-pro", "0.015", "0.03"),
+        ("gpt-4", "0.015", "0.03"),
+    ],
+)
+def test_cached_tokens_without_a_listed_rate_cost_from_nothing_to_the_plain_rate(
+    model: str, low: str, high: str
+) -> None:
+    assert BOOK.cost(request(Usage(1_000, 0, 500), model)) == CostEstimate.between(Decimal(low), Decimal(high))
+    plain = BOOK.cost(request(Usage(1_000, 0), model))
+    assert plain.usd == Decimal(high)
+    # What is not known of a cut stream's input may have been cached.
+    assert BOOK.cost(request(Usage(1_000, 0), model, provenance=Provenance.PARTIAL)).low == 0
+
+
+def test_cached_audio_without_a_listed_rate_costs_from_nothing_to_the_rate_of_audio() -> None:
+    # gpt-audio: $2.50 a million input tokens, $32 of audio; nothing is listed for cached ones.
+    usage = Usage(1_000_000, 0, 600_000, audio_input_tokens=500_000, audio_cache_read_tokens=400_000)
+    high = Decimal("1.25") + 16
+    low = high - Decimal("0.2") * Decimal("2.5") - Decimal("0.4") * 32
+    assert BOOK.cost(request(usage, "gpt-audio")) == CostEstimate.between(low, high)
+
+
+def test_cache_writes_without_a_listed_rate_are_unpriced() -> None:
+    assert BOOK.cost(request(Usage(1_000, 0), "gpt-4.1-mini")).usd == Decimal("0.0004")
+    assert BOOK.cost(request(Usage(1_000, 0, 0, 1), "gpt-4.1-mini")) == UNPRICED
+
+
+@pytest.mark.parametrize("tier", ["batch", "flex"])
+def test_long_prompts_on_a_tier_are_dearer_as_on_the_standard_one(tier: str) -> None:
+    # gpt-5.5-pro: $30 and $180 a million, twice and one and a half times as much beyond 272,000 tokens; half on a tier.
+    usage = Usage(300_000, 1_000)
+    standard = BOOK.cost(request(usage, "gpt-5.5-pro")).usd
+    assert standard == Decimal("18.27")
+    assert BOOK.cost(request(usage, "gpt-5.5-pro", tier=tier)).usd == standard / 2
+    assert BOOK.cost(request(Usage(272_000), "gpt-5.5-pro", tier=tier)).usd == Decimal("4.08")
+
+
+def test_a_tier_that_is_not_known_may_be_the_dearest_and_the_cheapest() -> None:
+    # gpt-4.1-mini: $0.40 and $1.60 a million; priority $0.70 and $2.80; cached from $0.10.
+    bound, seen = Usage(1_000, 1_000), Usage(1_000, 100)
+    for tier in (None, "auto"):
+        lost = BOOK.cost(request(None, "gpt-4.1-mini", provenance=Provenance.UNKNOWN, tier=tier, bound=bound))
+        assert lost == CostEstimate.between(Decimal(0), Decimal("0.0035"))
+        cut = BOOK.cost(request(seen, "gpt-4.1-mini", provenance=Provenance.PARTIAL, tier=tier, bound=bound))
+        assert cut == CostEstimate.between(Decimal("0.00026"), Decimal("0.0035"))
+        assert BOOK.upper_bound("openai", "gpt-4.1-mini", tier, bound, NOW) == Decimal("0.0035")
+        assert BOOK.cost(request(bound, "gpt-4.1-mini", tier=tier)).usd == Decimal("0.002"), "as reported"
+    for tier, high in (("default", "0.002"), ("priority", "0.0035")):
+        lost = BOOK.cost(request(None, "gpt-4.1-mini", provenance=Provenance.UNKNOWN, tier=tier, bound=bound))
+        assert lost.high == BOOK.upper_bound("openai", "gpt-4.1-mini", tier, bound, NOW) == Decimal(high)
+    flex = BOOK.cost(request(seen, "gpt-6.1-terra", provenance=Provenance.PARTIAL))
+    assert flex.low == BOOK.cost(request(seen, "gpt-6.1-terra", provenance=Provenance.PARTIAL, tier="flex")).low
 
 
 @pytest.mark.parametrize("hour", range(24))
@@ -369,19 +498,25 @@ def test_the_true_cost_lies_within_the_estimate(
     model: str, data: st.DataObject, usages: tuple[Usage, Usage, Usage], tier: str | None
 ) -> None:
     truth, seen, bound = usages
-    paid = BOOK.cost(request(truth, model, tier=tier)).usd
-    if paid is None:  # it has no true price
+    paid, downgraded = (BOOK.cost(request(truth, model, tier=each)) for each in (tier, "default"))
+    if paid.unpriced:  # it has no true price
         return
-    downgraded = BOOK.cost(request(truth, model, tier="default")).usd
-    assert downgraded is not None
+    assert paid.high is not None
+    if tier is None:  # any may serve it
+        every = (BOOK.cost(request(truth, model, tier=each)) for each in (*TIERS, "ultrafast") if each != "batch")
+        served = [cost for cost in every if not cost.unpriced]
+    else:
+        served = [paid, downgraded]
+    lowest = min(cost.low for cost in served)
+    highest = max(cost.high or 0 for cost in served) if tier is None else paid.high
     cut = BOOK.cost(request(seen, model, tier=tier, provenance=Provenance.PARTIAL, bound=bound))
     lost = BOOK.cost(request(None, model, tier=tier, provenance=Provenance.UNKNOWN, bound=bound))
     guessed = BOOK.cost(request(truth + seen, model, tier=tier, provenance=Provenance.ESTIMATED, bound=bound))
     for cost in (cut, lost, guessed):
         assert cost.unpriced == 0
-        assert 0 <= cost.low <= min(paid, downgraded)
+        assert 0 <= cost.low <= lowest
         assert cost.high == BOOK.upper_bound("openai", model, tier, bound, NOW)
-        assert cost.high is None or paid <= cost.high
+        assert cost.high is None or highest <= cost.high
     assert (cut.high is None) == (model in NO_UPPER_BOUND)
     assert BOOK.cost(request(seen, model, tier=tier, provenance=Provenance.PARTIAL)) == CostEstimate.between(
         cut.low, None
@@ -399,21 +534,21 @@ def test_the_true_cost_lies_within_the_estimate_at_other_providers(
 ) -> None:
     provider = data.draw(st.sampled_from(sorted(PROVIDERS.keys() - {"openai", "litellm"})))
     model = data.draw(st.sampled_from([model.id for model in PROVIDERS[provider].models]))
-    paid = BOOK.cost(request(truth, model, provider=provider, start_ns=start_ns)).usd
+    paid = BOOK.cost(request(truth, model, provider=provider, start_ns=start_ns))
     seen = Usage(*(data.draw(st.integers(0, getattr(truth, kind))) for kind in Usage.__struct_fields__))
     cut = BOOK.cost(
         request(seen, model, provider=provider, start_ns=start_ns, provenance=Provenance.PARTIAL, bound=truth)
     )
-    if paid is not None and not cut.unpriced:
-        assert cut.low <= paid
-        assert cut.high is None or paid <= cut.high
+    if paid.high is not None and not cut.unpriced:
+        assert cut.low <= paid.low
+        assert cut.high is None or paid.high <= cut.high
 
 
 @given(usages())
 @settings(max_examples=300)
 def test_audio_and_images_lie_within_the_estimate(truth: Usage) -> None:
     for model in ("gpt-audio", "gpt-realtime", "gpt-image-1.5", "gpt-4o"):
-        paid = BOOK.cost(request(truth, model)).usd
+        paid = BOOK.cost(request(truth, model)).high
         most = BOOK.upper_bound("openai", model, None, truth, NOW)
         assert paid is None or most is None or paid <= most
 
@@ -421,11 +556,10 @@ def test_audio_and_images_lie_within_the_estimate(truth: Usage) -> None:
 def test_an_upper_bound_by_hand() -> None:
     # gpt-6.1-terra, all input written to the cache for 12 hours: $2.50 a million tokens, $5 output.
     bound = Usage(100_000, 10_000)
-    assert BOOK.upper_bound("openai", "gpt-6.1-terra", None, bound, NOW) == Decimal("0.25") + Decimal("0.05")
-    assert BOOK.upper_bound("openai", "gpt-6.1-terra", "auto", bound, NOW) == Decimal("0.30")
+    assert BOOK.upper_bound("openai", "gpt-6.1-terra", "default", bound, NOW) == Decimal("0.25") + Decimal("0.05")
     assert BOOK.upper_bound("openai", "gpt-6.1-terra", "priority", bound, NOW) == Decimal("0.60")
     long = Usage(272_001, 10_000)  # twice the input, one and a half times the output
-    assert BOOK.upper_bound("openai", "gpt-6.1-terra", None, long, NOW) == 272_001 * 5 / Decimal(10**6) + Decimal(
+    assert BOOK.upper_bound("openai", "gpt-6.1-terra", "default", long, NOW) == 272_001 * 5 / Decimal(10**6) + Decimal(
         "0.075"
     )
     assert BOOK.upper_bound("openai", "gpt-17", None, bound, NOW) is None
@@ -455,7 +589,7 @@ def test_a_bound_that_did_not_hold_is_none(seen: Usage) -> None:
 
 def test_a_cut_stream_gives_a_bound_of_the_right_size() -> None:
     # All input may have come from the cache: gpt-6.1-terra, $0.05 a million cached tokens, $5 output.
-    bound = BOOK.cost(request(Usage(100_000, 10_000), "gpt-6.1-terra", provenance=Provenance.PARTIAL))
+    bound = BOOK.cost(request(Usage(100_000, 10_000), "gpt-6.1-terra", tier="default", provenance=Provenance.PARTIAL))
     assert bound == CostEstimate.between(Decimal("0.055"), None)
     assert bound.usd is None
 
@@ -526,6 +660,7 @@ def test_contradictory_usage_costs_as_much_as_any_reading(usage: Usage, total: i
         (Usage(100, 100, web_searches=-1), None),
         (Usage(100, 20), 5),
         (Usage(100, 20), 0),
+        (Usage(0, 0, reasoning_tokens=1), 0),
     ],
 )
 def test_contradictory_usage_without_a_consistent_reading_is_unpriced(usage: Usage, total: int | None) -> None:

@@ -170,9 +170,10 @@ def _noted(event: TokenUsage | FunctionCall | AssistantRun | Retrieval) -> tuple
     if event.usage is None:
         return "usage unknown", "unknown"
     used = event.usage
-    if not used.input_tokens and event.error_type:  # nothing is known of what it read, or it did nothing
-        least = f"≥ {used.output_tokens:,} tokens out" if event.provenance is Provenance.PARTIAL else ""
-        return least, least.replace(" tokens", "")
+    if not event.is_input_known:
+        return f"≥ {used.output_tokens:,} tokens out", f"≥ {used.output_tokens:,} out"
+    if not used.input_tokens and event.error_type:  # it did nothing
+        return "", ""
     known = "" if event.provenance is Provenance.REPORTED else f" {event.provenance}"
     cached = f" ({used.cache_read_tokens:,} cached)" if used.cache_read_tokens else ""
     short = f"{used.input_tokens:,} → {used.output_tokens:,}{known}"
