@@ -12,7 +12,8 @@ from ..config import AtLeastOne, Count, OpenAIPatternConfig, PatternConfig, Patt
 from ..context import instructions_of
 from ..messages import Item, to_items
 from ..requests.retry import RetryPolicy
-from ..tools.tool import Tool, ToolLike, render
+from ..tools.outputs import render
+from ..tools.tool import Tool, ToolLike
 from ..tools.toolbox import FunctionResult, Toolbox
 from .agents import ASK, TRANSFER, Agent, Handoff, HandoffToolbox, TurnAllowance, ask_tool, check_agents
 from .base import OpenAIBasePattern

@@ -8,7 +8,7 @@ import functools
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -21,6 +21,7 @@ from ..nesting import MAX_NESTING, TOO_DEEP, check_nesting
 from ..text import valid
 from .choices import resolve
 from .class_schemas import Schema, schema_of
+from .injected import filled_in_by
 from .pydantic_fields import is_field, maker_of, with_bounds
 from .written_values import fit
 
@@ -123,22 +124,14 @@ def arguments_of(function: Callable[..., Any], descriptions: Mapping[str, str]) 
 
     Raises:
         ConfigurationError: the signature cannot be read, has `*args`, `**kwargs` or position-only parameters, or a
-            type has no JSON form; or a default is one that only another framework fills in.
+            type has no JSON form; or a parameter or default is one that only another framework fills in.
     """
     hints = _hints_of(function)
-    try:
-        signature = inspect.signature(function)
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"its signature cannot be read: {error}") from error
     fields = []
     defaults: Schema = {}
     makers: dict[str, Callable[[], Any]] = {}
     texts = dict(descriptions)
-    bound = _bound_by_name(function)
-    for name, parameter in signature.parameters.items():
-        if name in bound:
-            continue  # it is given already: neither shown to the model nor taken from it
-        _check_parameter(parameter)
+    for name, parameter in _parameters_of(function, hints):
         kind, default = hints.get(name, Any), parameter.default
         if is_field(default):
             kind, make = Annotated[kind, default], maker_of(default)
@@ -226,6 +219,24 @@ def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
         return get_type_hints(function, include_extras=True)
     except Exception as error:  # whatever the evaluation of a string may raise
         raise ConfigurationError(f"its annotations cannot be read: {error}") from error
+
+
+def _parameters_of(function: Callable[..., Any], hints: Mapping[str, Any]) -> Iterator[tuple[str, inspect.Parameter]]:
+    """List the parameters that a model gives: not those that are bound, or that another framework may fill in."""
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"its signature cannot be read: {error}") from error
+    bound = _bound_by_name(function)
+    for name, parameter in signature.parameters.items():
+        if name in bound:
+            continue
+        _check_parameter(parameter)
+        who = filled_in_by(hints.get(name))
+        if who is None:
+            yield name, parameter
+        elif parameter.default is parameter.empty:
+            raise ConfigurationError(f"only {who} fills in {name!r}: give it a default, or do without it")
 
 
 def _check_parameter(parameter: inspect.Parameter) -> None:

@@ -1,33 +1,27 @@
 """Tools: functions a model may call. Made from plain functions, LangChain tools, or schemas with a handler."""
 
-import functools
 import inspect
 import re
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
-from uuid import UUID, uuid4
 
 import anyio
 import anyio.to_thread
-import msgspec
 
 from runmeter.engine import ConfigurationError
 
-from ..errors import ToolFailed, ToolTimeout
-from ..functions import call_function, in_thread
-from ..text import valid_text
+from ..errors import ToolTimeout
+from ..functions import call_function
 from .class_schemas import Schema
+from .injected import check_return
+from .langchain_tools import langchain_call
+from .outputs import told
 from .schema import Arguments, arguments_from_schema, arguments_of, parse_docstring
 from .strict_form import strict
 
 ToolLike: TypeAlias = Any
 """A `Tool`, a plain function, a LangChain tool, or a dict with a schema and a `handler`."""
-
-metered_tool_run: ContextVar[UUID | None] = ContextVar("runmeter_metered_tool_run", default=None)
-"""LangChain's id of a tool run that is a function call already: a callback handler must not count it again."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +92,7 @@ class Tool:
             raise ConfigurationError(f"tool {name!r} is a generator: return a list of what it yields")
         text, texts = parse_docstring(function)
         try:
+            check_return(function)
             arguments = arguments_of(function, texts)
         except ConfigurationError as error:
             raise ConfigurationError(f"tool {name!r}: {error}") from error
@@ -138,10 +133,18 @@ class Tool:
 
     @classmethod
     def from_langchain(cls, tool: Any, *, timeout: float | None = None) -> Self:
-        """Make a tool of a LangChain tool. One with a coroutine needs asyncio; one without runs in a worker thread."""
-        shape = tool.tool_call_schema
-        schema = shape if isinstance(shape, Mapping) else shape.model_json_schema()
-        return cls(tool.name, tool.description, arguments_from_schema(schema), _langchain_call(tool), timeout)
+        """Make a tool of a LangChain tool. One with a coroutine needs asyncio; one without runs in a worker thread.
+
+        Raises:
+            ConfigurationError: it needs a graph: its state, its store, its runtime, or somebody who obeys its commands.
+        """
+        try:
+            call = langchain_call(tool)
+            shape = tool.tool_call_schema
+            arguments = arguments_from_schema(shape if isinstance(shape, Mapping) else shape.model_json_schema())
+        except ConfigurationError as error:
+            raise ConfigurationError(f"tool {tool.name!r}: {error}") from error
+        return cls(tool.name, tool.description, arguments, call, timeout)
 
     async def run(self, arguments: str, call_id: str = "", *, timeout: float | None = None) -> str:
         """Run the tool on arguments.
@@ -156,13 +159,14 @@ class Tool:
 
         Raises:
             InvalidArguments: the arguments are not what the tool takes.
+            ToolFailed: what the tool returned says that it failed.
             ToolTimeout: it took longer than it may.
             Exception: whatever the tool raises.
         """
         values = self.arguments.read(arguments, null_is_absent=self.strict)
         timeout = self.timeout if self.timeout is not None else timeout
         with anyio.move_on_after(timeout) as scope:
-            return render(await self.function(values, call_id))
+            return told(await self.function(values, call_id))
         assert scope.cancelled_caught  # noqa: S101 - the only way here
         assert timeout is not None  # noqa: S101 - else it was not
         raise ToolTimeout(self.name, timeout)
@@ -200,56 +204,10 @@ def as_tools(tools: Any) -> tuple[ToolLike, ...]:
     return tuple(tools)
 
 
-def render(value: Any) -> str:
-    """Write a tool's return value for the model: a string as it is, anything else as JSON."""
-    if isinstance(value, str):
-        return valid_text(value)
-    if isinstance(value, deque | range):
-        value = list(value)
-    if isinstance(value, Iterator) or hasattr(value, "__aiter__"):
-        raise ConfigurationError(f"a tool returned a {type(value).__name__}, not what it yields: return a list of that")
-    try:
-        return msgspec.json.encode(value, enc_hook=_to_plain).decode()
-    except (TypeError, ValueError, RecursionError):
-        return valid_text(str(value))
-
-
-def _to_plain(value: Any) -> Any:
-    """Convert what msgspec does not write itself: pydantic models, and the rest as text."""
-    dump = getattr(value, "model_dump", None)
-    return dump(mode="json") if callable(dump) else str(value)
-
-
 def _by_name(function: Callable[..., Any]) -> Callable[[Mapping[str, Any], str], Awaitable[Any]]:
     """Call a function with arguments by name, a sync one in a worker thread."""
 
     async def call(arguments: Mapping[str, Any], call_id: str) -> Any:  # noqa: ARG001 - functions do not ask for it
         return await call_function(function, **arguments)
-
-    return call
-
-
-def _langchain_call(tool: Any) -> Callable[[Mapping[str, Any], str], Awaitable[Any]]:
-    # LangChain gives sync tools to asyncio's thread pool, which trio has not: they go to anyio's.
-    if hasattr(tool, "coroutine"):
-        sync = tool.coroutine is None
-    else:
-        sync = getattr(getattr(type(tool), "_arun", None), "__qualname__", "") == "BaseTool._arun"
-
-    async def call(arguments: Mapping[str, Any], call_id: str) -> Any:
-        request = {"type": "tool_call", "name": tool.name, "args": dict(arguments), "id": call_id}
-        run_id = uuid4()
-        config = {"run_id": run_id}
-        token = metered_tool_run.set(run_id)
-        try:
-            if sync:
-                message = await in_thread(functools.partial(tool.invoke, request, config))
-            else:
-                message = await tool.ainvoke(request, config)
-        finally:
-            metered_tool_run.reset(token)
-        if getattr(message, "status", None) == "error":
-            raise ToolFailed(render(message.content))
-        return getattr(message, "content", message)
 
     return call

@@ -20,7 +20,8 @@ from pattern_support import Run
 from runmeter.engine import ConfigurationError, current_execution
 from runmeter.patterns import Tool
 from runmeter.patterns.errors import InvalidArguments, ToolFailed, ToolTimeout
-from runmeter.patterns.tools.tool import as_tool, render
+from runmeter.patterns.tools.outputs import render
+from runmeter.patterns.tools.tool import as_tool
 from runmeter.patterns.tools.toolbox import CallAllowance, FunctionRequest, Toolbox
 
 

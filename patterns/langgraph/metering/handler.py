@@ -40,7 +40,7 @@ from runmeter.engine import (
 
 from ...requests.bounds import Sent, bound_late
 from ...requests.retry import current_attempt, is_connection_loss, used_nothing
-from ...tools.tool import metered_tool_run
+from ...tools.langchain_tools import metered_tool_run
 from .entered import EnteredRuns
 from .failures import as_failed, is_control_flow, read_failure
 from .open_calls import OpenCall, OpenQuestion, OpenScope, Root, open_calls
