@@ -82,7 +82,7 @@ class Checked:
             try:
                 converted = msgspec.convert(value, kind)
             except msgspec.ValidationError as error:
-                raise ConfigurationError(f"{type(self).__name__}.{name}: {error}, is {value!r}") from error
+                raise ConfigurationError(f"{type(self).__name__}.{name}: {error}, is {_shown(value)}") from error
             if converted is not getattr(self, name):  # a list that becomes a tuple, an int a float
                 object.__setattr__(self, name, converted)
 
@@ -221,6 +221,13 @@ def specialise(pattern: str, needed: type[Config], config: PatternConfig) -> Con
             f"it has no {', '.join(sorted(foreign))}"
         )
     return needed(**given)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} that nests too deeply"
 
 
 def _with_parts(value: Any, kind: Any) -> Any:

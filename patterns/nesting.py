@@ -1,7 +1,12 @@
-"""A limit on the nesting of JSON that a model writes: a limit of our own, the same on every interpreter."""
+"""A limit on the nesting of JSON that a model or a user writes: one of our own, the same on every interpreter."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from runmeter.engine import ConfigurationError
+
+from .text import valid
 
 MAX_NESTING = 100
 """Levels of objects and arrays. A schema in OpenAI's strict form has ten at most (guide to structured outputs, February
@@ -21,6 +26,29 @@ def check_nesting(value: Any) -> None:
         if not level:
             return
     raise ValueError(TOO_DEEP)
+
+
+def as_json(value: object, what: str) -> dict[str, Any]:
+    """Copy an object that a user gives as JSON has it: lists in place of tuples, text that can be sent.
+
+    Args:
+        value: The object.
+        what: Its name in errors.
+
+    Raises:
+        ConfigurationError: it is not an object, has values that JSON does not have, or nests too deeply.
+    """
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{what} is a dict, not {value!r:.100}")
+    try:
+        plain: dict[str, Any] = valid(value)
+        check_nesting(plain)
+        json.dumps(plain, allow_nan=False)
+    except RecursionError:
+        raise ConfigurationError(f"{what} is not JSON: {TOO_DEEP}") from None
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{what} is not JSON: {error}") from error
+    return plain
 
 
 def _parts(value: Any) -> Iterable[Any]:

@@ -222,7 +222,9 @@ def _parse(text: str, path: str) -> Sequence[OverlayEntry]:
 
     try:
         document = tomllib.loads(text, parse_float=Decimal)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise ConfigurationError(f"the price overlay {path} nests too deeply") from None
+    except ValueError as error:  # as TOML's own errors are, and those of numbers that Python does not read
         raise ConfigurationError(f"the price overlay {path} is not TOML: {error}") from error
     tables = document.pop("prices", [])
     if document or not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):

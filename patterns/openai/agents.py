@@ -21,11 +21,12 @@ ASK = "ask_"
 _LONGEST_NAME = 64 - len(TRANSFER)
 """Characters, so that the functions named after an agent have no more than the API takes."""
 
-_REASON = {
-    "type": "object",
-    "properties": {"reason": {"type": "string", "description": "Why, in a few words."}},
-    "additionalProperties": False,
-}
+_HANDOFF = arguments_from_schema(
+    {
+        "properties": {"reason": {"type": "string", "description": "Why, in a few words."}},
+        "additionalProperties": False,
+    }
+)
 _TASK = {
     "type": "object",
     "properties": {
@@ -131,7 +132,7 @@ class HandoffToolbox(Toolbox):
             Tool(
                 name,
                 _describe(f"Hand the conversation over to the agent {agent.name!r}.", agent),
-                arguments_from_schema(_REASON),
+                _HANDOFF,
                 self._hand_over,
             )
             for name, agent in self._targets.items()
@@ -164,6 +165,11 @@ class HandoffToolbox(Toolbox):
         if call_id != self._first:
             raise AlreadyHandedOver
         return "Handed over."
+
+
+def reason_of(call: FunctionResult) -> str:
+    """Read why an agent has handed over, in its own words."""
+    return str(_HANDOFF.read(call.arguments).get("reason", ""))
 
 
 def ask_tool(agent: Agent, ask: Callable[[Agent, str], Awaitable[str]]) -> Tool:

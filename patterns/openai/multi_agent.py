@@ -1,6 +1,5 @@
 """Several agents on one conversation: they hand it over to each other, or one of them manages the others."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
@@ -15,7 +14,7 @@ from ..requests.retry import RetryPolicy
 from ..tools.outputs import render
 from ..tools.tool import Tool, ToolLike
 from ..tools.toolbox import FunctionResult, Toolbox
-from .agents import ASK, TRANSFER, Agent, Handoff, HandoffToolbox, TurnAllowance, ask_tool, check_agents
+from .agents import ASK, TRANSFER, Agent, Handoff, HandoffToolbox, TurnAllowance, ask_tool, check_agents, reason_of
 from .base import OpenAIBasePattern
 from .responses.tool_loop import LoopOutcome, ToolLoop, given
 
@@ -211,7 +210,7 @@ class OpenAIMultiAgentPattern(OpenAIBasePattern):
                 return agent, outcome
             target, call = handed
             worked = any(each.name not in toolbox.handoffs for each in outcome.function_calls)
-            run.hand_over(Handoff(agent.name, target.name, _reason(call)), worked=worked)
+            run.hand_over(Handoff(agent.name, target.name, reason_of(call)), worked=worked)
             agent = target
 
     async def _manage(self, run: _Run, manager: Agent) -> tuple[Agent, LoopOutcome]:
@@ -320,8 +319,3 @@ def _describe_shared(shared: Any) -> str:
     if not isinstance(shared, Mapping):
         raise ConfigurationError(f"context['shared'] must be a mapping of names to values, not {type(shared).__name__}")
     return "\n".join((SHARED, *(f"- {name}: {render(value)}" for name, value in shared.items())))
-
-
-def _reason(call: FunctionResult) -> str:
-    """Read why an agent hands over, in its own words. The arguments were read before: they are well-formed."""
-    return str((json.loads(call.arguments or "{}") or {}).get("reason") or "")

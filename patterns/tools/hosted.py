@@ -9,6 +9,8 @@ from typing import Any
 
 from runmeter.engine import ConfigurationError
 
+from ..nesting import as_json
+
 _BY_NAME: Mapping[str, Mapping[str, Any]] = {
     "code_interpreter": {"container": {"type": "auto"}},
     "image_generation": {},
@@ -63,4 +65,4 @@ def _checked(definition: Mapping[str, Any]) -> Mapping[str, Any]:
     needed, example = _NEEDED.get(kind, ((), ""))
     if needed and not any(definition.get(name) for name in needed):
         raise ConfigurationError(f"assistant_tools: {kind!r} needs {' or '.join(needed)}: {example}")
-    return {**_BY_NAME.get(kind, {}), **definition}
+    return {**_BY_NAME.get(kind, {}), **as_json(definition, f"assistant_tools: {kind!r}")}

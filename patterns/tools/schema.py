@@ -17,8 +17,7 @@ from msgspec import UNSET, UnsetType
 from runmeter.engine import ConfigurationError
 
 from ..errors import InvalidArguments
-from ..nesting import MAX_NESTING, TOO_DEEP, check_nesting
-from ..text import valid
+from ..nesting import MAX_NESTING, TOO_DEEP, as_json, check_nesting
 from .choices import resolve
 from .class_schemas import Schema, schema_of
 from .injected import filled_in_by
@@ -158,7 +157,7 @@ def arguments_from_schema(schema: Mapping[str, Any]) -> Arguments:
     Raises:
         ConfigurationError: the schema is not that of an object, is not JSON, or nests deeper than `MAX_NESTING` levels.
     """
-    schema = {"type": "object", "properties": {}, **_as_json(schema)}
+    schema = {"type": "object", "properties": {}, **as_json(schema, "a tool's schema")}
     if (target := resolve(schema.get("$ref"), schema)) is not None:  # as pydantic writes a model that contains its like
         del schema["$ref"]
         schema |= target
@@ -169,21 +168,6 @@ def arguments_from_schema(schema: Mapping[str, Any]) -> Arguments:
         raise ConfigurationError("in a tool's schema, properties must be an object and required an array")
     fields = [(name, _type_of(part), name in required) for name, part in properties.items()]
     return Arguments(fields, schema=schema, closed=schema.get("additionalProperties") is False)
-
-
-def _as_json(schema: object) -> Schema:
-    """Copy a schema that users give as JSON has it: lists in place of tuples, text that can be sent."""
-    if not isinstance(schema, Mapping):
-        raise ConfigurationError(f"a tool's schema is a dict, not {schema!r:.100}")
-    try:
-        plain: Schema = valid(schema)
-        check_nesting(plain)
-        json.dumps(plain, allow_nan=False)
-    except RecursionError:
-        raise ConfigurationError(f"a tool's schema is not JSON: {TOO_DEEP}") from None
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"a tool's schema is not JSON: {error}") from error
-    return plain
 
 
 _SECTION = re.compile(

@@ -1,6 +1,8 @@
 """The texts of the demo."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,27 @@ def folder(tmp_path: Path) -> Path:
 
 def test_texts_below_the_folder_are_read_and_others_left_out(folder: Path) -> None:
     assert set(load_documents(folder).texts) == {"a.md", "deep/b.txt"}
+
+
+def test_what_cannot_be_looked_into_is_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "gone.md").symlink_to(folder / "nowhere")
+    (folder / "round.md").symlink_to(folder / "round.md")
+    os.mkfifo(folder / "pipe.md")
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if str(path).endswith("deep"):
+            raise FileNotFoundError(path)  # as the folder of a process that has ended
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert set(load_documents(folder).texts) == {"a.md"}
+
+
+@pytest.mark.parametrize("place", [place for place in ("/proc", "/dev") if Path(place).is_dir()])
+def test_a_folder_of_the_systems_has_no_texts(place: str) -> None:
+    with pytest.raises(CommandError, match=f"no text in {place}"):
+        load_documents(Path(place))
 
 
 def test_a_folder_without_texts_says_what_it_looks_for(tmp_path: Path) -> None:

@@ -261,6 +261,11 @@ def test_parts_of_a_pattern_are_tables(settings: Path) -> None:
         ('tools = ["@no_such_module:x"]', "@no_such_module:x: ModuleNotFoundError"),
         ("tools = [3]", "tool"),
         ("options = { colour = 1 }", "colour"),
+        ("context = { x = " + "[" * 20_000 + "]" * 20_000 + " }", "settings.toml: it nests deeper than 100 levels"),
+        ("context = " + "{ a = " * 20_000 + "1" + " }" * 20_000, "settings.toml: it nests deeper than 100 levels"),
+        ("context." + ".".join(["a"] * 2_000) + " = 1", "settings.toml: it nests deeper than 100 levels"),
+        ("[" + ".".join(["options"] * 200) + "]", "settings.toml: it nests deeper than 100 levels"),
+        ("max_iterations = " + "1" * 5_000, "settings.toml: Exceeds the limit"),
     ],
 )
 def test_wrong_settings_are_named(settings: Path, text: str, message: str) -> None:

@@ -392,6 +392,8 @@ def test_an_entry_without_a_model_and_a_second_one_for_a_day_are_refused(tmp_pat
     ("content", "says"),
     [
         (b"[[prices", "not TOML"),
+        (b"prices = " + b"[" * 20_000 + b"]" * 20_000, "nests too deeply"),
+        (b"[[prices]]\nmodel = " + b"1" * 5_000, "not TOML"),
         (b"\xff\xfe", "cannot be read"),
         (b"[prices]\nmodel = 1", "nothing else"),
         (b"prices = [1]", "nothing else"),

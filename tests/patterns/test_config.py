@@ -97,6 +97,11 @@ def test_plain_data_makes_what_it_was_made_of(parts: list[Part], share: float, m
     assert Whole.from_data(dataclasses.asdict(config)) == config
 
 
+NESTED: list[Any] = []
+for _ in range(20_000):
+    NESTED = [NESTED]
+
+
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
@@ -121,6 +126,7 @@ def test_plain_data_makes_what_it_was_made_of(parts: list[Part], share: float, m
         ({"pause": 0}, r"Whole\.pause: .*> 0"),
         ({"judge": "me"}, r"Whole\.judge: a function is needed"),
         ({"max_iterations": "many"}, r"Whole\.max_iterations: .*got `str`"),
+        ({"share": NESTED}, r"Whole\.share: .*is a list that nests too deeply"),
         ({"max_iteration": 3}, "Whole has no 'max_iteration': did you mean 'max_iterations'"),
     ],
 )

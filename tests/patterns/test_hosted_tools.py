@@ -39,6 +39,11 @@ def test_a_tool_is_given_by_name_or_as_a_definition(given: Any, sent: dict[str, 
     assert OpenAIPatternConfig.from_data({"assistant_tools": [given]}) == config
 
 
+NESTED: list[Any] = []
+for _ in range(20_000):
+    NESTED = [NESTED]
+
+
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
@@ -55,6 +60,8 @@ def test_a_tool_is_given_by_name_or_as_a_definition(given: Any, sent: dict[str, 
         ({"type": "computer"}, "OpenAI does not run 'computer'"),
         ({"name": "web_search"}, 'a definition has no "type"'),
         ({"type": 7}, 'a definition has no "type"'),
+        ({"type": "web_search", "filters": {1, 2}}, "'web_search' is not JSON: .*set"),
+        ({"type": "web_search", "filters": NESTED}, "'web_search' is not JSON: it nests deeper than 100 levels"),
     ],
 )
 def test_a_tool_that_says_too_little_is_refused_with_a_way_out(given: Any, complaint: str) -> None:

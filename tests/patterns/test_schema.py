@@ -11,8 +11,10 @@ import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_core.tools import StructuredTool
 
 from runmeter.engine import ConfigurationError
+from runmeter.patterns import Tool
 from runmeter.patterns.errors import InvalidArguments
 from runmeter.patterns.nesting import MAX_NESTING
 from runmeter.patterns.tools.schema import arguments_from_schema, arguments_of, parse_docstring
@@ -323,3 +325,63 @@ def test_only_known_sections_end_the_text() -> None:
         """
 
     assert parse_docstring(order)[0] == "Order a parcel.\n\nGood to know:\nIt may take a day."
+
+
+def nested(levels: int) -> Any:
+    value: Any = {"type": "string"}
+    for _ in range(levels):
+        value = {"type": "array", "items": value}
+    return value
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    ("part", "complaint"),
+    [
+        (nested(20_000), "nests deeper than 100 levels"),
+        (nested(99), "nests deeper than 100 levels"),
+        ({"enum": {"a", "b"}}, "not JSON serializable"),
+        ({"default": object()}, "not JSON serializable"),
+        ({"type": "number", "maximum": float("inf")}, "not JSON compliant"),
+    ],
+)
+def test_a_schema_that_is_not_json_is_refused(part: Any, complaint: str, strict: bool) -> None:
+    schema = {"properties": {"a": part}}
+    with pytest.raises(ConfigurationError, match=f"tool 'find': a tool's schema is not JSON: .*{complaint}"):
+        Tool.from_schema({"name": "find", "handler": print, "parameters": schema, "strict": strict})
+
+
+def test_a_schema_that_contains_itself_is_refused() -> None:
+    round_: dict[str, Any] = {"type": "array"}
+    round_["items"] = round_
+    with pytest.raises(ConfigurationError, match="nests deeper"):
+        arguments_from_schema({"properties": {"a": round_}})
+
+
+def test_a_schema_that_was_given_is_kept_as_it_was() -> None:
+    given: dict[str, Any] = {"properties": {"a": {"type": "string", "enum": ("x", "y")}}, "required": ("a",)}
+    arguments = arguments_from_schema(given)
+    given["properties"]["a"]["enum"] = ["z"]
+    assert arguments.schema["properties"]["a"]["enum"] == ["x", "y"]
+    assert arguments.schema["required"] == ["a"]
+
+
+async def test_a_langchain_tool_whose_arguments_contain_their_like_has_properties() -> None:
+    class Tree(pydantic.BaseModel):
+        name: str
+        children: list["Tree"] = []
+
+    def plant(name: str, children: list[Tree]) -> str:
+        return f"{name} {len(children)}"
+
+    tool = Tool.from_langchain(StructuredTool.from_function(plant, description="Plant.", args_schema=Tree))
+    assert list(tool.parameters["properties"]) == ["name", "children"]
+    assert await tool.run('{"name": "oak", "children": [{"name": "acorn"}]}') == "oak 1"
+    with pytest.raises(InvalidArguments, match="name"):
+        await tool.run('{"children": []}')
+
+
+@pytest.mark.parametrize("description", [5, ["x"], {"a": 1}])
+def test_a_description_is_text(description: Any) -> None:
+    with pytest.raises(ConfigurationError, match="tool 'find': description must be a string"):
+        Tool.from_schema({"name": "find", "handler": print, "description": description})

@@ -223,7 +223,7 @@ async def _read_whole(stream: "AsyncStream[Any]") -> "Response":
         raise APITimeoutError(request=stream.response.request) from error
     except httpx2.RequestError as error:
         raise APIConnectionError(request=stream.response.request) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ResponseFailed("invalid_response", "the server's answer is not JSON") from error
     finally:
         await _close(stream)

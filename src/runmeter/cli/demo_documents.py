@@ -1,5 +1,6 @@
 """The texts that the demo's patterns work on, and the tools with which these look into them."""
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def load_documents(folder: Path | None) -> Documents:
     texts: dict[str, str] = {}
     paths: list[Path] = []
     total = 0
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file()):
+    for path in _files(folder):
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
@@ -100,6 +101,12 @@ def load_documents(folder: Path | None) -> Documents:
     if not texts:
         raise CommandError(f"no text in {folder}: put {', '.join(f'*{suffix}' for suffix in SUFFIXES)} files there")
     return Documents(texts, tuple(paths))
+
+
+def _files(folder: Path) -> list[Path]:
+    """Find the files that may be documents. What cannot be looked into, or goes away meanwhile, is left out."""
+    found = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
+    return sorted(path for path in found if path.suffix in SUFFIXES and os.path.isfile(path))
 
 
 def _own_documents() -> Documents:

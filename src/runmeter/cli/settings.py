@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from runmeter.engine import ConfigurationError
+from runmeter.patterns.nesting import TOO_DEEP, check_nesting
 
 REFERENCE = "@"
 
@@ -33,11 +34,14 @@ def load_settings(path: Path) -> Settings:
     """Read the settings in a file.
 
     Raises:
-        ConfigurationError: it cannot be read, is not TOML, or refers to something that is not there.
+        ConfigurationError: it cannot be read, is not TOML, nests too deeply, or refers to something that is not there.
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        check_nesting(data)
+    except RecursionError:  # in Python's reader
+        raise ConfigurationError(f"{path}: {TOO_DEEP}") from None
+    except (OSError, ValueError) as error:  # not text, not TOML, or a number that Python does not read
         raise ConfigurationError(f"{path}: {error}") from None
     folder = str(path.absolute().parent)
     if folder not in sys.path:

@@ -486,3 +486,11 @@ async def test_runs_at_once_do_not_mix(scene: Scene) -> None:
         assert value.handoffs == (Handoff("front", "parcels", f"AB-{number}"),)
     total = scene.registry.usage.snapshot().total
     assert total.usage == scene.simulator.statistics().total
+
+
+@pytest.mark.parametrize("written", ["", " ", "null", "[]", '""', "{}"])
+async def test_a_handoff_needs_no_arguments(scene: Scene, written: str) -> None:
+    replies = iter([Reply(tool_calls=(ScriptedCall("transfer_to_parcels", written),)), Reply("In Berlin.")])
+    scene.by_agent = lambda _: next(replies)
+    result = await scene.run()
+    assert (result.content, result.handoffs) == ("In Berlin.", (Handoff("front", "parcels", ""),))
