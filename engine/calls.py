@@ -19,7 +19,6 @@ from .events import (
     Event,
     FunctionCall,
     ModelCallStarted,
-    Notice,
     Provenance,
     Retrieval,
     Status,
@@ -307,9 +306,9 @@ class ModelCall(Operation):
             return
         self.provenance = Provenance.UNKNOWN if self.usage is None else Provenance.PARTIAL
         values = ", ".join(f"{name}={_shown(getattr(said, name, None))}" for name in wrong)
-        message = f"the usage told of a request has values that are not counts, and are not believed: {values}"
-        subject = self.response_model or self._request.model
-        self._execution.emit(Notice, self.trace, kind="usage", subject=subject, message=cut_message(message))
+        self.notice(
+            "usage", f"the usage told of a request has values that are not counts, and are not believed: {values}"
+        )
 
     def _ended(self, error: BaseException | None, duration_ns: int) -> None:
         execution, request = self._execution, self._request

@@ -8,6 +8,7 @@ import anyio
 
 from runmeter.engine import ConfigurationError, current_execution
 
+from .errors import ListenerGone
 from .text import valid_text
 
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[Any]]
@@ -17,7 +18,7 @@ class Delivery:
     """Hands out the pieces of a pattern's answers, in order, as fast as they are taken.
 
     A WebSocket gets one JSON message for each: `{"type": "delta", "run_id": …, "text": …}`. An error it raises, as it
-    does when its client has gone, ends the run.
+    does when its client has gone, ends the run with `ListenerGone`.
 
     Args:
         socket: Anything with an async `send_json`, or else `send_text`; None if there is none.
@@ -36,17 +37,28 @@ class Delivery:
         return self._send is not None or current_execution().streaming
 
     async def delta(self, text: str) -> None:
-        """Hand out a piece of the current run's answer; waits while those who take it are behind."""
+        """Hand out a piece of the current run's answer; waits while those who take it are behind.
+
+        Raises:
+            ListenerGone: the WebSocket does not take it.
+        """
         execution = current_execution()
         text = valid_text(text)  # models send what no socket takes
         await self.tell({"type": "delta", "run_id": execution.run_id, "text": text})
         await execution.delta(text)
 
     async def tell(self, message: dict[str, Any]) -> None:
-        """Send the WebSocket a message, if there is one."""
+        """Send the WebSocket a message, if there is one.
+
+        Raises:
+            ListenerGone: it does not take it.
+        """
         if self._send is not None:
             async with self._turn:  # one socket may serve several runs, and takes one message at a time
-                await self._send(message)
+                try:
+                    await self._send(message)
+                except Exception as error:
+                    raise ListenerGone(type(error).__name__) from error
 
 
 def _sender(socket: Any) -> Send:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 import msgspec
 from msgspec import Meta
 
-from runmeter.engine import Clock, ConfigurationError, Provenance, RunReported, Status, Usage
+from runmeter.engine import Clock, ConfigurationError, ModelRequest, Provenance, RunInfo, RunReported, Status, Usage
 
 NS_PER_MS = 1_000_000
 
@@ -95,15 +95,17 @@ def reported(pattern: str, framework: str, model: Any, metrics: RunMetrics, cloc
     if not isinstance(model, str) or not model:
         raise ConfigurationError(f"model: expected a name, is {model!r}")
     usage, provenance = _usage(metrics.token_usage or _Tokens())
+    # As of a run in an engine: names that events may hold.
+    info, request = RunInfo(pattern, framework), ModelRequest(provider="openai", model=model)
     return RunReported(
         run_id=secrets.token_hex(16),
         seq=0,
         time_ns=clock.time_ns(),
-        pattern=pattern,
-        framework=framework,
+        pattern=info.pattern,
+        framework=info.framework,
         status=Status.ERROR if metrics.success is False else Status.OK,
         duration_ns=None if metrics.duration_ms is None else round(metrics.duration_ms * NS_PER_MS),
-        model=model if usage is not None else None,
+        model=request.model if usage is not None else None,
         usage=usage,
         provenance=provenance,
         function_calls=metrics.function_calls or 0,

@@ -165,7 +165,10 @@ class _Live(Delivery):
         try:
             with anyio.fail_after(self._patience):
                 await self._target.tell(message)
-        except Exception as error:
+        except ListenerGone:
+            self._gone = True
+            raise
+        except TimeoutError as error:
             self._gone = True
             raise ListenerGone(type(error).__name__) from error
 

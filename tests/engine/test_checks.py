@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -89,17 +90,25 @@ async def test_another_form_of_a_count_is_taken_for_it(usage: Usage, right: Usag
 
 @pytest.mark.parametrize("wrong", [None, 1.5, -1, "many", True, math.nan, math.inf, 2**64, [1]])
 async def test_what_is_no_count_is_left_out_and_said(wrong: Any) -> None:
+    elsewhere = msgspec.structs.replace(REQUEST, server_address="10.0.0.1")
+
     def work() -> None:
-        with current_execution().model_call(REQUEST) as call:
-            call.record(Usage(wrong, 20), response_id="resp_1")
+        for request in (REQUEST, REQUEST, elsewhere, elsewhere, REQUEST):
+            with current_execution().model_call(request) as call:
+                call.record(Usage(wrong, 20), response_id="resp_1")
 
     events = await events_of(work)
-    call = call_of(events)
-    assert (call.usage, call.provenance, call.bound) == (Usage(0, 20), Provenance.PARTIAL, Usage(50, 100))
-    assert call.response_id == "resp_1"
-    (notice,) = (event for event in events if isinstance(event, Notice))
-    assert (notice.kind, notice.subject) == ("usage", "gpt-4.1-mini")
-    assert "input_tokens=" in notice.message
+    calls = [event for event in events if isinstance(event, TokenUsage)]
+    assert len(calls) == 5
+    for call in calls:
+        assert (call.usage, call.provenance, call.bound) == (Usage(0, 20), Provenance.PARTIAL, Usage(50, 100))
+        assert call.response_id == "resp_1"
+    notices = [event for event in events if isinstance(event, Notice)]
+    assert [(notice.kind, notice.subject) for notice in notices] == [
+        ("usage", "gpt-4.1-mini at openai"),
+        ("usage", "gpt-4.1-mini at 10.0.0.1"),
+    ], "once for each model and server"
+    assert all("input_tokens=" in notice.message for notice in notices)
 
 
 async def test_a_usage_without_any_count_is_unknown() -> None:

@@ -11,6 +11,7 @@ from pattern_support import Run
 
 from runmeter.engine import ConfigurationError
 from runmeter.patterns.delivery import Delivery
+from runmeter.patterns.errors import ListenerGone
 
 
 class Socket:
@@ -154,8 +155,10 @@ async def test_an_error_of_the_socket_is_the_runs() -> None:
     socket = Broken()
     delivery = Delivery(socket)
     run = Run(delta=hear)
-    with pytest.raises(ConnectionResetError, match="the client has gone"), run():
+    with pytest.raises(ListenerGone, match="ConnectionResetError") as raised, run():
         await delivery.delta("lost")
+    assert raised.value.reason == "ConnectionResetError"
+    assert isinstance(raised.value.__cause__, ConnectionResetError)
     assert heard == [], "a piece that one did not get is not handed to the other"
     with run():
         await delivery.delta("next")

@@ -15,6 +15,8 @@ from langchain_core.language_models import FakeListChatModel
 from process_support import output_of, python
 
 from runmeter.engine import (
+    JSON,
+    MSGPACK,
     ConfigurationError,
     Engine,
     ModelRequest,
@@ -40,6 +42,7 @@ from runmeter.patterns import (
     get_pattern_registry,
 )
 from runmeter.patterns.config import DEFAULT_MODEL
+from runmeter.patterns.reported_runs import read_metrics, reported
 
 
 class Echo(BasePattern):
@@ -333,6 +336,21 @@ def test_a_run_may_be_reported_by_its_metrics(registry: PatternRegistry, kind: A
     assert (told["function_calls"], told["assistant_runs"]) == (2, 1)
     assert told["assistant_run_durations"]["p50_ms"] == 1500
     assert told["estimated_cost_usd"] == price_of(1000, 200), "costs follow from tokens"
+
+
+@pytest.mark.parametrize("name", ["x" * 1_000_000, "gpt-\ud800", "x" * 300])
+def test_names_that_are_told_are_cut_and_cleaned_like_all_others(name: str) -> None:
+    for pattern, model in ((name, "gpt-6-luna"), ("echo", name)):
+        event = reported(pattern, "python", model, read_metrics(TOLD, None, None, None), ManualClock())
+        assert JSON.decode(JSON.encode(event)) == event
+        assert MSGPACK.decode(MSGPACK.encode(event)) == event
+        assert len(JSON.encode(event)) < 2_000
+    registry = PatternRegistry()
+    for model in (name + "1", name + "2"):
+        registry.update_usage_stats("echo", TOLD, model=model)
+    models = registry.usage.snapshot().by_model()
+    assert len(models) == 2, "two long names stay two"
+    assert max(map(len, models)) <= 256
 
 
 def test_tokens_may_be_told_by_an_object(registry: PatternRegistry) -> None:

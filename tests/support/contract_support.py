@@ -45,7 +45,7 @@ async def no_sleep(seconds: float) -> None:
     await anyio.lowlevel.checkpoint()
 
 
-def create(kind: PatternType, url: str, sources: Path) -> BasePattern:
+def create(kind: PatternType, url: str, sources: Path, **more: Any) -> BasePattern:
     """A pattern of a kind, with a tool, one retry, and something to read where it can read."""
     needed = PatternRegistry().pattern_class(kind).config_type
     given: dict[str, Any] = {"base_url": url, "api_key": KEY, "max_retries": 1}
@@ -54,7 +54,7 @@ def create(kind: PatternType, url: str, sources: Path) -> BasePattern:
     config = needed.from_data(given)
     assert isinstance(config, OpenAIPatternConfig)
     retry = RetryPolicy(max_retries=1, sleep=no_sleep)
-    return PatternRegistry().create_pattern(kind, config, [add], retry=retry)
+    return PatternRegistry().create_pattern(kind, config, [add], retry=retry, **more)
 
 
 class Watcher:
