@@ -208,7 +208,7 @@ class ModelCall(Operation):
 
         A count must be a whole number, not negative; 7.0 and "7" are taken for 7. Any other value is not a count: then
         the others are a lower bound (`partial`), the request's upper bound holds, and a `Notice` says which it was.
-        Texts are cleaned and cut as `engine/checks.py` says.
+        Texts are cleaned and cut as `engine/validation/checks.py` says.
 
         Args:
             usage: Tokens and searches.

@@ -25,7 +25,7 @@ from .validation.checks import (
 class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request to a model. Names and values are those of the OpenTelemetry GenAI conventions (2026-10-09).
 
-    Texts are cleaned and cut as `engine/checks.py` says; a number that is not one counts as not given.
+    Texts are cleaned and cut as `engine/validation/checks.py` says; a number that is not one counts as not given.
 
     Raises:
         ConfigurationError: provider, model or operation is not a string.

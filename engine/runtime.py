@@ -40,7 +40,7 @@ class Runtime(msgspec.Struct, frozen=True):
 
 
 class RunInfo(msgspec.Struct, frozen=True):
-    """The name of a run, and what it belongs to. Texts are cleaned and cut as `engine/checks.py` says.
+    """The name of a run, and what it belongs to. Texts are cleaned and cut as `engine/validation/checks.py` says.
 
     Raises:
         ConfigurationError: a tag or the conversation's id is not a string, or there is no such operation.

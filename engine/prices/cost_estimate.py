@@ -11,7 +11,7 @@ from .units import UNITS, to_units, to_usd
 class CostEstimate(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """An interval of US dollars from `low` to `high`. Adding two adds both ends; `CostEstimate()` is nothing at all.
 
-    It is made from dollars by `between`, and kept in whole numbers of a unit, of which `money.UNITS` make a dollar. To
+    It is made from dollars by `between`, and kept in whole numbers of a unit, of which `units.UNITS` make a dollar. To
     write one down, write its `low`, `high` and `unpriced`, as rows of usage do.
     """
 

@@ -1,6 +1,6 @@
 """The arithmetic of one price list: from rates to the price of a request, and to its lower and upper bounds.
 
-All amounts are whole numbers of a tiny part of a dollar, see `money.py`: fast, and exact.
+All amounts are whole numbers of a tiny part of a dollar, see `units.py`: fast, and exact.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -252,7 +252,7 @@ def rates_of(prices: Mapping[str, Price], unpriced: frozenset[str] = frozenset()
 
     Returns:
         Nothing if there is no price of input, or one of something that `Usage` cannot express, or if one has more
-        decimals than money has, see `money.DECIMALS`.
+        decimals than money has, see `units.DECIMALS`.
     """
     if "input_mtok" not in prices or not prices.keys() <= EXPRESSIBLE_PRICES:
         return ()

@@ -1,6 +1,6 @@
 """Facts about OpenAI's models known before they are asked: which take a temperature, and which are gone.
 
-Sources: the engine's table of shut down models (`engine/models.toml`); reasoning guide,
+Sources: the engine's table of shut down models (`engine/models/models.toml`); reasoning guide,
 developers.openai.com/api/docs/guides/reasoning (temperature), 2026-11; openai 3.54.0,
 `types/model.py` (`shutdown_date`).
 """

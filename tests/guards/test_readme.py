@@ -56,6 +56,17 @@ def test_all_blocks_are_of_a_kind_that_is_run_or_shown_by_one() -> None:
             assert language in known, f"{path.name}: a block of {language!r} is run by no test"
 
 
+@pytest.mark.parametrize("path", [*DOCUMENTS, ROOT / "CONTRIBUTING.md"], ids=lambda path: str(path.name))
+def test_what_a_document_points_to_is_there(path: Path) -> None:
+    text = path.read_text()
+    linked = [path.parent / link.partition("#")[0] for link in re.findall(r"\]\((?!https?:)([^)#][^)]*)\)", text)]
+    named = [
+        ROOT / name for name in re.findall(r"`((?:tests|docs|engine|patterns|telemetry|src|examples)/[\w/.]+)`", text)
+    ]
+    missing = [each for each in (*linked, *named) if not each.exists()]
+    assert not missing
+
+
 @pytest.fixture
 def logging_as_before() -> Iterator[None]:
     """Examples that show the log set it up, for the whole process."""
