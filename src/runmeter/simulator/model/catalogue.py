@@ -1,8 +1,8 @@
 """The models there are, and the retired ones: enough of each to answer, refuse and bill as the API does.
 
 Sources, 2026-11: openai 3.54.0 `types/shared/chat_model.py` (names) and `types/shared/reasoning.py`; genai-prices 0.2.3
-(release of gpt-6.1-sol); `engine/models/models.toml` (shutdown dates). What is not published, the release dates of gpt-5.6 and
-the first gpt-6 and the default efforts from gpt-5.5 on, is approximate.
+(release of gpt-6.1-sol); `engine/models/models.toml` (shutdown dates). What is not published, the release dates of
+gpt-5.6 and the first gpt-6 and the default efforts from gpt-5.5 on, is approximate.
 """
 
 from datetime import UTC, date, datetime
