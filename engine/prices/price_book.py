@@ -115,9 +115,8 @@ class PriceBook:
         if (
             total_input > longest
             or written > most_written
-            or read | written < 0
+            or read | written | usage.reasoning_tokens < 0  # any of them
             or read + written > total_input
-            or usage.reasoning_tokens < 0
             or usage.reasoning_tokens > total_output
             or usage.cache_write_12h_tokens
             or usage.audio_input_tokens
