@@ -8,12 +8,13 @@ from typing import Any
 
 from .budgets.budget import Budget, BudgetStatus
 from .bus import Bus, BusStatistics
-from .calls import AssistantCall, ModelCall, RetrievalCall, ToolCall, error_message
+from .calls import AssistantCall, ModelCall, RetrievalCall, ToolCall, error_message, open_model_call
 from .clock import Clock, IdSource, SystemClock
 from .codec import JSON, MSGPACK, Codec
 from .concurrency.cancellation import await_foreign
 from .concurrency.carrying import carry
 from .concurrency.loop import is_own_failure
+from .concurrency.outside import install, outside_requests, tags
 from .engine import Engine, EngineStatistics
 from .errors import (
     BudgetExceeded,
@@ -46,7 +47,7 @@ from .events import (
     UnknownEvent,
     Usage,
 )
-from .execution import Execution, current_execution, outside_run
+from .execution import Execution, ambient_run, current_execution, metered_execution, outside_run
 from .models import retirements
 from .pattern import Pattern, run_child
 from .prices.context_sizes import context_size
@@ -54,6 +55,7 @@ from .prices.cost_estimate import CostEstimate
 from .prices.price_book import PriceBook, Unpriced
 from .prices.readings import contradiction_in
 from .prices.sources import ModelPrices
+from .prices.stand_ins import provider_standing_at, stand_in, stop_standing_in
 from .request import ModelRequest
 from .result import RunResult
 from .runtime import RunInfo, Runtime
@@ -140,17 +142,26 @@ __all__ = [
     "UsageCell",
     "UsageRow",
     "UsageStatistics",
+    "ambient_run",
     "await_foreign",
     "carry",
     "context_size",
     "contradiction_in",
     "current_execution",
     "error_message",
+    "install",
     "is_own_failure",
     "lifecycle",
+    "metered_execution",
+    "open_model_call",
+    "outside_requests",
     "outside_run",
+    "provider_standing_at",
     "retirements",
     "run_child",
+    "stand_in",
+    "stop_standing_in",
+    "tags",
 ]
 
 _MOVED = {"Advice", "Advisor"}

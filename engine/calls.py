@@ -5,9 +5,10 @@ Each is a context manager made by `Execution`; each emits its events, whatever w
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextvars import ContextVar, Token
 from math import isfinite
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeVar
 
 import msgspec
 from msgspec import convert
@@ -162,13 +163,18 @@ class ModelCall(Operation):
 
     __slots__ = (
         "_attempt",
+        "_failure",
         "_first_chunk_ns",
+        "_mark",
         "_request",
         "_settle",
+        "around",
         "bound",
         "call_id",
         "contradiction",
         "finish_reasons",
+        "has_left",
+        "is_open",
         "provenance",
         "response_id",
         "response_model",
@@ -182,6 +188,14 @@ class ModelCall(Operation):
         self._request = request
         self._attempt = attempt
         self._settle: Callable[[TokenUsage], None] | None = None
+        self._failure: _Failure | None = None
+        self._mark: Token[ModelCall | None] | None = None
+        self.around: ModelCall | None = None
+        """The call that this one is inside of: LangChain begins those of a batch one within the other."""
+        self.is_open = False
+        """True from its first event until its last."""
+        self.has_left = False
+        """True once a client that is metered itself has sent its request."""
         self._first_chunk_ns: int | None = None
         self.call_id = -1
         self.usage: Usage | None = None
@@ -252,7 +266,68 @@ class ModelCall(Operation):
         if self._first_chunk_ns is None:
             self._first_chunk_ns = self._execution.runtime.clock.monotonic_ns() - self._start_monotonic
 
+    def leave(self) -> None:
+        """Say that its client sends a request: the call's own or, once one has failed, another attempt at it.
+
+        Raises:
+            BudgetExceeded: a budget has no room for another attempt.
+            UnboundedRequest: it has no known upper bound, and a budget needs one.
+        """
+        self.has_left = True
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            self._try_again(failure)
+
+    def miss(self, error: tuple[str, str | None], *, used_nothing: bool) -> None:
+        """Say that a request of its client's has failed. If that sends another, the two are attempts at one call.
+
+        Args:
+            error: The type of the failure, and its message.
+            used_nothing: Whether it was refused, or did not arrive.
+        """
+        self._failure = _Failure(*error, used_nothing)
+
+    def _try_again(self, failure: "_Failure") -> None:
+        """End the attempt that failed with an event of its own, and begin the next."""
+        said = self.error_type, self.error_message
+        if self.usage is None and failure.used_nothing:
+            self.usage, self.provenance = Usage(), Provenance.REPORTED
+        self.fail(failure.error_type, failure.message)
+        self.is_open = False
+        super().__exit__(None, None, None)
+        self._forget_answer()
+        self.error_type, self.error_message = said
+        self._attempt += 1
+        self._begin()
+
+    def _forget_answer(self) -> None:
+        self.usage, self.provenance = None, Provenance.UNKNOWN
+        self.response_id = self.response_model = self.service_tier = None
+        self.finish_reasons, self._first_chunk_ns = (), None
+        self.contradiction = self.total_tokens = None
+
     def __enter__(self) -> Self:
+        self._begin()
+        around = _inside.get()
+        while around is not None and not around.is_open:  # it has ended in another context
+            around = around.around
+        self.around = around
+        self._mark = _inside.set(self)
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._mark is not None:
+            try:
+                _inside.reset(self._mark)
+            except (ValueError, RuntimeError):
+                pass  # left in another context than entered: there it is known by `is_open`
+        if self.is_open:  # not where a budget refused another attempt
+            self.is_open = False
+            super().__exit__(exc_type, exc, tb)
+
+    def _begin(self) -> None:
         scope = self._execution.scope
         if scope is not None and scope.limits:
             bound, self._settle = self._execution.claim(self._request)
@@ -260,7 +335,7 @@ class ModelCall(Operation):
                 self.bound = bound
         super().__enter__()
         self._announce()
-        return self
+        self.is_open = True
 
     def _announce(self) -> None:
         execution, request = self._execution, self._request
@@ -350,6 +425,31 @@ class ModelCall(Operation):
         self._execution.notice(
             kind, f"{request.model} at {request.server_address or request.provider}", message, once=True
         )
+
+
+class _Failure(NamedTuple):
+    """The end of a request after which a client may send another."""
+
+    error_type: str
+    message: str | None
+    used_nothing: bool
+
+
+_inside: ContextVar[ModelCall | None] = ContextVar("runmeter_model_call", default=None)
+
+
+def open_model_call() -> ModelCall | None:
+    """Find the model call that this code is inside of, whose request is then counted already.
+
+    Returns:
+        The innermost whose request has not been sent by a metered client yet, if there is one; else the innermost.
+    """
+    call = innermost = _inside.get()
+    while call is not None and (call.has_left or not call.is_open):
+        call = call.around
+    while innermost is not None and not innermost.is_open:
+        innermost = innermost.around
+    return call or innermost
 
 
 _RECORDED: dict[str, Provenance] = {

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from contextvars import Token
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -18,7 +19,7 @@ from .clock import Clock, IdSource, SystemClock, random_run_id
 from .concurrency.background import Background
 from .concurrency.cancellation import patient_scope
 from .concurrency.loop import LoopThread, without_cancellations
-from .concurrency.outside import outside
+from .concurrency.outside import ambient_tags, enter_engine, leave_engine, outside
 from .errors import ConfigurationError, EngineNotRunning, RunAborted, RunTimeout
 from .events import Event
 from .execution import Execution, current_execution, watch_outside
@@ -132,6 +133,7 @@ class Engine:
         """The turns of runs; None if runs are not limited."""
         self._quiet: anyio.Event
         self._loop: LoopThread
+        self._entered: Token[object]
 
         self._folding = self._bus.subscribe(self._usage.fold, name="usage", lane="lossless")
         if telemetry is not None:
@@ -240,6 +242,8 @@ class Engine:
         if self._is_within(parent):
             return await self._attend(parent.child(info, _tapped(parent.runtime, channel)), work, timeout)
         self._check_open()
+        if (tags := ambient_tags.get()) and not info.tags:
+            info = msgspec.structs.replace(info, tags=tags)
         if (self._slots is None and not self._bus.is_crowded) or is_within_receiver():
             return await self._attend(Execution(_tapped(self._runtime, channel), info), work, timeout)
         async with self._slots or nullcontext():
@@ -342,6 +346,7 @@ class Engine:
         self._started = True
         self._outside_before = outside.requests
         watch_outside(self._runtime)
+        self._entered = enter_engine(self)
         return self
 
     async def __aexit__(
@@ -357,6 +362,7 @@ class Engine:
             in_order = exc is None
         finally:
             outside.close(self._runtime)
+            leave_engine(self._entered)
             try:
                 await self._stop(self._drain_timeout if in_order else INTERRUPTED_GRACE / 3)
             finally:

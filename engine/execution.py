@@ -31,7 +31,7 @@ from .calls import (
     error_type,
     status_of,
 )
-from .concurrency.outside import outside
+from .concurrency.outside import ambient_tags, outside
 from .errors import RunAborted, RunTimeout
 from .events import (
     Event,
@@ -455,3 +455,30 @@ def outside_run() -> Execution | None:
     outside.count()
     runtime = outside.runtime
     return None if runtime is None else Execution(runtime, RunInfo("outside"))
+
+
+def metered_execution() -> Execution | None:
+    """Find the run that this code is part of and that goes on, in this process; None if there is none."""
+    execution = _current.get()
+    if not execution.is_metered or execution.finished or not outside.is_alive(execution.runtime):
+        return None
+    return execution
+
+
+def ambient_run(name: str, framework: str) -> Execution | None:
+    """Make a run for one request that belongs to no run, in the engine that is current, with the tags that are.
+
+    That is the engine whose block this code is in, or the installed one, or the only one in this process.
+
+    Args:
+        name: Stands for a pattern's, such as `openai.chat`.
+        framework: Whose client sends the request.
+
+    Returns:
+        The run, to be entered; None if no engine is current: then the request is counted, and the first told.
+    """
+    runtime = outside.ambient()
+    if runtime is None:
+        outside.count()
+        return None
+    return Execution(runtime, RunInfo(name, framework, tags=ambient_tags.get()))

@@ -5,9 +5,14 @@ has lost it, and nothing can find it again: see `carry`.
 """
 
 import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
 from threading import Lock
 
 from ..runtime import Runtime
+from ..validation.checks import check_tags
 
 logger = logging.getLogger("runmeter")
 
@@ -19,6 +24,9 @@ class Outside:
         self._lock = Lock()
         self._runtimes: list[Runtime] = []
         self._told = False
+        self._installed: object = None
+        self._gone: frozenset[object] = frozenset()
+        """Engines of the process that this one was forked from."""
         self.requests = 0
         """Requests outside all runs that were heard of, since the process began."""
 
@@ -27,6 +35,30 @@ class Outside:
         """The runtime of the engine that runs, if there is exactly one: among several none is guessed."""
         with self._lock:
             return self._runtimes[0] if len(self._runtimes) == 1 else None
+
+    def ambient(self) -> Runtime | None:
+        """Find the runtime for a request outside all runs: of the engine whose block this code is in, else of the one
+        that is installed, else of the only one. None if that does not run."""
+        runtimes = self._runtimes
+        for owner in (_entered.get(), self._installed):
+            for runtime in runtimes if owner is not None else ():
+                if runtime.owner is owner:
+                    return runtime
+        return runtimes[0] if len(runtimes) == 1 else None
+
+    def install(self, owner: object) -> None:
+        """Make an engine, running or not, the one of code that is in no engine's block. None takes that back."""
+        self._installed = owner
+
+    def is_alive(self, runtime: Runtime) -> bool:
+        """Tell whether a runtime is one of this process, and not of the one that it was forked from."""
+        return runtime.owner not in self._gone
+
+    def forget(self) -> None:
+        """Leave behind the engines of the process that this one was forked from: none of them runs here."""
+        self._lock = Lock()  # the other may have been held
+        self._gone |= {runtime.owner for runtime in self._runtimes}
+        self._runtimes, self._told = [], False
 
     @property
     def watched(self) -> bool:
@@ -61,3 +93,58 @@ class Outside:
 
 outside = Outside()
 """The instance that this process shares."""
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=outside.forget)
+
+_entered: ContextVar[object] = ContextVar("runmeter_engine", default=None)
+"""The engine in whose block this code is."""
+ambient_tags: ContextVar[Mapping[str, str]] = ContextVar("runmeter_tags", default={})  # noqa: B039 - never changed
+"""The tags of runs that begin here, and are given no others."""
+
+
+def install(engine: object) -> None:
+    """Make an engine the one of this process, for requests that are in no run and in no engine's block.
+
+    That is needed only where several engines run in a process: the only one is found without it.
+
+    Args:
+        engine: Running or not: it counts while it runs. None takes the last one back.
+    """
+    outside.install(engine)
+
+
+def outside_requests() -> int:
+    """Read how many requests to models were heard of in this process that belong to no run, whatever engines ran."""
+    return outside.requests
+
+
+def enter_engine(owner: object) -> Token[object]:
+    """Make an engine the current one, of this task and those it starts."""
+    return _entered.set(owner)
+
+
+def leave_engine(token: Token[object]) -> None:
+    """Make the engine current that was before."""
+    try:
+        _entered.reset(token)
+    except ValueError:
+        pass  # left in another context than entered: there an engine that has closed is none
+
+
+@contextmanager
+def tags(**given: str) -> Iterator[None]:
+    """Give tags to the runs that begin in this block, such as the one of a request that a metered client sends.
+
+        with tags(tenant="acme"):
+            client.responses.create(model="gpt-6-luna", input="Hello.")
+
+    Tags within tags add up. A run that is given tags of its own, or that is inside another run, does not take them.
+
+    Raises:
+        ConfigurationError: a value is not a string.
+    """
+    token = ambient_tags.set({**ambient_tags.get(), **check_tags(given)})
+    try:
+        yield
+    finally:
+        ambient_tags.reset(token)

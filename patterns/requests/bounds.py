@@ -32,6 +32,9 @@ _FREE_TURNS = frozenset(("mcp",))
 _SPARE = 8
 """Tokens added to each text to embed, for what may be said around it."""
 
+UNKNOWN_INPUT = frozenset(("previous_response_id", "conversation", "prompt"))
+"""With one of these parameters a request's input is more than is sent."""
+
 logger = logging.getLogger("runmeter")
 
 
@@ -131,6 +134,44 @@ class SentTexts:
 
     def _bound(self, tokens: int) -> Usage:
         return Usage(input_tokens=tokens + _SPARE * len(self.texts))
+
+
+def sent_response(params: Mapping[str, Any], provider: str = "openai") -> Sent:
+    """Describe a request to the Responses API by its parameters."""
+    return Sent(
+        provider=provider,
+        model=params["model"],
+        messages=params.get("input") or (),
+        instructions=params.get("instructions"),
+        tools=params.get("tools") or (),
+        text_format=text_format_of(params),
+        max_output_tokens=params.get("max_output_tokens"),
+        max_tool_calls=params.get("max_tool_calls"),
+        refers=not params.keys().isdisjoint(UNKNOWN_INPUT),
+    )
+
+
+def sent_completion(params: Mapping[str, Any], provider: str = "openai") -> Sent:
+    """Describe a request to Chat Completions by its parameters. Of its two limits the larger is taken."""
+    limits = (params.get(name) for name in ("max_completion_tokens", "max_tokens"))
+    tools = [*(params.get("tools") or ()), *(params.get("functions") or ())]
+    if params.get("web_search_options") is not None:
+        tools.append({"type": "web_search"})
+    form = params.get("response_format")
+    return Sent(
+        provider=provider,
+        model=params["model"],
+        messages=params.get("messages") or (),
+        tools=tools,
+        text_format=form if isinstance(form, Mapping) else None,
+        max_output_tokens=max((limit for limit in limits if isinstance(limit, int)), default=None),
+        answers=n if isinstance(n := params.get("n"), int) else 1,
+    )
+
+
+def text_format_of(params: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Read the form that a structured answer of the Responses API is to have."""
+    return (params.get("text") or {}).get("format")
 
 
 async def bound_late(call: ModelCall, sent: Sent | SentTexts) -> None:

@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 
     from .advice import Advice as Advice
     from .advice import Advisor as Advisor
+    from .patterns.openai_client.metering.meter import meter as meter
+    from .patterns.openai_client.metering.meter import unmeter as unmeter
 
 __version__: str
 __all__ = ["__version__"]
+_METER = ("meter", "unmeter")
 __all__ += _engine.__all__
+__all__ += _METER
 
 
 def __getattr__(name: str) -> Any:
@@ -28,6 +32,10 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("runmeter")
+    if name in _METER:
+        from .patterns.openai_client.metering import meter as metering
+
+        return getattr(metering, name)
     if name not in _engine.__all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(_engine, name)

@@ -6,7 +6,7 @@ import pytest
 
 NAMES = {
     "runmeter": """
-        __version__
+        __version__ meter unmeter
     """,
     "runmeter.engine": """
         Advice Advisor AssistantCall AssistantRun Budget BudgetExceeded BudgetStatus Bus BusClosed
@@ -17,8 +17,9 @@ NAMES = {
         RunStream RunTimeout RunmeterError Runtime Status StrayCancellation StreamClosed SubscriberStatistics
         Subscription SystemClock Telemetry TokenCount TokenCounter TokenUsage Tokenizer TokenizerError
         ToolCall TraceContext Tracing UnboundedRequest UnknownEvent Unpriced Usage UsageAggregator UsageCell
-        UsageRow UsageStatistics await_foreign carry context_size contradiction_in current_execution error_message
-        is_own_failure lifecycle outside_run retirements run_child
+        UsageRow UsageStatistics ambient_run await_foreign carry context_size contradiction_in current_execution
+        error_message install is_own_failure lifecycle metered_execution open_model_call outside_requests outside_run
+        provider_standing_at retirements run_child stand_in stop_standing_in tags
     """,
     "runmeter.patterns": """
         Agent AssistantResult AsyncioRequired Attempt AugmentedLLMConfig AugmentedLLMPattern AugmentedResult

@@ -24,6 +24,7 @@ ROOMS = {
         "requests",
         "retrieval",
         "openai_client",
+        "openai_client.metering",
         "openai.responses",
         "openai.threads",
         "langgraph.metering",

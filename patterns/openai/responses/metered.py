@@ -13,18 +13,16 @@ from ...delivery import Delivery
 from ...errors import ResponseFailed
 from ...openai_client.clients import Clients
 from ...openai_client.models import SunsetGuard
-from ...requests.bounds import Sent, bound_late
+from ...requests.bounds import UNKNOWN_INPUT, bound_late, sent_response, text_format_of
+from ...requests.finish import is_complete
 from ...requests.retry import RetryPolicy, used_nothing, with_retries
 from .recovery import is_kept, recover_usage
 from .stream import Deliver, read_stream
-from .usage import completed, is_complete, record_response
+from .usage import completed, record_response
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from openai.types.responses import Response
-
-_UNKNOWN_INPUT = frozenset(("previous_response_id", "conversation", "prompt"))
-"""With one of these, the request's input is more than is sent."""
 
 
 class MeteredResponses:
@@ -83,7 +81,7 @@ class MeteredResponses:
         client = self._clients.get()
         await self._guard.check(params["model"], client)
         execution = current_execution()
-        sent = _sent(params)
+        sent = sent_response(params)
         # It takes time, so that it is worked out beforehand only where a budget needs it.
         bound = await sent.bound() if execution.budgeted else None
         request = _describe(client, params, stream=stream, bound=bound)
@@ -118,7 +116,7 @@ class MeteredResponses:
             raise ResponseFailed("request_timeout", f"the answer was not complete within {self._timeout:g} s")
         record_response(call, response)
         unreported = call.is_metered and call.usage is None and response.status != "failed"
-        if unreported and self._estimate and not params.keys() & _UNKNOWN_INPUT:
+        if unreported and self._estimate and not params.keys() & UNKNOWN_INPUT:
             call.record(await _count(params, response), Provenance.ESTIMATED)
         if response.error is not None or not (is_complete(response) or response.status == "incomplete"):
             raise ResponseFailed.said(
@@ -158,23 +156,6 @@ async def _send(client: "AsyncOpenAI", params: Mapping[str, Any], call: ModelCal
         raise ResponseFailed("client_closed", "aclose() was called before the request left") from error
 
 
-def _sent(params: Mapping[str, Any]) -> Sent:
-    return Sent(
-        model=params["model"],
-        messages=params.get("input") or (),
-        instructions=params.get("instructions"),
-        tools=params.get("tools") or (),
-        text_format=_text_format(params),
-        max_output_tokens=params.get("max_output_tokens"),
-        max_tool_calls=params.get("max_tool_calls"),
-        refers=bool(params.keys() & _UNKNOWN_INPUT),
-    )
-
-
-def _text_format(params: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    return (params.get("text") or {}).get("format")
-
-
 def _limited(params: Mapping[str, Any], allowed: ModelRequest) -> Mapping[str, Any]:
     """Limit the parameters to what a budget allows."""
     if allowed.max_output_tokens == params.get("max_output_tokens"):
@@ -207,7 +188,7 @@ async def _count(params: Mapping[str, Any], response: "Response") -> Usage:
         model,
         instructions=params.get("instructions"),
         tools=params.get("tools") or (),
-        text_format=_text_format(params),
+        text_format=text_format_of(params),
     )
     calls = (f"{item.name}{item.arguments}" for item in response.output if item.type == "function_call")
     written = await counter.count_text("".join((response.output_text, *calls)), model)

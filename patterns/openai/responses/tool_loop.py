@@ -11,12 +11,12 @@ from ...config import OpenAIPatternConfig
 from ...delivery import Delivery
 from ...messages import Item
 from ...openai_client.models import takes_temperature
+from ...requests.finish import finish_reason_of
 from ...text import valid, valid_text
 from ...tools.hosted import hosted_tools
 from ...tools.toolbox import CallAllowance, FunctionRequest, FunctionResult, Toolbox
 from .metered import MeteredResponses
 from .stream import Deliver
-from .usage import finish_reason_of
 
 if TYPE_CHECKING:
     from openai.types.responses import Response, ResponseOutputItem

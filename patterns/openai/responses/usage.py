@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 from runmeter.engine import ModelCall
 
 from ...errors import ResponseFailed
+from ...requests.finish import finish_reason_of
 from ...requests.usage import read_usage
 
 if TYPE_CHECKING:
@@ -56,20 +57,3 @@ def record_usage(call: ModelCall, response: "Response") -> None:
     reported is not all, but a lower bound of what was used.
     """
     read_usage(response).record(call, response_model=response.model, service_tier=response.service_tier)
-
-
-def is_complete(response: "Response") -> bool:
-    """Whether an answer is all of it. Some servers say null for its status, and send it whole."""
-    return response.status == "completed" or (
-        response.status is None and response.error is None and bool(response.output)
-    )
-
-
-def finish_reason_of(response: "Response") -> str:
-    """Tell why an answer ended, in words of Chat Completions: `stop`, `tool_calls`, `length`, `content_filter` …"""
-    if response.status == "incomplete":
-        reason = getattr(response.incomplete_details, "reason", None) or "length"
-        return "length" if reason == "max_output_tokens" else str(reason)
-    if not is_complete(response):
-        return "error"
-    return "tool_calls" if any(item.type == "function_call" for item in response.output) else "stop"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from runmeter.engine import Tokenizer
+from runmeter.engine import Tokenizer, stand_in, stop_standing_in
 
 from .faults import Fault
 from .model.replies import Reply, Script
@@ -85,6 +85,7 @@ class Simulator:
         except BaseException:
             self._entered.release()
             raise
+        stand_in("127.0.0.1", self._thread.port, "openai")
         return self.url
 
     async def __aexit__(
@@ -97,6 +98,7 @@ class Simulator:
         thread, self._thread = self._thread, None
         if thread is None:
             return
+        stop_standing_in("127.0.0.1", thread.port)
         try:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(thread.stop)

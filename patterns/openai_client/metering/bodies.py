@@ -1,0 +1,222 @@
+"""Bodies of answers that are read as they pass on to their caller, whichever way that stops to read them."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import httpx2
+
+from .exchange import Exchange, Within
+from .streams import StreamReading, without_usage
+from .trouble import trouble
+
+
+class Passage:
+    """The bytes of an answer on their way, and what is made of them.
+
+    Args:
+        exchange: What the answer is the end of.
+        response: The HTTP response, of which only the head is known.
+    """
+
+    def __init__(self, exchange: Exchange | Within, response: Any) -> None:
+        self._exchange = exchange
+        self._status: int = response.status_code
+        self._decode = _decoding(response)
+        self._reading: StreamReading | None = None
+        self._rest = b""
+        self._is_over = False
+        self._hides_usage = False
+        if self._status >= 400:
+            return
+        exchange.opened()
+        if isinstance(exchange, Exchange) and "event-stream" in response.headers.get("content-type", ""):
+            self._reading = exchange.streamed()
+            self._hides_usage = exchange.sent.adds_usage and self._decode is None
+
+    def take(self, data: bytes) -> bytes:
+        """Read bytes that have come. Returns those to pass on, which are fewer where an event is not to be seen."""
+        if self._is_over:
+            return data
+        try:
+            return self._take(data)
+        except Exception as error:
+            trouble.note(error)
+            self.left()
+            return self._rest_and(data)
+
+    def finish(self) -> bytes:
+        """Take the end of the body. Returns what had been kept back."""
+        if self._is_over:
+            return b""
+        try:
+            self._finish()
+        except Exception as error:
+            trouble.note(error)
+        self._is_over = True
+        return self._rest_and(b"")
+
+    def lost(self, error: BaseException) -> None:
+        """Take an error that ended the body."""
+        self._end(lambda: self._exchange.lost(error))
+
+    def left(self) -> None:
+        """Take that the body is not read any more."""
+        if self._status >= 400:
+            self._end(lambda: self._exchange.refused(self._status, b""))
+        else:
+            self._end(self._exchange.left)
+
+    async def prepare(self, error: BaseException | None = None) -> None:
+        """Work out what a request used at most whose answer has not come to its end."""
+        if not self._is_over:
+            await self._exchange.prepare(error)
+
+    def prepare_here(self, error: BaseException | None = None) -> None:
+        """Work it out in this thread."""
+        if not self._is_over:
+            self._exchange.prepare_here(error)
+
+    def _end(self, how: Callable[[], None]) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        try:
+            how()
+        except Exception as error:
+            trouble.note(error)
+
+    def _take(self, data: bytes) -> bytes:
+        block = self._rest + (data if self._decode is None else self._decode(data))
+        reading = self._reading
+        if reading is None:
+            self._rest = block
+            return data
+        end = _end_of_events(block)
+        self._rest = block[end:]
+        if end:
+            block = block if end == len(block) else block[:end]
+            reading.read(block)
+        if not self._hides_usage:
+            return data
+        return without_usage(block) if end else b""
+
+    def _finish(self) -> None:
+        exchange = self._exchange
+        if self._status >= 400:
+            exchange.refused(self._status, self._rest)
+        elif isinstance(exchange, Within):
+            pass
+        elif self._reading is None:
+            exchange.answered(self._rest)
+        else:
+            if self._rest.strip():
+                self._reading.read(self._rest)
+            exchange.stream_ended()
+
+    def _rest_and(self, data: bytes) -> bytes:
+        rest, self._rest = self._rest, b""
+        return rest + data if self._hides_usage else data
+
+
+class AsyncBody(httpx2.AsyncByteStream):
+    """The body of an answer of an async client, read as it passes."""
+
+    def __init__(self, stream: Any, passage: Passage) -> None:
+        self._stream = stream
+        self._passage = passage
+
+    @property
+    def elapsed(self) -> Any:
+        """The time that the answer took, as the HTTP library measures it."""
+        return self._stream.elapsed
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        passage, stream = self._passage, self._stream.__aiter__()
+        try:
+            async for data in stream:
+                if passed := passage.take(data):
+                    yield passed
+            if rest := passage.finish():
+                yield rest
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            await passage.prepare(error)
+            passage.lost(error)
+            raise
+        finally:
+            if isinstance(stream, AsyncGenerator):
+                await stream.aclose()
+
+    async def aclose(self) -> None:
+        """Close the body, read or not."""
+        try:
+            await self._stream.aclose()
+        finally:
+            await self._passage.prepare()
+            self._passage.left()
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):
+            self._passage.left()
+
+
+class SyncBody(httpx2.SyncByteStream):
+    """The body of an answer of a sync client, read as it passes."""
+
+    def __init__(self, stream: Any, passage: Passage) -> None:
+        self._stream = stream
+        self._passage = passage
+
+    @property
+    def elapsed(self) -> Any:
+        """The time that the answer took, as the HTTP library measures it."""
+        return self._stream.elapsed
+
+    def __iter__(self) -> Iterator[bytes]:
+        passage = self._passage
+        try:
+            for data in self._stream:
+                if passed := passage.take(data):
+                    yield passed
+            if rest := passage.finish():
+                yield rest
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            passage.prepare_here(error)
+            passage.lost(error)
+            raise
+
+    def close(self) -> None:
+        """Close the body, read or not."""
+        try:
+            self._stream.close()
+        finally:
+            self._passage.prepare_here()
+            self._passage.left()
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):
+            self._passage.left()
+
+
+def _end_of_events(block: bytes) -> int:
+    """Find the end of the last event that is whole: a blank line, with either kind of line break."""
+    plain, other = block.rfind(b"\n\n"), block.rfind(b"\r\n\r\n")
+    return max(plain + 2 if plain >= 0 else 0, other + 4 if other >= 0 else 0)
+
+
+def _decoding(response: Any) -> Any:
+    """Make a function that undoes a body's encoding; None where it has none."""
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding == "identity":
+        return None
+    # A response of its own, since one decoder cannot serve two readers; the library has no public way to make one.
+    decoder = httpx2.Response(200, headers={"content-encoding": encoding})._get_content_decoder()  # noqa: SLF001
+    return lambda data: _joined(decoder.decode(data))
+
+
+def _joined(decoded: Any) -> bytes:
+    return decoded if isinstance(decoded, bytes) else b"".join(decoded)

@@ -1,0 +1,290 @@
+"""One request of a metered client and its answer: which run it belongs to, and how it ended."""
+
+from contextvars import Context, ContextVar, copy_context
+
+from runmeter.engine import (
+    Execution,
+    ModelCall,
+    ModelRequest,
+    Provenance,
+    StreamClosed,
+    Usage,
+    ambient_run,
+    metered_execution,
+    open_model_call,
+)
+
+from ...requests.bounds import bound_late
+from ...requests.retry import used_nothing
+from .answers import failure_of, record_answer
+from .sent import RUN_NAMES, SentRequest
+from .streams import CompletionReading, ResponseReading, StreamReading
+from .trouble import trouble
+
+_STREAM_CUT = "stream_cut", "the stream ended before the answer was complete"
+_CALLED = {
+    "TimeoutException": "APITimeoutError",
+    "RequestError": "APIConnectionError",
+}
+"""The client's names for what went wrong below it, by the bases of the HTTP library's errors."""
+
+
+class ClientCall:
+    """A call of a client's method outside all runs: all attempts at one request, in a run of their own."""
+
+    __slots__ = ("_context", "_run", "ends_with_stream")
+
+    def __init__(self, *, ends_with_request: bool = False) -> None:
+        self.ends_with_stream = ends_with_request
+        """True if it ends with its request; once its answer is a stream, it ends with that."""
+        self._run: Execution | None = None
+        self._context: Context | None = None
+
+    def enter(self, name: str) -> tuple[Execution, Context] | None:
+        """Enter the run, if that has not been done, in a context of its own. None if no engine is current."""
+        if self._run is None:
+            run = ambient_run(name, "openai")
+            if run is None:
+                return None
+            self._run, self._context = run, copy_context()
+            self._context.run(run.__enter__)
+        assert self._context is not None  # noqa: S101 - both or none
+        return self._run, self._context
+
+    def returned(self) -> None:
+        """Take that the client's method has returned: with a whole answer, or with a stream that goes on."""
+        if not self.ends_with_stream:
+            self.end(None)
+
+    def end(self, error: BaseException | None) -> None:
+        """Leave the run, if there is one. What comes later comes too late."""
+        run, self._run = self._run, None
+        context, self._context = self._context, None
+        if run is not None and context is not None:
+            context.run(run.__exit__, type(error) if error else None, error, error.__traceback__ if error else None)
+
+
+client_call: ContextVar[ClientCall | None] = ContextVar("runmeter_client_call", default=None)
+"""The call of the client's that a request belongs to, where it is in no run."""
+
+
+class Counted:
+    """A request that is counted, here or elsewhere.
+
+    Args:
+        call: Its events.
+        sent: What is sent.
+    """
+
+    __slots__ = ("_call", "sent")
+
+    def __init__(self, call: ModelCall, sent: SentRequest) -> None:
+        self._call = call
+        self.sent = sent
+
+    def _wants_bound(self, error: BaseException | None) -> bool:
+        call = self._call
+        return call.usage is None and call.bound is None and (error is None or not used_nothing(error))
+
+    async def prepare(self, error: BaseException | None = None) -> None:
+        """Work out the upper bound of what a request used that has not told it, in a worker thread.
+
+        Args:
+            error: What it failed with.
+        """
+        try:
+            if self._wants_bound(error):
+                await bound_late(self._call, self.sent.sent)
+        except Exception as failure:
+            trouble.note(failure)
+
+    def prepare_here(self, error: BaseException | None = None) -> None:
+        """Work it out in this thread: a millisecond for a few thousand words, and a second the first time."""
+        try:
+            if self._wants_bound(error):
+                self._call.bound = self.sent.sent.bound_here()
+        except Exception as failure:
+            trouble.note(failure)
+
+
+class Within(Counted):
+    """A request inside a `model_call` that counts it already: that is told of attempts, and nothing else."""
+
+    __slots__ = ()
+
+    def begin(self) -> None:
+        """Say that the request leaves. Raises what `ModelCall.leave` raises."""
+        self._call.leave()
+
+    def opened(self) -> None:
+        """Leave an answer to whom it is for."""
+
+    def left(self) -> None:
+        """Leave it at that."""
+
+    def refused(self, status: int, body: bytes) -> None:
+        """Take an error that the server answered with."""
+        self._miss(failure_of(status, body), 400 <= status < 500 and status != 408)
+
+    def lost(self, error: BaseException) -> None:
+        """Take what kept the answer from coming."""
+        if isinstance(error, Exception):
+            self._miss((_name_of(error), str(error) or None), used_nothing(error))
+
+    def _miss(self, failure: tuple[str, str | None], nothing: bool) -> None:
+        self._call.miss(failure, used_nothing=nothing)
+
+
+class Exchange(Counted):
+    """A request that is counted here, from before it leaves until its answer has ended, however that is.
+
+    Args:
+        sent: The request.
+        call: Its events.
+        context: Where they are entered and left.
+        owner: The client's call that has a run for it; None in a run that goes on.
+    """
+
+    __slots__ = ("_context", "_ended", "_owner", "reading")
+
+    def __init__(self, sent: SentRequest, call: ModelCall, context: Context | None, owner: ClientCall | None) -> None:
+        super().__init__(call, sent)
+        self._context = context
+        self._owner = owner
+        self._ended = False
+        self.reading: StreamReading | None = None
+        """The answer as far as it has come, where it is streamed."""
+
+    def begin(self) -> None:
+        """Begin. Raises what entering a `model_call` raises."""
+        if self._context is None:
+            self._call.__enter__()
+        else:
+            self._context.run(self._call.__enter__)
+
+    def answered(self, body: bytes) -> None:
+        """Take an answer that came at once."""
+        try:
+            record_answer(self._call, self.sent.api, body)
+        finally:
+            self._end(None)
+
+    def refused(self, status: int, body: bytes) -> None:
+        """Take an error that the server answered with."""
+        if 400 <= status < 500 and status != 408:
+            self._call.record(Usage())
+        self._call.fail(*failure_of(status, body))
+        self._end(None)
+
+    def lost(self, error: BaseException) -> None:
+        """Take what kept the answer, or the rest of it, from coming."""
+        if self.reading is not None:
+            self.reading.end()
+        elif used_nothing(error):
+            self._call.record(Usage())
+        if isinstance(error, Exception):
+            self._call.fail(_name_of(error), str(error) or None)
+            self._end(None, error)
+        else:
+            self._end(error)
+
+    def opened(self) -> None:
+        """Say that the answer is read by the caller, who may leave it, so that its end is the call's."""
+        if self._owner is not None:
+            self._owner.ends_with_stream = True
+
+    def streamed(self) -> StreamReading:
+        """Begin to read an answer that is streamed."""
+        reading = ResponseReading if self.sent.api == "responses" else CompletionReading
+        self.reading = reading(self._call)
+        return self.reading
+
+    def stream_ended(self) -> None:
+        """Take the end of a stream, as its server ended it."""
+        reading = self.reading
+        if reading is not None and not self._ended:
+            reading.end()
+            if not (reading.complete or reading.failed):
+                self._call.fail(*_STREAM_CUT)
+            elif self._call.usage is None and not reading.failed:
+                self._call.notice("unreported_usage", "streamed answers come without usage: the cost is an interval")
+            self._end(None)
+
+    def left(self) -> None:
+        """Take that nobody reads on, and none will."""
+        if self._ended:
+            return
+        if self.reading is not None:
+            self.reading.end()
+            if self.reading.complete or self.reading.failed:
+                self._end(None)
+                return
+        self._end(StreamClosed())
+
+    def _end(self, error: BaseException | None, of_run: BaseException | None = None) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        call = self._call
+        if call.provenance is not Provenance.REPORTED and call.bound is None:
+            call.bound = self.sent.sent.bound_here(by_bytes=True)
+        how = (type(error) if error else None), error, (error.__traceback__ if error else None)
+        if self._context is None:
+            call.__exit__(*how)
+        else:
+            self._context.run(call.__exit__, *how)
+        if self._owner is not None and self._owner.ends_with_stream:
+            self._owner.end(error or of_run)
+
+
+class Place:
+    """The run that a request belongs to.
+
+    Args:
+        execution: The run.
+        context: Where its events are entered, if not in the current context.
+        owner: The client's call that the run is of, if it is of one.
+    """
+
+    __slots__ = ("_context", "_owner", "execution")
+
+    def __init__(self, execution: Execution, context: Context | None, owner: ClientCall | None) -> None:
+        self.execution = execution
+        self._context = context
+        self._owner = owner
+
+    def begin(self, sent: SentRequest, request: ModelRequest) -> Exchange:
+        """Begin a request there, as it may be sent. Raises what entering a `model_call` raises."""
+        call = self.execution.model_call(request, attempt=sent.attempt)
+        exchange = Exchange(sent, call, self._context, self._owner)
+        exchange.begin()
+        return exchange
+
+    def give_up(self, error: BaseException) -> None:
+        """End what was begun for a request that does not leave."""
+        if self._owner is not None and self._owner.ends_with_stream:
+            self._owner.end(error)
+
+
+def find_place(sent: SentRequest) -> Place | Within | None:
+    """Find the run of a request.
+
+    Returns:
+        `Within` if a model call around it counts it already; None if no engine is there to count it.
+    """
+    call = open_model_call()
+    if call is not None:
+        return Within(call, sent)
+    execution = metered_execution()
+    if execution is not None:
+        # A stream outlives the code that asks for it: what that does next is not inside the request.
+        return Place(execution, copy_context() if sent.body.stream is True else None, None)
+    owner = client_call.get() or ClientCall(ends_with_request=True)
+    entered = owner.enter(RUN_NAMES[sent.api])
+    return None if entered is None else Place(*entered, owner)
+
+
+def _name_of(error: BaseException) -> str:
+    """Name an error as the client will, which makes one of its own of it."""
+    names = (_CALLED.get(kind.__name__) for kind in type(error).__mro__)
+    return next((name for name in names if name), type(error).__qualname__)

@@ -1,0 +1,218 @@
+"""Hooks in the HTTP client of an OpenAI client, where every request of it and of its copies leaves."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from runmeter.engine import BudgetExceeded, ModelRequest, UnboundedRequest
+
+from .bodies import AsyncBody, Passage, SyncBody
+from .exchange import Exchange, Place, Within, find_place
+from .sent import APIS, Api, SentRequest
+from .trouble import trouble
+
+
+class Hook:
+    """The place where an HTTP client's requests leave.
+
+    Args:
+        send: The HTTP client's own way to send a request.
+    """
+
+    def __init__(self, send: Callable[..., Any]) -> None:
+        self.send = send
+        self.providers: dict[tuple[str, int | None], str] = {}
+        """Whose prices a server has, by its address."""
+        self.models: dict[str, str] = {}
+        """Names of models, by those of deployments that stand for them."""
+
+        self._silent: set[str] = set()
+        """Hosts that refuse to be asked for the usage of a stream."""
+
+    def settle(self, base_url: Any, provider: str | None, models: Mapping[str, str]) -> None:
+        """Say whose prices a server has, and which models its deployments are."""
+        if provider is not None:
+            self.providers[base_url.host, base_url.port] = provider
+        self.models |= models
+
+    def _recognize(self, request: Any) -> SentRequest | None:
+        """Read a request, if it is one for a model's answer."""
+        if request.method != "POST":
+            return None
+        api = _api_of(request.url.path)
+        if api is None:
+            return None
+        try:
+            url = request.url
+            return SentRequest(api, request, self.providers.get((url.host, url.port)), self.models)
+        except Exception as error:
+            trouble.note(error)
+            return None
+
+    def _find(self, sent: SentRequest) -> Place | Within | None:
+        """Find where a request belongs, and have its stream tell its usage."""
+        try:
+            place = find_place(sent)
+            if isinstance(place, Place) and sent.http.url.host not in self._silent:
+                sent.ask_for_usage()
+            return place
+        except Exception as error:
+            trouble.note(error)
+            return None
+
+    def _is_silent(self, sent: SentRequest, response: Any) -> bool:
+        """Tell whether a server may have refused to be asked for usage: by what it says, once that is read."""
+        return sent.adds_usage and response.status_code in (400, 422)
+
+    def _leave_silent(self, sent: SentRequest, response: Any) -> bool:
+        """Tell whether it has, and ask it no more."""
+        if b"stream_options" not in response.content:
+            return False
+        self._silent.add(sent.http.url.host)
+        sent.adds_usage = False
+        return True
+
+
+def _begin(place: Place, sent: SentRequest, asked: ModelRequest, allowed: ModelRequest) -> Exchange:
+    if allowed.max_output_tokens != asked.max_output_tokens and allowed.max_output_tokens is not None:
+        sent.limit(allowed.max_output_tokens)
+    return place.begin(sent, allowed)
+
+
+def _begin_within(within: Within) -> Within:
+    within.begin()
+    return within
+
+
+def _read(exchange: Exchange | Within, response: Any, body: type[AsyncBody | SyncBody], *, stream: bool) -> None:
+    """Read an answer, now or as it comes."""
+    try:
+        if stream:
+            response.stream = body(response.stream, Passage(exchange, response))
+        elif response.status_code >= 400:
+            exchange.refused(response.status_code, response.content)
+        elif isinstance(exchange, Exchange):
+            exchange.answered(response.content)
+    except Exception as error:
+        trouble.note(error)
+
+
+def _lose(exchange: Exchange | Within, lost: BaseException) -> None:
+    try:
+        exchange.lost(lost)
+    except Exception as error:
+        trouble.note(error)
+
+
+def _api_of(path: str) -> Api | None:
+    start = path.rfind("/")
+    if path.endswith("/completions"):
+        start = path.rfind("/", 0, start)
+    return APIS.get(path[start:])
+
+
+class AsyncHook(Hook):
+    """The place where an async HTTP client's requests leave."""
+
+    send: Callable[..., Awaitable[Any]]
+
+    async def __call__(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
+        """Send a request, and count it.
+
+        Raises:
+            BudgetExceeded: a budget has no room for it, so that it did not leave.
+            UnboundedRequest: it has no known upper bound, and a budget needs one.
+            Exception: whatever the HTTP client raises.
+        """
+        sent = self._recognize(request)
+        exchange = None if sent is None else await self._open(sent)
+        if sent is None or exchange is None:
+            return await self.send(request, stream=stream, **options)
+        try:
+            response = await self.send(sent.http, stream=stream, **options)
+            if self._is_silent(sent, response) and self._leave_silent(sent, await _aread(response)):
+                response = await self.send(request, stream=stream, **options)
+        except BaseException as error:
+            await exchange.prepare(error)
+            _lose(exchange, error)
+            raise
+        if response.status_code >= 500 and not stream:
+            await exchange.prepare()
+        _read(exchange, response, AsyncBody, stream=stream)
+        return response
+
+    async def _open(self, sent: SentRequest) -> Exchange | Within | None:
+        """Begin to count a request; None if there is nobody to count it for."""
+        place = self._find(sent)
+        if place is None:
+            return None
+        try:
+            if isinstance(place, Within):
+                return _begin_within(place)
+            asked = sent.describe()
+            if not place.execution.budgeted:
+                return place.begin(sent, asked)
+            asked = sent.describe(await sent.sent.bound())
+            async with place.execution.reserve(asked) as allowed:
+                return _begin(place, sent, asked, allowed)
+        except BaseException as error:
+            if isinstance(place, Place):
+                place.give_up(error)
+            if not isinstance(error, Exception) or isinstance(error, BudgetExceeded | UnboundedRequest):
+                raise
+            trouble.note(error)
+            return None
+
+
+class SyncHook(Hook):
+    """The place where a sync HTTP client's requests leave."""
+
+    def __call__(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
+        """Send a request, and count it. Raises what `AsyncHook` raises."""
+        sent = self._recognize(request)
+        exchange = None if sent is None else self._open(sent)
+        if sent is None or exchange is None:
+            return self.send(request, stream=stream, **options)
+        try:
+            response = self.send(sent.http, stream=stream, **options)
+            if self._is_silent(sent, response) and self._leave_silent(sent, _read_all(response)):
+                response = self.send(request, stream=stream, **options)
+        except BaseException as error:
+            exchange.prepare_here(error)
+            _lose(exchange, error)
+            raise
+        if response.status_code >= 500 and not stream:
+            exchange.prepare_here()
+        _read(exchange, response, SyncBody, stream=stream)
+        return response
+
+    def _open(self, sent: SentRequest) -> Exchange | Within | None:
+        """Begin to count a request; None if there is nobody to count it for."""
+        place = self._find(sent)
+        if place is None:
+            return None
+        try:
+            if isinstance(place, Within):
+                return _begin_within(place)
+            asked = sent.describe()
+            if not place.execution.budgeted:
+                return place.begin(sent, asked)
+            asked = sent.describe(sent.sent.bound_here())
+            with place.execution.reserve(asked) as allowed:
+                return _begin(place, sent, asked, allowed)
+        except BaseException as error:
+            if isinstance(place, Place):
+                place.give_up(error)
+            if not isinstance(error, Exception) or isinstance(error, BudgetExceeded | UnboundedRequest):
+                raise
+            trouble.note(error)
+            return None
+
+
+async def _aread(response: Any) -> Any:
+    await response.aread()
+    return response
+
+
+def _read_all(response: Any) -> Any:
+    response.read()
+    return response

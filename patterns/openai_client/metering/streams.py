@@ -1,0 +1,169 @@
+"""Streamed answers, read as their bytes pass on to the caller: events that say nothing new are not parsed.
+
+Markers are looked for in the bytes. Within a text of JSON a quotation mark is always escaped, so that a marker that has
+one is never a part of what a model says.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from runmeter.engine import ModelCall, Provenance, Usage
+
+from ...requests.usage import read_usage
+from .answers import failure_in, record_response
+
+_SAYS_SOMETHING: Mapping[str, Any] = {"choices": [{"delta": {"content": "…"}}]}
+"""Stands for the chunks with text or calls: an answer that has any took tokens to write."""
+_RESPONSE_ENDS = frozenset(("response.completed", "response.incomplete", "response.failed"))
+
+
+class StreamReading(ABC):
+    """A streamed answer, as far as it has come.
+
+    Args:
+        call: Told when it begins, and how it ends.
+    """
+
+    def __init__(self, call: ModelCall) -> None:
+        self.call = call
+        self.pieces = 0
+        """Parts of the answer with something in them: of a token each, or more."""
+        self.complete = False
+        """True once the answer is all there, whatever comes after it."""
+        self.failed = False
+        """True once the stream has said that the answer ends in an error."""
+        self._spaced = False
+        self._begun = False
+
+    def read(self, block: bytes) -> None:
+        """Read some whole events."""
+        if not self._begun:
+            self._begun = True
+            self._spaced = b'": ' in block
+            self.begin(block)
+        if self._spaced:
+            block = block.replace(b'": ', b'":')
+        before = self.pieces
+        self.scan(block)
+        if not before and self.pieces:
+            self.call.first_chunk()
+
+    @abstractmethod
+    def begin(self, block: bytes) -> None:
+        """Read what the first events say of the answer."""
+
+    @abstractmethod
+    def scan(self, block: bytes) -> None:
+        """Look for what the events say that is new."""
+
+    def end(self) -> None:
+        """Record what is known at the end, if the answer did not say it."""
+        call = self.call
+        if call.usage is None and not self.failed and self.pieces:
+            call.record(Usage(output_tokens=self.pieces), Provenance.PARTIAL)
+        if not self.complete:
+            call.finish_reasons = ("error",)
+
+    def _fail(self, error: Any) -> None:
+        self.failed = True
+        kind, message = failure_in(error) if isinstance(error, dict) else ("error", str(error))
+        self.call.fail(kind, message or "the stream ended in an error")
+
+
+class ResponseReading(StreamReading):
+    """A streamed answer of the Responses API."""
+
+    def begin(self, block: bytes) -> None:
+        """Take the id from the first event."""
+        for event in events_in(block):
+            response = event.get("response")
+            if isinstance(response, dict):
+                self.call.response_id, self.call.response_model = response.get("id"), response.get("model")
+
+    def scan(self, block: bytes) -> None:
+        """Count deltas, and read the last event, which has the usage."""
+        if b'"response":{' in block and b'"usage":' in block:
+            for event in events_in(block):
+                if event.get("type") in _RESPONSE_ENDS and isinstance(event.get("response"), dict):
+                    self.complete = True
+                    record_response(self.call, event["response"])
+        elif b'"type":"error"' in block or b'{"error":' in block:
+            for event in events_in(block):
+                if event.get("type") == "error" or event.get("error"):
+                    self._fail(event.get("error") or event)
+        # A summary of reasoning is not what is billed.
+        deltas = block.count(b'.delta"') - block.count(b'reasoning_summary_text.delta"')
+        if deltas:
+            self.pieces += max(0, deltas - block.count(b'"delta":""'))
+
+
+class CompletionReading(StreamReading):
+    """A streamed answer of Chat Completions."""
+
+    def __init__(self, call: ModelCall) -> None:
+        super().__init__(call)
+        self._reasons: dict[int, str] = {}
+
+    def begin(self, block: bytes) -> None:
+        """Take id and model from the first chunk."""
+        for chunk in events_in(block):
+            self._describe(chunk)
+
+    def scan(self, block: bytes) -> None:
+        """Count deltas, and read the chunks with a reason for the end or with usage."""
+        ends, errs = b'"finish_reason":"' in block or b'"usage":{' in block, b'{"error":' in block
+        if ends or errs:
+            for chunk in events_in(block):
+                self._read(chunk)
+        if b"[DONE]" in block and b"data: [DONE]" in block:
+            self.complete = self.complete or not self.failed
+        said = block.count(b'"content":"') - block.count(b'"content":""')
+        said += block.count(b'"arguments":"') - block.count(b'"arguments":""')
+        said += block.count(b'"refusal":"') + block.count(b'"reasoning_content":"')
+        self.pieces += max(0, said)
+
+    def _read(self, chunk: Mapping[str, Any]) -> None:
+        if chunk.get("error"):
+            self._fail(chunk["error"])
+            return
+        for choice in chunk.get("choices") or ():
+            if isinstance(reason := choice.get("finish_reason"), str):
+                self._reasons[choice.get("index") or 0] = reason
+                self.complete = True
+                self.call.finish_reasons = tuple(self._reasons[index] for index in sorted(self._reasons))
+        if chunk.get("usage") is not None:
+            self._describe(chunk)
+            read_usage([_SAYS_SOMETHING, chunk] if self.pieces else [chunk]).record(self.call)
+
+    def _describe(self, chunk: Mapping[str, Any]) -> None:
+        call = self.call
+        call.response_id = chunk.get("id") or call.response_id
+        call.response_model = chunk.get("model") or call.response_model
+        call.service_tier = chunk.get("service_tier") or call.service_tier
+
+
+def events_in(block: bytes) -> Iterator[dict[str, Any]]:
+    """Parse the events of a block that are objects of JSON."""
+    for event in block.replace(b"\r\n", b"\n").split(b"\n\n"):
+        lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
+        data = b"\n".join(lines)
+        if data.startswith(b"{"):
+            try:
+                yield msgspec.json.decode(data)
+            except ValueError:
+                continue  # what is not JSON the client will complain of
+
+
+def without_usage(block: bytes) -> bytes:
+    """Take the chunk out of a block that has the usage alone, and that its caller did not ask for."""
+    if b'"usage":{' not in block and b'"usage": {' not in block:
+        return block
+    end = b"\r\n\r\n" if b"\r\n\r\n" in block else b"\n\n"
+    return end.join(event for event in block.split(end) if not _has_usage_alone(event))
+
+
+def _has_usage_alone(event: bytes) -> bool:
+    return any(chunk.get("usage") is not None and chunk.get("choices") == [] for chunk in events_in(event))

@@ -1,0 +1,142 @@
+"""What the tests of metered clients play in: a simulator, an engine that is listened to, and clients, async and sync."""
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient, DefaultHttpxClient, OpenAI
+from pattern_support import KEY, check_whole
+from simulator_support import TLS
+
+from runmeter import (
+    Engine,
+    Event,
+    ExecutionFinished,
+    ExecutionStarted,
+    Notice,
+    TokenUsage,
+    Usage,
+    current_execution,
+    meter,
+    open_model_call,
+)
+from runmeter.patterns.openai_client.metering.exchange import client_call
+from runmeter.patterns.openai_client.metering.trouble import trouble
+from runmeter.simulator import Reply, Simulator
+
+ASKED: Any = [{"role": "user", "content": "How deep is the sea?"}]
+
+
+class MeterScene:
+    """A simulator, an engine, and what the engine's runs say.
+
+    Args:
+        simulator: Answers.
+        engine: Counts.
+    """
+
+    def __init__(self, simulator: Simulator, engine: Engine) -> None:
+        self.simulator = simulator
+        self.engine = engine
+        self.events: list[Event] = []
+        self._troubles = trouble.count
+        self._before = simulator.statistics()
+        engine.subscribe(self._take, name="test", lane="lossless")
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, answer: str | None = None, **options: Any) -> AsyncIterator["MeterScene"]:
+        """Run a simulator and an engine; at the end all that was said must be whole, and nothing kept.
+
+        Args:
+            answer: What the model says to everything.
+            options: What `Engine` takes.
+        """
+        simulator = Simulator(script=lambda _: Reply(answer) if answer else None)
+        async with simulator:
+            async with Engine(**options) as engine:
+                scene = cls(simulator, engine)
+                yield scene
+            scene.check()
+
+    def _take(self, events: Iterable[Event]) -> None:
+        self.events += events
+
+    def client(self, **settings: Any) -> AsyncOpenAI:
+        """Make a metered client for the simulator, which tries once unless told otherwise."""
+        http = DefaultAsyncHttpxClient(verify=TLS)
+        return meter(AsyncOpenAI(**{**self.settings(), "http_client": http, **settings}))
+
+    def sync_client(self, **settings: Any) -> OpenAI:
+        """Make a metered client that is sync."""
+        return meter(OpenAI(**{**self.settings(), "http_client": DefaultHttpxClient(verify=TLS), **settings}))
+
+    def settings(self) -> dict[str, Any]:
+        """Make a client's settings."""
+        return {"base_url": self.simulator.url, "api_key": KEY, "max_retries": 0}
+
+    @property
+    def arrived(self) -> int:
+        """How many requests came."""
+        return sum(self.simulator.statistics().requests.values())
+
+    async def settled(self) -> None:
+        """Have the events that were published come here."""
+        await self.engine._bus._delivered("lossless")
+
+    async def begin_anew(self) -> None:
+        """Check what was said so far, and forget it and what was billed."""
+        await self.settled()
+        self.check()
+        self.events.clear()
+        self._before = self.simulator.statistics()
+
+    @property
+    def billed(self) -> dict[str, Usage]:
+        """What the simulator has billed since, by model."""
+        now, before = self.simulator.statistics().usage, self._before.usage
+        return {model: _less(usage, before.get(model, Usage())) for model, usage in now.items()}
+
+    @property
+    def arrived_anew(self) -> int:
+        """How many requests came since."""
+        return self.arrived - sum(self._before.requests.values())
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        """The events of a kind, in order."""
+        return [event for event in self.events if type(event) is kind]
+
+    @property
+    def ends(self) -> list[TokenUsage]:
+        """How each attempt ended."""
+        return self.of(TokenUsage)
+
+    @property
+    def runs(self) -> list[tuple[str, str]]:
+        """Each run that has ended, by name, and how."""
+        names = {event.run_id: event.pattern for event in self.of(ExecutionStarted)}
+        return [(names[event.run_id], str(event.status)) for event in self.of(ExecutionFinished)]
+
+    @property
+    def notices(self) -> list[str]:
+        """The kinds of the notices given."""
+        return [event.kind for event in self.of(Notice)]
+
+    def check(self) -> None:
+        """Check that each run is whole, that metering did not fail, and that nothing is left of it here."""
+        runs: dict[str, list[Event]] = defaultdict(list)
+        for event in self.events:
+            runs[event.run_id].append(event)
+        for events in runs.values():
+            check_whole(events)
+        assert trouble.count == self._troubles
+        assert client_call.get() is None
+        assert open_model_call() is None
+        assert not current_execution().is_metered
+
+
+def _less(usage: Usage, before: Usage) -> Usage:
+    counts = zip(msgspec.structs.astuple(usage), msgspec.structs.astuple(before), strict=True)
+    return Usage(*(now - then for now, then in counts))
