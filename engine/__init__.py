@@ -6,7 +6,9 @@
 from importlib import import_module
 from typing import Any
 
+from .ambient import tags
 from .budgets.budget import Budget, BudgetStatus
+from .budgets.reserving import hand_reservation
 from .bus import Bus, BusStatistics
 from .calls import AssistantCall, ModelCall, RetrievalCall, ToolCall, error_message, open_model_call
 from .clock import Clock, IdSource, SystemClock
@@ -14,7 +16,7 @@ from .codec import JSON, MSGPACK, Codec
 from .concurrency.cancellation import await_foreign
 from .concurrency.carrying import carry
 from .concurrency.loop import is_own_failure
-from .concurrency.outside import install, outside_requests, tags
+from .concurrency.outside import install, outside_requests
 from .engine import Engine, EngineStatistics
 from .errors import (
     BudgetExceeded,
@@ -149,6 +151,7 @@ __all__ = [
     "contradiction_in",
     "current_execution",
     "error_message",
+    "hand_reservation",
     "install",
     "is_own_failure",
     "lifecycle",

@@ -293,12 +293,13 @@ class ModelCall(Operation):
         if self.usage is None and failure.used_nothing:
             self.usage, self.provenance = Usage(), Provenance.REPORTED
         self.fail(failure.error_type, failure.message)
-        self.is_open = False
+        mark, self._mark = self._mark, None
         super().__exit__(None, None, None)
+        self._mark = mark
         self._forget_answer()
         self.error_type, self.error_message = said
         self._attempt += 1
-        self._begin()
+        self.__enter__()
 
     def _forget_answer(self) -> None:
         self.usage, self.provenance = None, Provenance.UNKNOWN
@@ -307,27 +308,6 @@ class ModelCall(Operation):
         self.contradiction = self.total_tokens = None
 
     def __enter__(self) -> Self:
-        self._begin()
-        around = _inside.get()
-        while around is not None and not around.is_open:  # it has ended in another context
-            around = around.around
-        self.around = around
-        self._mark = _inside.set(self)
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        if self._mark is not None:
-            try:
-                _inside.reset(self._mark)
-            except (ValueError, RuntimeError):
-                pass  # left in another context than entered: there it is known by `is_open`
-        if self.is_open:  # not where a budget refused another attempt
-            self.is_open = False
-            super().__exit__(exc_type, exc, tb)
-
-    def _begin(self) -> None:
         scope = self._execution.scope
         if scope is not None and scope.limits:
             bound, self._settle = self._execution.claim(self._request)
@@ -336,6 +316,13 @@ class ModelCall(Operation):
         super().__enter__()
         self._announce()
         self.is_open = True
+        around = _inside.get()
+        if around is not self:  # which it is at another attempt
+            while around is not None and not around.is_open:  # it has ended in another context
+                around = around.around
+            self.around = around
+            self._mark = _inside.set(self)
+        return self
 
     def _announce(self) -> None:
         execution, request = self._execution, self._request
@@ -386,6 +373,14 @@ class ModelCall(Operation):
         )
 
     def _ended(self, error: BaseException | None, duration_ns: int) -> None:
+        if self._mark is not None:
+            try:
+                _inside.reset(self._mark)
+            except (ValueError, RuntimeError):
+                pass  # left in another context than entered: there `is_open` says so
+        if not self.is_open:
+            return  # a budget refused another attempt, and the last one has ended
+        self.is_open = False
         execution, request = self._execution, self._request
         event = execution.emit(
             TokenUsage,

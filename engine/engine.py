@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from .ambient import ambient_tags
 from .budgets.budget import Budget, BudgetStatus
 from .budgets.budgets import Budgets
 from .bus import Bus, BusStatistics
@@ -19,7 +20,7 @@ from .clock import Clock, IdSource, SystemClock, random_run_id
 from .concurrency.background import Background
 from .concurrency.cancellation import patient_scope
 from .concurrency.loop import LoopThread, without_cancellations
-from .concurrency.outside import ambient_tags, enter_engine, leave_engine, outside
+from .concurrency.outside import enter_engine, leave_engine, outside
 from .errors import ConfigurationError, EngineNotRunning, RunAborted, RunTimeout
 from .events import Event
 from .execution import Execution, current_execution, watch_outside

@@ -20,6 +20,7 @@ from typing import Any, Literal, Self, TypeVar
 
 import msgspec
 
+from .ambient import ambient_tags
 from .budgets.reservation import Scope
 from .budgets.reserving import BudgetedRequest, Reserving, claim
 from .calls import (
@@ -31,7 +32,7 @@ from .calls import (
     error_type,
     status_of,
 )
-from .concurrency.outside import ambient_tags, outside
+from .concurrency.outside import outside
 from .errors import RunAborted, RunTimeout
 from .events import (
     Event,

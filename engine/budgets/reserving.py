@@ -1,7 +1,7 @@
 """Reserving room in budgets for a request before it leaves: at once, or in its turn."""
 
 from collections.abc import Callable
-from contextvars import ContextVar, Token
+from contextvars import Context, ContextVar, Token
 from types import TracebackType
 from typing import Protocol
 
@@ -103,6 +103,12 @@ class BudgetedRequest:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.__exit__(exc_type, exc, tb)
+
+
+def hand_reservation(context: Context) -> None:
+    """Have the next request of another context use the reservation that this one has made."""
+    context.run(_reservation.set, _reservation.get())
+    context.run(_held.set, _held.get())
 
 
 def claim(

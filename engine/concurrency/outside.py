@@ -6,13 +6,10 @@ has lost it, and nothing can find it again: see `carry`.
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from threading import Lock
 
 from ..runtime import Runtime
-from ..validation.checks import check_tags
 
 logger = logging.getLogger("runmeter")
 
@@ -98,8 +95,6 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
 
 _entered: ContextVar[object] = ContextVar("runmeter_engine", default=None)
 """The engine in whose block this code is."""
-ambient_tags: ContextVar[Mapping[str, str]] = ContextVar("runmeter_tags", default={})  # noqa: B039 - never changed
-"""The tags of runs that begin here, and are given no others."""
 
 
 def install(engine: object) -> None:
@@ -129,22 +124,3 @@ def leave_engine(token: Token[object]) -> None:
         _entered.reset(token)
     except ValueError:
         pass  # left in another context than entered: there an engine that has closed is none
-
-
-@contextmanager
-def tags(**given: str) -> Iterator[None]:
-    """Give tags to the runs that begin in this block, such as the one of a request that a metered client sends.
-
-        with tags(tenant="acme"):
-            client.responses.create(model="gpt-6-luna", input="Hello.")
-
-    Tags within tags add up. A run that is given tags of its own, or that is inside another run, does not take them.
-
-    Raises:
-        ConfigurationError: a value is not a string.
-    """
-    token = ambient_tags.set({**ambient_tags.get(), **check_tags(given)})
-    try:
-        yield
-    finally:
-        ambient_tags.reset(token)

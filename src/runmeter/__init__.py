@@ -1,6 +1,7 @@
 """Runmeter: an async engine that runs LLM agent patterns and meters every one of them.
 
-This package re-exports `runmeter.engine`. Beside it: `runmeter.patterns`, `runmeter.telemetry`, `runmeter.simulator`.
+This package re-exports `runmeter.engine`, and has `meter` and `unmeter` for clients that exist already. Beside it:
+`runmeter.patterns`, `runmeter.telemetry`, `runmeter.simulator`.
 Importing it loads asyncio, anyio and msgspec; everything heavier is loaded when it is first used.
 """
 
@@ -17,10 +18,8 @@ if TYPE_CHECKING:
     from .patterns.openai_client.metering.meter import unmeter as unmeter
 
 __version__: str
-__all__ = ["__version__"]
-_METER = ("meter", "unmeter")
+__all__ = ["__version__", "meter", "unmeter"]
 __all__ += _engine.__all__
-__all__ += _METER
 
 
 def __getattr__(name: str) -> Any:
@@ -32,7 +31,7 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("runmeter")
-    if name in _METER:
+    if name in ("meter", "unmeter"):
         from .patterns.openai_client.metering import meter as metering
 
         return getattr(metering, name)

@@ -18,8 +18,8 @@ NAMES = {
         Subscription SystemClock Telemetry TokenCount TokenCounter TokenUsage Tokenizer TokenizerError
         ToolCall TraceContext Tracing UnboundedRequest UnknownEvent Unpriced Usage UsageAggregator UsageCell
         UsageRow UsageStatistics ambient_run await_foreign carry context_size contradiction_in current_execution
-        error_message install is_own_failure lifecycle metered_execution open_model_call outside_requests outside_run
-        provider_standing_at retirements run_child stand_in stop_standing_in tags
+        error_message hand_reservation install is_own_failure lifecycle metered_execution open_model_call
+        outside_requests outside_run provider_standing_at retirements run_child stand_in stop_standing_in tags
     """,
     "runmeter.patterns": """
         Agent AssistantResult AsyncioRequired Attempt AugmentedLLMConfig AugmentedLLMPattern AugmentedResult

@@ -1,4 +1,4 @@
-"""What the tests of metered clients play in: a simulator, an engine that is listened to, and clients, async and sync."""
+"""What the tests of metered clients play in: a simulator, an engine that is listened to, and clients of both kinds."""
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable

@@ -6,23 +6,24 @@ from typing import Any
 
 import httpx2
 
-from .exchange import Exchange, Within
+from .exchange import MeteredExchange, Within
 from .streams import StreamReading, without_usage
 from .trouble import trouble
 
 
-class Passage:
+class BodyReading:
     """The bytes of an answer on their way, and what is made of them.
 
     Args:
         exchange: What the answer is the end of.
         response: The HTTP response, of which only the head is known.
+        is_decoded: Whether its encoding has been undone.
     """
 
-    def __init__(self, exchange: Exchange | Within, response: Any) -> None:
+    def __init__(self, exchange: MeteredExchange | Within, response: Any, *, is_decoded: bool = False) -> None:
         self._exchange = exchange
         self._status: int = response.status_code
-        self._decode = _decoding(response)
+        self._decode = None if is_decoded else _decoding(response)
         self._reading: StreamReading | None = None
         self._rest = b""
         self._is_over = False
@@ -30,31 +31,32 @@ class Passage:
         if self._status >= 400:
             return
         exchange.opened()
-        if isinstance(exchange, Exchange) and "event-stream" in response.headers.get("content-type", ""):
+        if isinstance(exchange, MeteredExchange) and "event-stream" in response.headers.get("content-type", ""):
             self._reading = exchange.streamed()
             self._hides_usage = exchange.sent.adds_usage and self._decode is None
 
     def take(self, data: bytes) -> bytes:
         """Read bytes that have come. Returns those to pass on, which are fewer where an event is not to be seen."""
-        if self._is_over:
+        if self._is_over and not self._hides_usage:
             return data
-        try:
-            return self._take(data)
-        except Exception as error:
-            trouble.note(error)
-            self.left()
-            return self._rest_and(data)
+        block = self._rest + (data if self._decode is None else self._decode(data))
+        if self._reading is None:
+            self._rest = block
+            return data
+        end = _end_of_events(block)
+        self._rest = block[end:]
+        if not end:
+            return b"" if self._hides_usage else data
+        block = block if end == len(block) else block[:end]
+        self._read(block)
+        return without_usage(block) if self._hides_usage else data
 
     def finish(self) -> bytes:
         """Take the end of the body. Returns what had been kept back."""
-        if self._is_over:
-            return b""
-        try:
-            self._finish()
-        except Exception as error:
-            trouble.note(error)
-        self._is_over = True
-        return self._rest_and(b"")
+        rest, self._rest = self._rest, b""
+        if not self._is_over:
+            self._finish(rest)
+        return rest if self._hides_usage else b""
 
     def lost(self, error: BaseException) -> None:
         """Take an error that ended the body."""
@@ -86,43 +88,33 @@ class Passage:
         except Exception as error:
             trouble.note(error)
 
-    def _take(self, data: bytes) -> bytes:
-        block = self._rest + (data if self._decode is None else self._decode(data))
-        reading = self._reading
-        if reading is None:
-            self._rest = block
-            return data
-        end = _end_of_events(block)
-        self._rest = block[end:]
-        if end:
-            block = block if end == len(block) else block[:end]
-            reading.read(block)
-        if not self._hides_usage:
-            return data
-        return without_usage(block) if end else b""
+    def _read(self, block: bytes) -> None:
+        if self._is_over or self._reading is None:
+            return
+        try:
+            self._reading.read(block)
+        except Exception as error:
+            trouble.note(error)
+            self.left()
 
-    def _finish(self) -> None:
+    def _finish(self, rest: bytes) -> None:
         exchange = self._exchange
         if self._status >= 400:
-            exchange.refused(self._status, self._rest)
+            self._end(lambda: exchange.refused(self._status, rest))
         elif isinstance(exchange, Within):
-            pass
+            self._is_over = True
         elif self._reading is None:
-            exchange.answered(self._rest)
+            self._end(lambda: exchange.answered(rest))
         else:
-            if self._rest.strip():
-                self._reading.read(self._rest)
-            exchange.stream_ended()
-
-    def _rest_and(self, data: bytes) -> bytes:
-        rest, self._rest = self._rest, b""
-        return rest + data if self._hides_usage else data
+            if rest.strip():
+                self._read(rest)
+            self._end(exchange.stream_ended)
 
 
 class AsyncBody(httpx2.AsyncByteStream):
     """The body of an answer of an async client, read as it passes."""
 
-    def __init__(self, stream: Any, passage: Passage) -> None:
+    def __init__(self, stream: Any, passage: BodyReading) -> None:
         self._stream = stream
         self._passage = passage
 
@@ -165,7 +157,7 @@ class AsyncBody(httpx2.AsyncByteStream):
 class SyncBody(httpx2.SyncByteStream):
     """The body of an answer of a sync client, read as it passes."""
 
-    def __init__(self, stream: Any, passage: Passage) -> None:
+    def __init__(self, stream: Any, passage: BodyReading) -> None:
         self._stream = stream
         self._passage = passage
 

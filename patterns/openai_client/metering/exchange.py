@@ -10,6 +10,7 @@ from runmeter.engine import (
     StreamClosed,
     Usage,
     ambient_run,
+    hand_reservation,
     metered_execution,
     open_model_call,
 )
@@ -84,7 +85,11 @@ class Counted:
 
     def _wants_bound(self, error: BaseException | None) -> bool:
         call = self._call
-        return call.usage is None and call.bound is None and (error is None or not used_nothing(error))
+        return (
+            call.provenance is not Provenance.REPORTED
+            and call.bound is None
+            and (error is None or not used_nothing(error))
+        )
 
     async def prepare(self, error: BaseException | None = None) -> None:
         """Work out the upper bound of what a request used that has not told it, in a worker thread.
@@ -98,11 +103,16 @@ class Counted:
         except Exception as failure:
             trouble.note(failure)
 
-    def prepare_here(self, error: BaseException | None = None) -> None:
-        """Work it out in this thread: a millisecond for a few thousand words, and a second the first time."""
+    def prepare_here(self, error: BaseException | None = None, *, by_bytes: bool = False) -> None:
+        """Work it out in this thread: a millisecond for a few thousand words, and a second the first time.
+
+        Args:
+            error: What it failed with.
+            by_bytes: Count a token for each byte, which takes no second.
+        """
         try:
             if self._wants_bound(error):
-                self._call.bound = self.sent.sent.bound_here()
+                self._call.bound = self.sent.sent.bound_here(by_bytes=by_bytes)
         except Exception as failure:
             trouble.note(failure)
 
@@ -135,7 +145,7 @@ class Within(Counted):
         self._call.miss(failure, used_nothing=nothing)
 
 
-class Exchange(Counted):
+class MeteredExchange(Counted):
     """A request that is counted here, from before it leaves until its answer has ended, however that is.
 
     Args:
@@ -206,7 +216,7 @@ class Exchange(Counted):
             reading.end()
             if not (reading.complete or reading.failed):
                 self._call.fail(*_STREAM_CUT)
-            elif self._call.usage is None and not reading.failed:
+            elif self._call.provenance is not Provenance.REPORTED and not reading.failed:
                 self._call.notice("unreported_usage", "streamed answers come without usage: the cost is an interval")
             self._end(None)
 
@@ -214,12 +224,14 @@ class Exchange(Counted):
         """Take that nobody reads on, and none will."""
         if self._ended:
             return
-        if self.reading is not None:
-            self.reading.end()
-            if self.reading.complete or self.reading.failed:
-                self._end(None)
-                return
-        self._end(StreamClosed())
+        reading, how = self.reading, None
+        try:
+            if reading is not None:
+                reading.end()
+            if reading is None or not (reading.complete or reading.failed):
+                how = StreamClosed()
+        finally:
+            self._end(how)
 
     def _end(self, error: BaseException | None, of_run: BaseException | None = None) -> None:
         if self._ended:
@@ -227,7 +239,7 @@ class Exchange(Counted):
         self._ended = True
         call = self._call
         if call.provenance is not Provenance.REPORTED and call.bound is None:
-            call.bound = self.sent.sent.bound_here(by_bytes=True)
+            self.prepare_here(by_bytes=True)
         how = (type(error) if error else None), error, (error.__traceback__ if error else None)
         if self._context is None:
             call.__exit__(*how)
@@ -253,10 +265,12 @@ class Place:
         self._context = context
         self._owner = owner
 
-    def begin(self, sent: SentRequest, request: ModelRequest) -> Exchange:
+    def begin(self, sent: SentRequest, request: ModelRequest) -> MeteredExchange:
         """Begin a request there, as it may be sent. Raises what entering a `model_call` raises."""
         call = self.execution.model_call(request, attempt=sent.attempt)
-        exchange = Exchange(sent, call, self._context, self._owner)
+        if self._context is not None and self.execution.budgeted:
+            hand_reservation(self._context)
+        exchange = MeteredExchange(sent, call, self._context, self._owner)
         exchange.begin()
         return exchange
 

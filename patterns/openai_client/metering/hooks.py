@@ -5,8 +5,8 @@ from typing import Any
 
 from runmeter.engine import BudgetExceeded, ModelRequest, UnboundedRequest
 
-from .bodies import AsyncBody, Passage, SyncBody
-from .exchange import Exchange, Place, Within, find_place
+from .bodies import AsyncBody, BodyReading, SyncBody
+from .exchange import MeteredExchange, Place, Within, find_place
 from .sent import APIS, Api, SentRequest
 from .trouble import trouble
 
@@ -72,7 +72,7 @@ class Hook:
         return True
 
 
-def _begin(place: Place, sent: SentRequest, asked: ModelRequest, allowed: ModelRequest) -> Exchange:
+def _begin(place: Place, sent: SentRequest, asked: ModelRequest, allowed: ModelRequest) -> MeteredExchange:
     if allowed.max_output_tokens != asked.max_output_tokens and allowed.max_output_tokens is not None:
         sent.limit(allowed.max_output_tokens)
     return place.begin(sent, allowed)
@@ -83,24 +83,30 @@ def _begin_within(within: Within) -> Within:
     return within
 
 
-def _read(exchange: Exchange | Within, response: Any, body: type[AsyncBody | SyncBody], *, stream: bool) -> None:
+def _read(exchange: MeteredExchange | Within, response: Any, body: type[AsyncBody | SyncBody], *, stream: bool) -> None:
     """Read an answer, now or as it comes."""
     try:
-        if stream:
-            response.stream = body(response.stream, Passage(exchange, response))
+        if stream and response.is_closed:  # it came at once, from a transport that makes answers up
+            reading = BodyReading(exchange, response, is_decoded=True)
+            reading.take(response.content)
+            reading.finish()
+        elif stream:
+            response.stream = body(response.stream, BodyReading(exchange, response))
         elif response.status_code >= 400:
             exchange.refused(response.status_code, response.content)
-        elif isinstance(exchange, Exchange):
+        elif isinstance(exchange, MeteredExchange):
             exchange.answered(response.content)
     except Exception as error:
         trouble.note(error)
+        exchange.left()
 
 
-def _lose(exchange: Exchange | Within, lost: BaseException) -> None:
+def _lose(exchange: MeteredExchange | Within, lost: BaseException) -> None:
     try:
         exchange.lost(lost)
     except Exception as error:
         trouble.note(error)
+        exchange.left()
 
 
 def _api_of(path: str) -> Api | None:
@@ -140,7 +146,7 @@ class AsyncHook(Hook):
         _read(exchange, response, AsyncBody, stream=stream)
         return response
 
-    async def _open(self, sent: SentRequest) -> Exchange | Within | None:
+    async def _open(self, sent: SentRequest) -> MeteredExchange | Within | None:
         """Begin to count a request; None if there is nobody to count it for."""
         place = self._find(sent)
         if place is None:
@@ -185,7 +191,7 @@ class SyncHook(Hook):
         _read(exchange, response, SyncBody, stream=stream)
         return response
 
-    def _open(self, sent: SentRequest) -> Exchange | Within | None:
+    def _open(self, sent: SentRequest) -> MeteredExchange | Within | None:
         """Begin to count a request; None if there is nobody to count it for."""
         place = self._find(sent)
         if place is None:

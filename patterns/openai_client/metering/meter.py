@@ -40,10 +40,9 @@ def meter(client: ClientT, *, provider: str | None = None, models: Mapping[str, 
         ConfigurationError: it is not such a client.
     """
     http = _http_client(client)
-    hook: Hook = http.__dict__.get("send")
+    hook = http.__dict__.get("send")
     if not isinstance(hook, Hook):
-        hook = (AsyncHook if _is_async(http) else SyncHook)(http.send)
-        http.send = hook
+        hook = http.send = (AsyncHook if _is_async(http) else SyncHook)(http.send)
     _follow(client)
     hook.settle(client.base_url, provider, models or {})
     return client

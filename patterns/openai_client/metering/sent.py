@@ -122,8 +122,7 @@ class SentRequest:
         if options is not None and (not isinstance(options, dict) or options.get("include_usage") is not None):
             return
         self._set("stream_options", {**(options or {}), "include_usage": True})
-        # What is cut out of an answer must be there to be read.
-        self.http.headers["accept-encoding"] = "identity"
+        self.http.headers["accept-encoding"] = "identity"  # what is to be cut out must be there to be seen
         self.adds_usage = True
 
     def limit(self, tokens: int) -> None:
@@ -141,9 +140,10 @@ class SentRequest:
         fields = _fields.decode(request.content)
         fields[name] = msgspec.Raw(msgspec.json.encode(value))
         content = msgspec.json.encode(fields)
-        request.headers["content-length"] = str(len(content))
+        headers = request.headers.copy()
+        headers["content-length"] = str(len(content))
         self.http = type(request)(
-            request.method, request.url, headers=request.headers, content=content, extensions=request.extensions
+            request.method, request.url, headers=headers, content=content, extensions=request.extensions
         )
 
 

@@ -85,8 +85,9 @@ class Simulator:
         except BaseException:
             self._entered.release()
             raise
-        stand_in("127.0.0.1", self._thread.port, "openai")
-        return self.url
+        url = self.url
+        stand_in(*_address(url), "openai")
+        return url
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
@@ -138,6 +139,11 @@ class Simulator:
             api_key: The key whose requests are counted; None counts all. An empty one is for requests without a key.
         """
         return self._service.accounts.statistics(api_key)
+
+
+def _address(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("http://").partition("/")[0].partition(":")
+    return host, int(port)
 
 
 def _require_extra() -> None:

@@ -1,6 +1,6 @@
 """Every method of a metered client with every end that it can come to, sync and async: what is told of it is true."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ pytestmark = [
 ]
 MODEL = "gpt-6-luna"
 ANSWER = '{"metres": 11000, "words": "' + "In its deepest trench the sea is eleven kilometres deep. " * 3 + '"}'
+PRICES = PriceBook()
 LATE = Fault("latency", seconds=3600)
 
 
@@ -77,7 +78,7 @@ METHODS = {
         streams=True,
         opens=True,
     ),
-    "copy": Method("openai.chat", lambda client: chat(client.with_options(timeout=60))),
+    "copy": Method("openai.chat", lambda client: chat(client.with_options(organization="house"))),
     "embeddings": Method(
         "openai.embeddings",
         lambda client: client.embeddings.create(model="text-embedding-3-small", input=["sea", "salt"]),
@@ -91,7 +92,7 @@ class End(NamedTuple):
     fault: Fault | None = None
     error: type[Exception] | None = None
     """What the caller sees."""
-    settings: dict[str, Any] = {}
+    settings: Mapping[str, Any] = {}
     leaves: bool = False
     cancels: bool = False
     streams_only: bool = False
@@ -181,9 +182,8 @@ async def test_sync(end_name: str, where: str) -> None:
 async def play(end: End, where: str, *, is_async: bool) -> None:
     async with MeterScene.open(ANSWER) as scene:
         client: Any = scene.client(**end.settings) if is_async else scene.sync_client(**end.settings)
-        for name, method in METHODS.items():
+        for method in METHODS.values():
             if method.streams or not end.streams_only:
-                print(name)  # which one, if it fails
                 await scene.begin_anew()
                 await play_one(scene, client, method, end, where)
         await (client.close() if is_async else anyio.to_thread.run_sync(client.close))
@@ -202,7 +202,7 @@ async def play_one(scene: MeterScene, client: Any, method: Method, end: End, whe
     async def pattern(messages: Any, context: Any) -> None:
         await ask()
 
-    work: Callable[[], Awaitable[Any]] = ask if where == "in none" else partial(scene.engine.run, pattern, "")
+    work: Callable[[], Coroutine[Any, Any, Any]] = ask if where == "in none" else partial(scene.engine.run, pattern, "")
     if end.cancels:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(work)
@@ -224,7 +224,7 @@ async def play_one(scene: MeterScene, client: Any, method: Method, end: End, whe
 
 def check_bill(scene: MeterScene, end: End) -> None:
     """Check what is told against the simulator's own account."""
-    prices = PriceBook()
+    prices = PRICES
     told = sum((prices.cost(event) for event in scene.ends), start=CostEstimate())
     true = sum((cost_of(prices, scene, *each) for each in scene.billed.items()), start=CostEstimate())
     assert told.low <= true.low

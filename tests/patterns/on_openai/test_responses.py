@@ -16,8 +16,9 @@ from time_support import passing, until
 from runmeter.engine import ModelCallStarted, ModelRequest, Provenance, Usage
 from runmeter.patterns import ResponseFailed, RetryPolicy
 from runmeter.patterns.openai.responses.metered import MeteredResponses
-from runmeter.patterns.openai.responses.usage import finish_reason_of, record_response
+from runmeter.patterns.openai.responses.usage import record_response
 from runmeter.patterns.openai_client.clients import Clients
+from runmeter.patterns.requests.finish import finish_reason_of
 from runmeter.patterns.requests.usage import Reading, read_usage
 from runmeter.simulator import Fault, Reply, Simulator
 
