@@ -287,6 +287,10 @@ class ModelCall(Operation):
         """
         self._failure = _Failure(*error, used_nothing)
 
+    def hold_here(self) -> None:
+        """Have the code of this context be inside the call, too: it was entered in another."""
+        _inside.set(self)
+
     def _try_again(self, failure: "_Failure") -> None:
         """End the attempt that failed with an event of its own, and begin the next."""
         said = self.error_type, self.error_message

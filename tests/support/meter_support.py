@@ -1,7 +1,7 @@
 """What the tests of metered clients play in: a simulator, an engine that is listened to, and clients of both kinds."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,7 +15,9 @@ from runmeter import (
     Event,
     ExecutionFinished,
     ExecutionStarted,
+    ModelCallStarted,
     Notice,
+    Provenance,
     TokenUsage,
     Usage,
     current_execution,
@@ -24,8 +26,10 @@ from runmeter import (
 )
 from runmeter.patterns.openai_client.metering.exchange import client_call
 from runmeter.patterns.openai_client.metering.trouble import trouble
-from runmeter.simulator import Reply, Simulator
+from runmeter.simulator import Fault, Reply, Simulator
 
+UNAVAILABLE = Fault("unavailable")
+"""A failure after which a client tries again."""
 ASKED: Any = [{"role": "user", "content": "How deep is the sea?"}]
 
 
@@ -135,6 +139,37 @@ class MeterScene:
         assert client_call.get() is None
         assert open_model_call() is None
         assert not current_execution().is_metered
+
+
+async def check_once(ask: Callable[[Any], Awaitable[None]], *, retried: bool, where: str) -> None:
+    """Check that what is asked by a metered client, and by other meters besides, is counted once.
+
+    Args:
+        ask: Asks, by a client that tries twice.
+        retried: Whether the first try is to fail.
+        where: `in a run` or `in none`.
+    """
+    async with MeterScene.open() as scene:
+        client = scene.client(max_retries=1)
+        if retried:
+            scene.simulator.inject(UNAVAILABLE)
+
+        async def pattern(messages: Any, context: Any) -> None:
+            await ask(client)
+            assert open_model_call() is None
+
+        await (scene.engine.run(pattern, "") if where == "in a run" else ask(client))
+        await client.close()
+        await scene.settled()
+        assert len(scene.runs) == 1
+        assert [event.attempt for event in scene.ends] == ([1, 2] if retried else [1])
+        provenance = [Provenance.UNKNOWN, Provenance.REPORTED] if retried else [Provenance.REPORTED]
+        assert [event.provenance for event in scene.ends] == provenance
+        assert scene.ends[-1].usage == sum(scene.billed.values(), Usage())
+        assert len(scene.of(ModelCallStarted)) == scene.arrived == len(scene.ends)
+        if retried:
+            assert scene.ends[0].bound is not None, "what may have been billed is bounded"
+            assert scene.ends[0].error_type == "InternalServerError"
 
 
 def _less(usage: Usage, before: Usage) -> Usage:

@@ -350,6 +350,8 @@ class MeteringHandler(BaseCallbackHandler):
                 if outside is not None:
                     outside.__exit__(type(error), error, error.__traceback__)
                 raise
+            if context is not None and isinstance(call, ModelCall):
+                call.hold_here()
             opened = open_calls[run_id] = OpenCall(
                 self, self._forget, run, call, context, question, awaited, outside=outside
             )

@@ -57,7 +57,7 @@ async def test_it_is_the_same_client_and_its_answers_are_its_own() -> None:
         stream = await plain.chat.completions.create(model=MODEL, messages=ASKED, stream=True)
         chunks = [chunk async for chunk in stream]
         assert all(chunk.choices for chunk in chunks), "the chunk with usage was not asked for"
-        asked_for = {"stream": True, "stream_options": {"include_usage": True}}
+        asked_for: Any = {"stream": True, "stream_options": {"include_usage": True}}
         with_usage: Any = await plain.chat.completions.create(model=MODEL, messages=ASKED, **asked_for)
         last = [chunk async for chunk in with_usage][-1]
         assert last.usage is not None
