@@ -26,7 +26,7 @@ from ..tools.hosted import hosted_tools
 from ..tools.tool import Tool, ToolLike
 from ..tools.toolbox import CallAllowance, FunctionRequest, FunctionResult
 from .answers import Answered, ask
-from .messages import answer_open_calls, calls_of, to_langchain, valid_message
+from .messages import answer_open_calls, calls_of, to_langchain, valid_message, with_own_call_ids
 from .metering.handler import MeteringHandler
 from .metering.usage import finish_reason_of
 from .structured import Shape, bind_shape, read_shape, unfinished
@@ -305,7 +305,7 @@ class LangGraphBasePattern(BasePattern):
             estimate=config.enable_token_counting,
             ready=self._clients.key_at_hand if is_own and self._given_model is None else nullcontext,
         )
-        run.answers.append(answer := valid_message(answer))
+        run.answers.append(answer := with_own_call_ids(valid_message(answer), messages))
         return answer
 
     async def _checked_model(self) -> BaseChatModel:

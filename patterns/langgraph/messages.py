@@ -10,8 +10,9 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call
 
 from runmeter.engine import ConfigurationError
 
+from ..call_ids import CallIds
 from ..errors import AnswerCutOff
-from ..messages import Item, as_sequence, to_items
+from ..messages import Item, MessageReader, as_sequence, is_call
 from ..text import valid, valid_text
 
 Message = TypeVar("Message", bound=BaseMessage)
@@ -24,11 +25,12 @@ def to_langchain(messages: Any) -> list[BaseMessage]:
         ConfigurationError: one of `messages` is not a message, or there is none.
     """
     converted: list[BaseMessage] = []
+    reader = MessageReader()
     for message in as_sequence(messages):
         if isinstance(message, BaseMessage):
-            converted.append(message)
+            converted.append(_with_ids(message, reader.call_ids))
             continue
-        for item in to_items(message):
+        for item in reader.read(message):
             _append(converted, item)
     if not converted:
         raise ConfigurationError("there are no messages")
@@ -43,6 +45,14 @@ def valid_message(message: Message) -> Message:
         if value and value != (sendable := valid(value)):
             changed[name] = sendable
     return message.model_copy(update=changed) if changed else message
+
+
+def with_own_call_ids(answer: AIMessage, history: Iterable[BaseMessage]) -> AIMessage:
+    """Give each call of an answer an id that no other call has, in it or in what was said before."""
+    if not calls_of(answer):
+        return answer
+    taken = (call_id for message in history if isinstance(message, AIMessage) for call_id, _, _ in calls_of(message))
+    return _with_ids(answer, CallIds(taken))
 
 
 def answer_open_calls(messages: Sequence[BaseMessage]) -> Iterator[BaseMessage]:
@@ -67,6 +77,41 @@ def calls_of(message: AIMessage) -> list[tuple[str, str, str]]:
 def _to_json(args: dict[str, Any]) -> str:
     """Write arguments by Python's own writer: it takes all that its reader gave LangChain, as numbers of any size."""
     return valid_text(json.dumps(args, ensure_ascii=False, separators=(",", ":")))
+
+
+def _with_ids(message: Message, call_ids: CallIds) -> Message:
+    """Give calls, and outputs, the ids that they have in a history; a copy, if that changes any."""
+    if isinstance(message, ToolMessage):
+        call_id = call_ids.output(message.tool_call_id, message.name).call_id
+        return message if call_id == message.tool_call_id else message.model_copy(update={"tool_call_id": call_id})
+    if not isinstance(message, AIMessage) or not (calls := calls_of(message)):
+        return message
+    given = [call_id for call_id, _, _ in calls]
+    own = [call_ids.call(call_id, name) for call_id, name, _ in calls]
+    if own == given:
+        return message
+    read = len(message.tool_calls)
+    update: dict[str, Any] = {
+        "tool_calls": [{**call, "id": call_id} for call, call_id in zip(message.tool_calls, own, strict=False)],
+        "invalid_tool_calls": [
+            {**call, "id": call_id} for call, call_id in zip(message.invalid_tool_calls, own[read:], strict=True)
+        ],
+    }
+    if isinstance(message.content, list):
+        update["content"] = _with_ids_in(message.content, list(zip(given, own, strict=True)))
+    return message.model_copy(update=update)
+
+
+def _with_ids_in(content: Sequence[Any], ids: list[tuple[str, str]]) -> list[Any]:
+    """Give the copies of calls that are parts of a content the ids that the calls have now."""
+    parts = []
+    for part in content:
+        name = "call_id" if isinstance(part, dict) and "call_id" in part else "id"
+        pair = next((pair for pair in ids if pair[0] == part.get(name)), None) if is_call(part) else None
+        if pair is not None:
+            ids.remove(pair)
+        parts.append({**part, name: pair[1]} if pair else part)
+    return parts
 
 
 def _append(messages: list[BaseMessage], item: Item) -> None:
@@ -121,6 +166,8 @@ def _part(part: Any) -> Any:
     match part.get("type"):
         case "input_text" | "output_text":
             return {"type": "text", "text": part["text"]}
+        case "refusal":  # of which other models know nothing
+            return {"type": "text", "text": part["refusal"]}
         case "input_image" if "image_url" in part:
             image = {"url": part["image_url"], "detail": part.get("detail", "auto")}
             return {"type": "image_url", "image_url": image}

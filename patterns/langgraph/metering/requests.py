@@ -11,7 +11,8 @@ from langchain_core.runnables import Runnable, RunnableBinding
 
 from runmeter.engine import ConfigurationError, ModelRequest
 
-from ...messages import Item, to_items
+from ...message_parts import LEFT_OUT
+from ...messages import Item, MessageReader
 from ...requests.bounds import Sent
 
 Model: TypeAlias = Runnable[Any, BaseMessage]
@@ -95,7 +96,8 @@ def describe_sent(
         tools.append({"type": "web_search"})
     known = all(isinstance(tool, Mapping) for tool in tools)
     try:
-        items = messages if isinstance(messages, str) else [item for each in messages for item in _items(each)]
+        reader = MessageReader()
+        items = messages if isinstance(messages, str) else [item for each in messages for item in _items(each, reader)]
     except ConfigurationError:  # a message of a kind of its own
         items, known = [], False
     said_form = params.get("response_format") or (params.get("text") or {}).get("format")
@@ -150,16 +152,16 @@ def _unbind(model: Model) -> tuple[Any, dict[str, Any]]:
     return model, {}
 
 
-def _items(message: Any) -> Iterator[Item]:
+def _items(message: Any, reader: MessageReader) -> Iterator[Item]:
     """Yield a message, with all that LangChain models may send of it."""
-    yield from to_items([message])
+    yield from reader.read(message)
     beside = {key: value for key, value in getattr(message, "additional_kwargs", {}).items() if value}
     if getattr(message, "name", None):
         beside["name"] = message.name
     if beside:
         yield {"role": "user", "content": str(beside)}
     if isinstance(message, AIMessage) and isinstance(message.content, list):
-        yield from (part for part in message.content if isinstance(part, dict) and part.get("type") == "reasoning")
+        yield from (part for part in message.content if isinstance(part, dict) and part.get("type") in LEFT_OUT)
 
 
 def _limit(params: Mapping[str, Any]) -> int | None:

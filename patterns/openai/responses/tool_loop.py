@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from runmeter.engine import current_execution
 
 from ...base import PatternResult
+from ...call_ids import CallIds
 from ...config import OpenAIPatternConfig
 from ...delivery import Delivery
 from ...messages import Item
@@ -126,6 +127,7 @@ class ToolLoop:
         allowance = allowance or CallAllowance(self._config.max_function_calls)
         stream = (bool(deliver) and self._delivery.wanted) or self._config.stream_responses
         asked = {**self._fixed, **(params or {})}
+        call_ids = CallIds(str(item.get("call_id")) for item in history)
         items: list[Item] = []
         results: list[FunctionResult] = []
         unsent = list(history)
@@ -139,6 +141,8 @@ class ToolLoop:
                 asked["tool_choice"] = choice
             asked["input"] = [*history, *items] if kept == "here" else unsent
             response = await self._responses.create(asked, stream=stream, deliver=deliver)
+            if kept == "here":  # what a server keeps has the ids that it gave
+                response = _with_own_call_ids(response, call_ids)
             items += map(as_item, response.output)
             # Not every server keeps its model from calling what it must not.
             answers = await self._make_calls(response, CallAllowance(0) if choice == "none" else allowance)
@@ -207,6 +211,19 @@ def text_of(response: "Response") -> str:
 def _text_of_part(part: Any) -> str:
     """Read the text of a message's part. Either may be missing: the client does not check what servers send."""
     return getattr(part, "text", None) or getattr(part, "refusal", None) or ""
+
+
+def _with_own_call_ids(response: "Response", call_ids: CallIds) -> "Response":
+    """Give each call of an answer an id that no other call in the conversation has."""
+    calls = [item for item in response.output if item.type == "function_call"]
+    own = {id(call): call_ids.call(getattr(call, "call_id", None), call.name) for call in calls}
+    if all(getattr(call, "call_id", None) == own[id(call)] for call in calls):
+        return response
+    output = [
+        item.model_copy(update={"call_id": own[id(item)]}) if item.type == "function_call" else item
+        for item in response.output
+    ]
+    return response.model_copy(update={"output": output})
 
 
 def _functions(toolbox: Toolbox) -> list[dict[str, Any]]:

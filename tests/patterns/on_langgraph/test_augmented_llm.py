@@ -10,11 +10,13 @@ import anyio
 import openai
 import pytest
 from langchain_core.language_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages.tool import tool_call
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from pattern_support import KEY, Run, check_whole, find
+from pydantic import Field
 from scene_support import PatternScene
 from telemetry_support import Captured
 from time_support import passing
@@ -825,3 +827,37 @@ def test_each_event_loop_gets_its_own_model() -> None:
                 done.result()
     finally:
         sys.setswitchinterval(interval)
+
+
+class _Repeating(GenericFakeChatModel):
+    """Gives all its calls one id, as some servers do."""
+
+    told: list[list[BaseMessage]] = Field(default_factory=list)
+
+    def bind_tools(self, tools: Any, **settings: Any) -> Any:
+        return self
+
+    def _generate(self, messages: Any, *arguments: Any, **named: Any) -> Any:
+        self.told.append(list(messages))
+        return super()._generate(messages, *arguments, **named)
+
+
+@pytest.mark.parametrize("call_id", ["c", None, ""])
+async def test_each_call_has_an_id_of_its_own(call_id: str | None) -> None:
+    def look(n: int) -> int:
+        return n
+
+    calls = [tool_call(name="look", args={"n": n}, id=call_id) for n in range(3)]
+    answers = [AIMessage("", tool_calls=calls[:2]), AIMessage("", tool_calls=calls[2:]), AIMessage("Done.")]
+    model = _Repeating(messages=iter(answers))
+    run = Run()
+    async with AugmentedLLMPattern(OpenAIPatternConfig(), [look], model=model) as pattern:
+        with run():
+            result = await pattern.execute("Look.")
+    last = model.told[-1]
+    made = [each["id"] for message in last if isinstance(message, AIMessage) for each in message.tool_calls]
+    told = [(message.tool_call_id, message.content) for message in last if isinstance(message, ToolMessage)]
+    assert made == (["c", "c_2", "c_3"] if call_id else ["call_1", "call_2", "call_3"])
+    assert told == list(zip(made, "012", strict=True))
+    assert {call.call_id for call in run.calls} == set(made)
+    assert [call.call_id for call in result.function_calls] == made

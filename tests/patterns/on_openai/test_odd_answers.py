@@ -158,3 +158,44 @@ async def test_a_message_whose_content_is_a_string_has_that_text(monkeypatch: py
             result = await pattern.execute("Where?")
     assert result.content == "Lyon it is."
     assert "Lyon it is." in json.dumps(result.messages)
+
+
+SAME = {**CALL, "arguments": '{"number": "AB-2"}'}
+UNNAMED = {name: value for name, value in CALL.items() if name != "call_id"}
+
+
+@pytest.mark.parametrize(
+    ("output", "ids"),
+    [
+        ([CALL, SAME], ["call_1", "call_1_2"]),
+        ([UNNAMED, {**SAME, "call_id": ""}], ["call_1", "call_2"]),
+        ([{**CALL, "call_id": "x" * 65}, {**SAME, "call_id": None}], ["x" * 56 + "_2", "call_1"]),
+        ([CALL, {**SAME, "call_id": "call_2"}], ["call_1", "call_2"]),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_each_call_has_an_id_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, output: list[Json], ids: list[str], streamed: bool
+) -> None:
+    again = [{**CALL, "call_id": "call_1"}]
+    answers = [output, again, [MESSAGE]]
+    if streamed:
+        server = Server(*(stream_of(output=each) for each in answers))
+    else:
+        server = Server(*(httpx2.Response(200, json=response(each)) for each in answers))
+    config = OpenAIPatternConfig(base_url=URL, api_key=KEY, stream_responses=streamed)
+    run = Run()
+    async with OpenAIFunctionCallingPattern(config, [find]) as pattern:
+        server.answer(monkeypatch, pattern)
+        with run():
+            result = await pattern.execute("Where are AB-1 and AB-2?")
+    sent = server.requests[2]["input"]
+    later = "call_1_2" if "call_1" in ids and "call_1_2" not in ids else "call_1_3"
+    made = [item["call_id"] for item in sent if item.get("type") == "function_call"]
+    told = [item["call_id"] for item in sent if item.get("type") == "function_call_output"]
+    assert made == told == [*ids, later]
+    outputs = [json.loads(item["output"])["number"] for item in sent if item.get("type") == "function_call_output"]
+    assert outputs == ["AB-1", "AB-2", "AB-1"]
+    assert {call.call_id for call in run.calls} == set(made)
+    assert [call.call_id for call in result.function_calls] == made
+    assert [item for item in result.messages if "call_id" in item] == [item for item in sent if "call_id" in item]
