@@ -14,7 +14,7 @@ import msgspec
 from msgspec import convert
 
 from .budgets.reservation import Scope
-from .errors import BudgetExceeded, ConfigurationError, StreamClosed
+from .errors import BudgetExceeded, ConfigurationError, RunEnded, StreamClosed
 from .events import (
     AssistantRun,
     Event,
@@ -55,6 +55,7 @@ class MeteredRun(Protocol):
     root_run_id: str
     trace: TraceContext | None
     requests: list[TokenUsage]
+    finished: bool
 
     @property
     def runtime(self) -> Runtime:
@@ -78,7 +79,11 @@ class MeteredRun(Protocol):
 
 
 class Operation(ABC):
-    """An operation within a run, with a start, an end and a span of its own."""
+    """An operation within a run, with a start, an end and a span of its own.
+
+    Raises:
+        RunEnded: on entering, its run has ended.
+    """
 
     is_metered = True
     """True where an engine takes the records; False of the handles outside one."""
@@ -112,6 +117,8 @@ class Operation(ABC):
 
     def __enter__(self) -> Self:
         execution = self._execution
+        if execution.finished:
+            raise RunEnded(execution.run_id)
         runtime = execution.runtime
         if runtime.tracing is not None:
             self.trace, self._span = runtime.tracing.start_span(execution.root_run_id, execution.trace)
@@ -313,7 +320,7 @@ class ModelCall(Operation):
 
     def __enter__(self) -> Self:
         scope = self._execution.scope
-        if scope is not None and scope.limits:
+        if scope is not None and scope.limits and not self._execution.finished:
             bound, self._settle = self._execution.claim(self._request)
             if self.bound is None:
                 self.bound = bound

@@ -5,6 +5,7 @@ RunmeterError
 ├── BusClosed            an event was published after the bus had closed
 ├── StreamClosed         a run had another piece of its answer, and its listener had gone
 ├── RunAborted           the engine closed before the run was done
+├── RunEnded             a run that has ended was to make a request, or another step of its own
 ├── StrayCancellation    a pattern awaited something that had been cancelled elsewhere
 ├── RunTimeout           a run took longer than its timeout (also a TimeoutError)
 ├── BudgetExceeded       a request was refused, because a budget has no room for it
@@ -75,6 +76,20 @@ class RunAborted(RunmeterError):
     def __init__(self, pattern: str, run_id: str) -> None:
         super().__init__(f"pattern {pattern!r} was stopped: the engine closed, and its drain_timeout had passed")
         self.pattern = pattern
+        self.run_id = run_id
+
+
+class RunEnded(RunmeterError):
+    """A run that has ended was to make a request or a call: by a thread, for example, that its timeout did not stop.
+
+    It did not leave, and is in no statistics.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"run {run_id} has ended, so nothing more is done in its name: await what it starts, or give that a run of "
+            "its own by `engine.run`"
+        )
         self.run_id = run_id
 
 

@@ -11,8 +11,8 @@ the same; it does nothing.
 """
 
 import logging
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from itertools import count
 from types import TracebackType
@@ -33,7 +33,7 @@ from .calls import (
     status_of,
 )
 from .concurrency.outside import outside
-from .errors import RunAborted, RunTimeout
+from .errors import RunAborted, RunEnded, RunTimeout
 from .events import (
     Event,
     ExecutionFinished,
@@ -53,6 +53,9 @@ from .validation.error_messages import message_of
 logger = logging.getLogger("runmeter")
 
 E = TypeVar("E", bound=Event)
+
+OUTSIDE = "outside"
+"""The name of runs that are made for requests which belong to none."""
 
 
 class Execution:
@@ -133,6 +136,7 @@ class Execution:
         Raises:
             BudgetExceeded: on entering, a budget has no room for it.
             UnboundedRequest: on entering, it has no known upper bound, and a budget needs one.
+            RunEnded: on entering, the run has ended.
         """
         return ModelCall(self, request, attempt)
 
@@ -160,8 +164,11 @@ class Execution:
         Raises:
             BudgetExceeded: on entering, a budget has no room for it.
             UnboundedRequest: on entering, it has no known upper bound, and a budget needs one.
+            RunEnded: the run has ended.
         """
         budgets = self.runtime.budgets
+        if self.finished:
+            raise RunEnded(self.run_id)
         if budgets is None or self.scope is None or not self.scope.limits:
             return nullcontext(request)
         return BudgetedRequest(budgets, self.scope, request, self._notify_of_budget, may_lower=may_lower)
@@ -239,13 +246,25 @@ class Execution:
         Args:
             info: What to call it. Where it has no tags it inherits this run's.
             runtime: Where its events and deltas go, if not where this run's go.
+
+        Raises:
+            RunEnded: this run has ended.
         """
+        if self.finished:
+            raise RunEnded(self.run_id)
         if not info.tags and self.info.tags:
             info = msgspec.structs.replace(info, tags=self.info.tags)
         return Execution(runtime or self.runtime, info, self)
 
     async def delta(self, text: str) -> None:
-        """Hand a piece of the answer to the stream of this run, if it has one; waits while its listener is behind."""
+        """Hand a piece of the answer to the stream of this run, if it has one; waits while its listener is behind.
+
+        Raises:
+            RunEnded: the run has ended, and so has its answer.
+            StreamClosed: the listener has gone.
+        """
+        if self.finished:
+            raise RunEnded(self.run_id)
         if self.runtime.delta is not None:
             await self.runtime.delta(self.run_id, text)
 
@@ -360,18 +379,6 @@ class _NoModelCall(_Idle, ModelCall):
         """Warn no subscriber, for there is none."""
 
 
-class _UntoldModelCall(_NoModelCall):
-    """The first while an engine runs: it is told, and the others cost nothing."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> Self:
-        _nowhere._model_call = _NoModelCall()  # noqa: SLF001 - one and the same module
-        if outside.watched:
-            outside.count()
-        return self
-
-
 class _NoToolCall(_Idle, ToolCall):
     __slots__ = ()
 
@@ -409,8 +416,29 @@ class _NoExecution(Execution):
     def __exit__(self, *_: object) -> None:
         return None
 
+    @property
+    def budgeted(self) -> bool:
+        """A budget applies to requests that belong to no run."""
+        runtime = outside.runtime
+        return runtime is not None and runtime.budgets is not None and runtime.budgets.applies(OUTSIDE, {})
+
     def model_call(self, request: ModelRequest, *, attempt: int = 1) -> ModelCall:
         return self._model_call
+
+    def watched_model_call(self, request: ModelRequest, *, attempt: int = 1) -> ModelCall:
+        """Make the handle of a request that belongs to no run, while an engine runs. It takes `model_call`'s place."""
+        if not outside.watched:
+            vars(self).pop("model_call", None)
+            return self._model_call
+        current = _current.get()
+        if current is not self:  # in the run that `reserve` has begun
+            return current.model_call(request, attempt=attempt)
+        run = outside_run()
+        return self._model_call if run is None else _OutsideModelCall(run, request, attempt)
+
+    def reserve(self, request: ModelRequest, *, may_lower: bool = True) -> Reserving:
+        run = outside_run() if self.budgeted else None
+        return nullcontext(request) if run is None else _OutsideReserving(run, request, may_lower=may_lower)
 
     def function_call(self, name: str, call_id: str | None = None) -> ToolCall:
         return self._function_call
@@ -440,9 +468,9 @@ def current_execution() -> Execution:
 
 
 def watch_outside(runtime: Runtime) -> None:
-    """Warn of the first request that is made outside all runs, as an engine has started."""
+    """Count the requests that are made outside all runs, as an engine has started: without one they cost nothing."""
     outside.open(runtime)
-    _nowhere._model_call = _UntoldModelCall()  # noqa: SLF001 - as above
+    vars(_nowhere)["model_call"] = _nowhere.watched_model_call
 
 
 def outside_run() -> Execution | None:
@@ -455,7 +483,7 @@ def outside_run() -> Execution | None:
     """
     outside.count()
     runtime = outside.runtime
-    return None if runtime is None else Execution(runtime, RunInfo("outside"))
+    return None if runtime is None else Execution(runtime, RunInfo(OUTSIDE))
 
 
 def metered_execution() -> Execution | None:
@@ -483,3 +511,67 @@ def ambient_run(name: str, framework: str) -> Execution | None:
         outside.count()
         return None
     return Execution(runtime, RunInfo(name, framework, tags=ambient_tags.get()))
+
+
+class _OutsideModelCall(ModelCall):
+    """A request that belongs to no run, in a run of its own that begins and ends with it."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Execution, request: ModelRequest, attempt: int) -> None:
+        super().__init__(run, request, attempt)
+        self._run = run
+
+    def __enter__(self) -> Self:
+        if self.call_id >= 0:  # for another attempt
+            return super().__enter__()
+        with _begun(self._run):
+            return super().__enter__()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        super().__exit__(exc_type, exc, tb)
+        self._run.__exit__(exc_type, exc, tb)
+
+
+class _OutsideReserving:
+    """A reservation for a request that belongs to no run, in a run of its own, which `model_call` within it is of."""
+
+    def __init__(self, run: Execution, request: ModelRequest, *, may_lower: bool) -> None:
+        self._run = run
+        self._request = request
+        self._may_lower = may_lower
+        self._reserving: Reserving
+
+    def __enter__(self) -> ModelRequest:
+        with _begun(self._run):
+            self._reserving = self._run.reserve(self._request, may_lower=self._may_lower)
+            return self._reserving.__enter__()
+
+    async def __aenter__(self) -> ModelRequest:
+        with _begun(self._run):
+            self._reserving = self._run.reserve(self._request, may_lower=self._may_lower)
+            return await self._reserving.__aenter__()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._reserving.__exit__(exc_type, exc, tb)
+        self._run.__exit__(exc_type, exc, tb)
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.__exit__(exc_type, exc, tb)
+
+
+@contextmanager
+def _begun(run: Execution) -> Iterator[None]:
+    """Begin a run that goes on after the block, unless that raises."""
+    run.__enter__()
+    try:
+        yield
+    except BaseException as error:
+        run.__exit__(type(error), error, error.__traceback__)
+        raise

@@ -65,7 +65,7 @@ class Channel:
         """
         while not self._closed and self._deltas >= self._buffer and not self.ended.is_set():
             await self._changed.wait()
-        if self._closed:
+        if self._closed or self.ended.is_set():
             raise StreamClosed
         self._deltas += 1
         self._items.append(Delta(run_id, text))

@@ -77,6 +77,10 @@ class Budgets:
         """Find the budgets that apply to a run."""
         return Scope(self.limits, pattern, tags, run_id, parent)
 
+    def applies(self, pattern: str, tags: Mapping[str, str]) -> bool:
+        """Tell whether a budget applies to a run that is not part of another."""
+        return any(limit.budget.applies(frozenset((pattern,)), tags) for limit in self.limits)
+
     def finish(self, scope: Scope) -> None:
         """End a run's part: what it has not used is released, and what has not ended counts as spent, in full.
 

@@ -27,6 +27,7 @@ from runmeter.engine import (
     ModelCall,
     Notice,
     Provenance,
+    RunEnded,
     RunTimeout,
     Status,
     TokenUsage,
@@ -69,18 +70,18 @@ def test_an_end_that_was_heard_of_meanwhile_counts() -> None:
 
 
 @pytest.mark.parametrize("uses", [0, 1])
-def test_a_run_that_is_over_still_has_its_cap(uses: int) -> None:
-    """Threads that go on after a timeout do not spend a second budget."""
-    stage = Stage(Budget(calls=2, per="run"))
+def test_a_run_that_is_over_spends_no_more(uses: int) -> None:
+    """Threads that go on after a timeout are refused before a budget is asked."""
+    stage = Stage(Budget(calls=2, per="run"), Budget(calls=5))
     with stage.run() as run:
         for _ in range(uses):
             use(run)
-    assert stage.budgets.status() == ()
-    for _ in range(2 - uses):
+    with pytest.raises(RunEnded):
         use(run)
-    with pytest.raises(BudgetExceeded):
-        use(run)
-    assert stage.budgets.status() == (), "nobody would ever remove it"
+    with pytest.raises(RunEnded), run.reserve(request()):
+        pass
+    [status] = stage.budgets.status()
+    assert [status.spent, status.reserved, status.refused] == [uses, 0, 0]
 
 
 @pytest.mark.usefixtures("frozen_heap")

@@ -17,6 +17,7 @@ from runmeter.engine import (
     ExecutionFinished,
     ExecutionStarted,
     FunctionCall,
+    RunEnded,
     RunStream,
     RunTimeout,
     Status,
@@ -243,16 +244,19 @@ async def test_a_stream_closed_from_within_its_run_waits_for_nobody() -> None:
         assert engine.statistics().running == 0
 
 
-async def test_deltas_after_the_end_wait_for_nobody() -> None:
+async def test_deltas_after_the_end_go_nowhere_and_wait_for_nobody() -> None:
     executions: list[Execution] = []
 
     async def remember(messages: str, context: Any) -> None:
         executions.append(current_execution())
 
     async with Engine() as engine:
-        _ = [item async for item in engine.stream(remember, "", buffer=1)]
+        stream = engine.stream(remember, "", buffer=1)
+        _ = [item async for item in stream]
         for _ in range(3):
-            await executions[0].delta("late")
+            with pytest.raises(RunEnded):
+                await executions[0].delta("late")
+        assert [item async for item in stream] == []
 
 
 async def test_a_pattern_that_raises_the_end_of_an_iteration_has_failed() -> None:

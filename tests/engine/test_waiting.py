@@ -252,10 +252,11 @@ async def test_a_request_inside_another_does_not_wait_for_it(way: str) -> None:
                 pass
         async with run.reserve(request(40, 0)):
             assert stage.status().reserved == 100
-    async with run.reserve(request(40, 0)):
-        assert stage.status().reserved == 40
-        async with run.reserve(request(0, 0)):
-            pass
+    with stage.run() as run:
+        async with run.reserve(request(40, 0)):
+            assert stage.status().reserved == 40
+            async with run.reserve(request(0, 0)):
+                pass
 
 
 async def test_after_a_request_has_ended_the_next_may_wait_again() -> None:

@@ -41,6 +41,7 @@ from runmeter.engine import (
     UsageAggregator,
     current_execution,
 )
+from runmeter.engine.concurrency.outside import outside
 from runmeter.telemetry.export.exporter import Exporter
 from runmeter.telemetry.export.queue import Bounds
 from runmeter.telemetry.export.queuing import QueuingSpanProcessor
@@ -314,6 +315,8 @@ def encoding(setting: Setting) -> Work:
 
 
 def emitting_to_nobody(setting: Setting) -> Work:
+    outside.close(setting.engine._runtime)  # an engine that runs would count it, as a run of its own
+
     def work() -> None:
         with current_execution().model_call(REQUEST):
             pass

@@ -13,7 +13,7 @@ NAMES = {
         BusStatistics Clock Codec ConfigurationError CostEstimate Delta Engine EngineNotRunning
         EngineStatistics Event Execution ExecutionFinished ExecutionStarted FunctionCall Histogram
         HistogramSnapshot IdSource JSON KnownEvent MSGPACK ModelCall ModelCallStarted ModelPrices ModelRequest
-        Notice Pattern PriceBook Provenance Retrieval RetrievalCall RunAborted RunInfo RunReported RunResult
+        Notice Pattern PriceBook Provenance Retrieval RetrievalCall RunAborted RunEnded RunInfo RunReported RunResult
         RunStream RunTimeout RunmeterError Runtime Status StrayCancellation StreamClosed SubscriberStatistics
         Subscription SystemClock Telemetry TokenCount TokenCounter TokenUsage Tokenizer TokenizerError
         ToolCall TraceContext Tracing UnboundedRequest UnknownEvent Unpriced Usage UsageAggregator UsageCell

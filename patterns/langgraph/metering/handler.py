@@ -31,6 +31,7 @@ from runmeter.engine import (
     Execution,
     ModelCall,
     Provenance,
+    RunEnded,
     ToolCall,
     UnboundedRequest,
     Usage,
@@ -102,11 +103,12 @@ class MeteringHandler(BaseCallbackHandler):
     def raise_error(self) -> bool:  # type: ignore[override]  # LangChain reads it only
         """True if an exception of this handler goes on, which LangChain asks while it handles it.
 
-        What a budget refuses does. Anything else would be an error of ours, and not one of the user's run: it is logged
-        (langchain-core 1.7.2, `handle_event` and `_ahandle_event_for_handler`).
+        What a budget refuses does, and what a run that has ended would begin. Anything else would be an error of ours,
+        and not one of the user's run: it is logged (langchain-core 1.7.2, `handle_event` and
+        `_ahandle_event_for_handler`).
         """
         error = sys.exc_info()[1]
-        return error is None or isinstance(error, BudgetExceeded | UnboundedRequest)
+        return error is None or isinstance(error, BudgetExceeded | UnboundedRequest | RunEnded)
 
     def __init__(self, *, stream: bool = False) -> None:
         self._stream = stream
@@ -225,7 +227,7 @@ class MeteringHandler(BaseCallbackHandler):
 
         try:
             self._start(run_id, parent_run_id, make, question, awaited=known is not None and known.run_id == run_id)
-        except (BudgetExceeded, UnboundedRequest) as error:
+        except (BudgetExceeded, UnboundedRequest, RunEnded) as error:
             if request.model == UNKNOWN:
                 error.add_note(f"LangChain does not know the name of this model: {(serialized or {}).get('name')}")
             self._drop_batch(params)
