@@ -93,21 +93,16 @@ class Operation(ABC):
     _sound: ClassVar[type[msgspec.Struct]]
     """The form of its attributes that an event takes."""
 
-    __slots__ = (
-        "_execution",
-        "_span",
-        "_start_monotonic",
-        "error_message",
-        "error_type",
-        "start_ns",
-        "trace",
-    )
+    trace: TraceContext | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+    start_ns: int
+    """Nanoseconds since the Unix epoch."""
+    _span: Any
+    _start_monotonic: int
 
     def __init__(self, execution: MeteredRun) -> None:
         self._execution = execution
-        self.trace: TraceContext | None = None
-        self.error_type: str | None = None
-        self.error_message: str | None = None
 
     def fail(self, error_type: str, message: str | None = None) -> None:
         """Mark the operation as failed, where no exception will leave it."""
@@ -168,52 +163,32 @@ class ModelCall(Operation):
 
     _sound = _SoundAnswer
 
-    __slots__ = (
-        "_attempt",
-        "_failure",
-        "_first_chunk_ns",
-        "_mark",
-        "_request",
-        "_settle",
-        "around",
-        "bound",
-        "call_id",
-        "contradiction",
-        "finish_reasons",
-        "has_left",
-        "is_open",
-        "provenance",
-        "response_id",
-        "response_model",
-        "service_tier",
-        "total_tokens",
-        "usage",
-    )
+    # Defaults of the class, as most calls need few of them.
+    call_id = -1
+    usage: Usage | None = None
+    provenance: Provenance = Provenance.UNKNOWN
+    response_id: str | None = None
+    response_model: str | None = None
+    service_tier: str | None = None
+    finish_reasons: tuple[str, ...] = ()
+    contradiction: str | None = None
+    total_tokens: int | None = None
+    around: "ModelCall | None" = None
+    """The call that this one is inside of: LangChain begins those of a batch one within the other."""
+    is_open = False
+    """True from its first event until its last."""
+    has_left = False
+    """True once a client that is metered itself has sent its request."""
+    _settle: Callable[[TokenUsage], None] | None = None
+    _failure: "_Failure | None" = None
+    _mark: "Token[ModelCall | None] | None" = None
+    _first_chunk_ns: int | None = None
 
     def __init__(self, execution: MeteredRun, request: ModelRequest, attempt: int) -> None:
         super().__init__(execution)
         self._request = request
         self._attempt = attempt
-        self._settle: Callable[[TokenUsage], None] | None = None
-        self._failure: _Failure | None = None
-        self._mark: Token[ModelCall | None] | None = None
-        self.around: ModelCall | None = None
-        """The call that this one is inside of: LangChain begins those of a batch one within the other."""
-        self.is_open = False
-        """True from its first event until its last."""
-        self.has_left = False
-        """True once a client that is metered itself has sent its request."""
-        self._first_chunk_ns: int | None = None
-        self.call_id = -1
-        self.usage: Usage | None = None
-        self.provenance = Provenance.UNKNOWN
-        self.response_id: str | None = None
-        self.response_model: str | None = None
-        self.service_tier: str | None = None
-        self.finish_reasons: tuple[str, ...] = ()
         self.bound = request.bound
-        self.contradiction: str | None = None
-        self.total_tokens: int | None = None
 
     def record(
         self,
@@ -492,8 +467,6 @@ class ToolCall(Operation):
     _of_tool = True
     _sound = _SoundToolCall
 
-    __slots__ = ("call_id", "name")
-
     def __init__(self, execution: MeteredRun, name: str, call_id: str | None) -> None:
         super().__init__(execution)
         self.name = name
@@ -529,8 +502,6 @@ class AssistantCall(Operation):
     """The work of an assistant on a thread."""
 
     _sound = _SoundAssistantCall
-
-    __slots__ = ("assistant", "steps", "thread", "thread_id")
 
     def __init__(
         self,
@@ -581,8 +552,6 @@ class RetrievalCall(Operation):
     """A search for passages. Record its result; if none was recorded, it found nothing."""
 
     _sound = _SoundRetrieval
-
-    __slots__ = ("documents", "requested", "source", "top_score")
 
     def __init__(self, execution: MeteredRun, source: str, requested: int | None) -> None:
         super().__init__(execution)

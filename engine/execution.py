@@ -39,7 +39,6 @@ from .events import (
     ExecutionFinished,
     ExecutionStarted,
     Notice,
-    Provenance,
     Status,
     TokenUsage,
     TraceContext,
@@ -64,6 +63,13 @@ class Execution:
 
     is_metered = True
     """True where an engine takes the records; False of the handle outside one."""
+    finished = False
+    trace: TraceContext | None = None
+    duration_ns = 0
+    """Nanoseconds from its start to its end."""
+    scope: Scope | None = None
+    """The budgets that apply to it; None if the engine has none."""
+    _span: Any = None
 
     def __init__(self, runtime: Runtime, info: RunInfo, parent: "Execution | None" = None) -> None:
         self.runtime = runtime
@@ -75,16 +81,10 @@ class Execution:
         """The ends of its own requests to a model. Appended to from any thread."""
         self.child_requests: list[TokenUsage] = []
         """The ends of the requests of the runs within it that have finished, at any depth."""
-        self.finished = False
-        self.trace: TraceContext | None = None
-        self.duration_ns = 0
-        self.scope: Scope | None = None
-        """The budgets that apply to it; None if the engine has none."""
         if runtime.budgets is not None:
             above = parent.scope if parent else None
             self.scope = runtime.budgets.scope(info.pattern, info.tags, self.run_id, above)
         self._seq = count()
-        self._span: Any = None
 
     def __repr__(self) -> str:
         return f"<Execution {self.run_id} of {self.info.pattern!r}>"
@@ -116,11 +116,10 @@ class Execution:
             trace: The span it belongs to.
             fields: What the event says beyond.
         """
-        runtime = self.runtime
         event = event_type(
-            run_id=self.run_id, seq=next(self._seq), time_ns=runtime.clock.time_ns(), trace=trace, **fields
+            run_id=self.run_id, seq=next(self._seq), time_ns=self.runtime.clock.time_ns(), trace=trace, **fields
         )
-        runtime.publish(event)
+        self.runtime.publish(event)
         return event
 
     def model_call(self, request: ModelRequest, *, attempt: int = 1) -> ModelCall:
@@ -304,23 +303,29 @@ class Execution:
             _current.reset(self._outer)
         except ValueError:
             pass  # left in another context than entered, like a generator closed elsewhere: that one never saw us
+        if exc is None:
+            self.emit(ExecutionFinished, self.trace, status=Status.OK, duration_ns=self.duration_ns)
+        else:
+            self._failed(exc)
+
+    def _failed(self, error: BaseException) -> None:
+        status, kind = self._status(error), error_type(error)
         self.emit(
             ExecutionFinished,
             self.trace,
-            status=Status.OK if exc is None else self._status(exc),
+            status=status,
             duration_ns=self.duration_ns,
-            error_type=None if exc is None else error_type(exc),
-            error_message=None if exc is None else message_of(exc, error_type(exc), runtime.edit),
+            error_type=kind,
+            error_message=message_of(error, kind, self.runtime.edit),
         )
-        if exc is not None:
-            logger.debug(
-                "run %s of %s ended: %s, by %s, after %.3f s",
-                self.run_id,
-                self.info.pattern,
-                self._status(exc),
-                type(exc).__qualname__,
-                self.duration_ns / 1e9,
-            )
+        logger.debug(
+            "run %s of %s ended: %s, by %s, after %.3f s",
+            self.run_id,
+            self.info.pattern,
+            status,
+            type(error).__qualname__,
+            self.duration_ns / 1e9,
+        )
 
     def _status(self, error: BaseException) -> Status:
         if isinstance(error, RunTimeout | RunAborted) and error.run_id == self.run_id:
@@ -333,8 +338,6 @@ class _Idle(Operation):
 
     All code outside an engine shares them, so their state is their class's, and setting an attribute has no effect.
     """
-
-    __slots__ = ()
 
     is_metered = False
     trace: TraceContext | None = None
@@ -359,18 +362,7 @@ class _Idle(Operation):
 
 
 class _NoModelCall(_Idle, ModelCall):
-    __slots__ = ()
-
-    call_id = -1
-    usage = None
-    provenance = Provenance.UNKNOWN
-    response_id = None
-    response_model = None
-    service_tier = None
-    finish_reasons = ()
     bound = None
-    contradiction = None
-    total_tokens = None
 
     def first_chunk(self) -> None:
         """Measure nothing outside an engine."""
@@ -380,20 +372,16 @@ class _NoModelCall(_Idle, ModelCall):
 
 
 class _NoToolCall(_Idle, ToolCall):
-    __slots__ = ()
+    pass
 
 
 class _NoAssistantCall(_Idle, AssistantCall):
-    __slots__ = ()
-
     thread_id = None
     thread = None
     steps = 0
 
 
 class _NoRetrievalCall(_Idle, RetrievalCall):
-    __slots__ = ()
-
     documents = 0
     top_score = None
 
@@ -515,8 +503,6 @@ def ambient_run(name: str, framework: str) -> Execution | None:
 
 class _OutsideModelCall(ModelCall):
     """A request that belongs to no run, in a run of its own that begins and ends with it."""
-
-    __slots__ = ("_run",)
 
     def __init__(self, run: Execution, request: ModelRequest, attempt: int) -> None:
         super().__init__(run, request, attempt)

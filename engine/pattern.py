@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from types import CoroutineType
 from typing import Any, Protocol, TypeAlias
 
 from .concurrency.loop import is_own_failure
@@ -59,13 +60,8 @@ async def do_work(pattern: str, work: Work) -> Any:
         StrayCancellation: it let a cancellation from elsewhere through, which would pass for its own.
     """
     awaitable = work()
-    if hasattr(awaitable, "__aiter__"):
-        raise ConfigurationError(
-            f"pattern {pattern!r} is an async generator: return the answer, and give pieces of it "
-            "to `current_execution().delta`"
-        )
-    if not hasattr(awaitable, "__await__"):
-        raise ConfigurationError(f"pattern {pattern!r} is not async: define it with `async def`")
+    if type(awaitable) is not CoroutineType:
+        _check_awaitable(pattern, awaitable)
     try:
         return await awaitable
     except asyncio.CancelledError as error:
@@ -74,6 +70,16 @@ async def do_work(pattern: str, work: Work) -> Any:
         raise
     except StopAsyncIteration as error:  # out of a stream it would pass for its end
         raise RuntimeError(f"pattern {pattern!r} raised StopAsyncIteration") from error
+
+
+def _check_awaitable(pattern: str, given: object) -> None:
+    if hasattr(given, "__aiter__"):
+        raise ConfigurationError(
+            f"pattern {pattern!r} is an async generator: return the answer, and give pieces of it "
+            "to `current_execution().delta`"
+        )
+    if not hasattr(given, "__await__"):
+        raise ConfigurationError(f"pattern {pattern!r} is not async: define it with `async def`")
 
 
 async def run_child(

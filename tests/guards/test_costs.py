@@ -62,7 +62,7 @@ class Limit(NamedTuple):
 LIMITS = {
     "publish an event": Limit(13, 0.1),
     "build and publish an event": Limit(175, 4.4),
-    "model call": Limit(535, 6.6),
+    "model call": Limit(476, 6.4),
     "fold a usage event": Limit(447, 0.1),
     "fold a one-call run": Limit(756, 1.2),
     "price of a call": Limit(154, 2.3),
