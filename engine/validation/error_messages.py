@@ -106,7 +106,18 @@ def message_of(error: BaseException, kind: str, edit: Edit, *, of_tool: bool = F
         return None
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
-    known = not of_tool and type(error).__module__.partition(".")[0] in _KNOWN
-    known = known and type(error).__name__ not in _QUOTING
+    known = not of_tool and _is_known(type(error)) and type(error).__name__ not in _QUOTING
     kept = edit(kind, message, known) if message else None
     return cut_message(kept) if kept else None
+
+
+def _is_known(kind: type[BaseException]) -> bool:
+    """Tell whether an exception is one of a known package: LangChain's own are those of its clients, named anew."""
+    package = _package_of(kind)
+    return package in _KNOWN or (
+        package.startswith("langchain") and any(_package_of(base) in _KNOWN for base in kind.__mro__)
+    )
+
+
+def _package_of(kind: type[BaseException]) -> str:
+    return kind.__module__.partition(".")[0]

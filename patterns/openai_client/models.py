@@ -14,6 +14,7 @@ from runmeter.engine import current_execution, retirements
 
 from ..config import DEFAULT_MODEL
 from ..errors import RetiredModel
+from .servers import is_openai
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -24,8 +25,6 @@ NEXT_MODEL = "gpt-6.1-terra"
 RETRIEVE_TIMEOUT = 10.0
 """Seconds that the API has to say when a model is shut down."""
 
-_OPENAI_HOST = re.compile(r"(?:[\w-]+\.)?api\.openai\.com")
-"""OpenAI's own servers, those of a region too: `eu.api.openai.com` (source: openai 3.54.0, `_data_residency.py`)."""
 _REASONING = re.compile(r"(?:ft:|[\w.-]+/)?(?:o\d|gpt-(?:[5-9]|\d\d)|codex)(?!.*-chat)")
 
 logger = logging.getLogger("runmeter")
@@ -74,7 +73,7 @@ class SunsetGuard:
 
     def check_table(self, model: str, host: str) -> None:
         """Check a model by what is known already, without asking the API. Raises what `check` raises."""
-        retirement = self._told.get(model) or (retirements.find(model) if _OPENAI_HOST.fullmatch(host) else None)
+        retirement = self._told.get(model) or (retirements.find(model) if is_openai(host) else None)
         today = _today()
         if retirement is None:
             return

@@ -7,6 +7,8 @@ import httpx2
 from openai import APIStatusError, AsyncOpenAI
 from openai._streaming import ServerSentEvent, SSEDecoder
 
+from .servers import missing_api
+
 HIDDEN = "***"
 _SHORTEST_SECRET = 8
 """Characters. What is shorter stands in for a key where none is needed, and hiding it would tear words apart."""
@@ -17,6 +19,8 @@ class DiscreetOpenAI(AsyncOpenAI):
 
     def _make_status_error(self, err_msg: str, *, body: object, response: httpx2.Response) -> APIStatusError:
         key = _key_sent(response)
+        if (missing := missing_api(response, body)) is not None:
+            err_msg = f"{missing}. It says: {err_msg}"
         error = super()._make_status_error(err_msg, body=_hide(body, key), response=response)
         error.message = _hide(error.message, key)
         error.args = tuple(_hide(arg, key) for arg in error.args)
