@@ -63,7 +63,7 @@ async def test_fewer_dimensions(client: AsyncOpenAI) -> None:
 
 @pytest.mark.parametrize(
     "unfit",
-    ["", [], ["hello", ""], [""], ["hi"] * 2_049, "word " * 8_193, ["word " * 8_000] * 38, [[1, -1]], [10**9], [{}], 7],
+    [["hi"] * 2_049, "word " * 8_193, ["word " * 8_000] * 38, [[1, -1]], [10**9], [{}], 7],
     ids=lambda unfit: repr(unfit)[:20],
 )
 async def test_unfit_input_is_refused(client: AsyncOpenAI, simulator: Simulator, unfit: Any) -> None:
@@ -71,6 +71,20 @@ async def test_unfit_input_is_refused(client: AsyncOpenAI, simulator: Simulator,
         await client.embeddings.create(model=MODEL, input=unfit, encoding_format="float")
     assert caught.value.param == "input"
     assert simulator.statistics().usage == {}
+
+
+@pytest.mark.parametrize("empty", [[], ["hello", ""], [""], [[]]])
+async def test_nothing_among_others_is_refused(client: AsyncOpenAI, simulator: Simulator, empty: Any) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"'\$\.input' is invalid") as caught:
+        await client.embeddings.create(model=MODEL, input=empty, encoding_format="float")
+    assert (caught.value.param, caught.value.code) == (None, None)
+    assert simulator.statistics().usage == {}
+
+
+async def test_one_empty_text_has_a_vector_as_any(client: AsyncOpenAI) -> None:
+    answer = await client.embeddings.create(model=MODEL, input="", encoding_format="float")
+    assert sum(value * value for value in answer.data[0].embedding) == pytest.approx(1)
+    assert answer.usage.prompt_tokens == 0
 
 
 async def test_only_embedding_models_embed(client: AsyncOpenAI) -> None:

@@ -231,7 +231,7 @@ async def test_the_clients_error_for_it_is_authentication(simulator: Simulator) 
             await client.models.list()
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v1/threads", 404), ("PUT", "/v1/models", 405)])
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v1/thread", 404), ("PUT", "/v1/models", 405)])
 async def test_unknown_urls_and_methods_are_refused(simulator: Simulator, method: str, path: str, status: int) -> None:
     async with httpx2.AsyncClient(verify=TLS, headers=KEY) as http:
         response = await http.request(method, simulator.url.removesuffix("/v1") + path)

@@ -117,7 +117,7 @@ async def test_a_store_that_is_not_used_expires() -> None:
         ({"name": 5}, "name", "invalid_type"),
         ({"extra_body": {"newer": 1}}, "newer", "unknown_parameter"),
         ({"file_ids": "file-1"}, "file_ids", "invalid_type"),
-        ({"metadata": {"k": "v" * 513}}, "metadata[...]", "invalid_value"),
+        ({"metadata": {"k": "v" * 513}}, "metadata[...]", "string_above_max_length"),
         ({"expires_after": {"anchor": "last_active_at", "days": 366}}, "expires_after.days", "integer_above_max_value"),
         ({"expires_after": {"anchor": "created_at", "days": 1}}, "expires_after.anchor", "invalid_value"),
         ({"chunking_strategy": {"type": "static"}}, "chunking_strategy", "invalid_value"),

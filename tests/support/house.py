@@ -30,5 +30,5 @@ ROOMS = {
         "langgraph.metering",
     ],
     "telemetry": ["export"],
-    "simulator": ["model", "objects", "http", "endpoints"],
+    "simulator": ["model", "objects", "requests", "http", "endpoints"],
 }

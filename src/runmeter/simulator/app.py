@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from .endpoints import chat, conversations, embeddings, files, responses, vector_stores
 from .endpoints import models as catalogue
-from .errors import ApiError
+from .errors import ApiError, not_simulated
 from .faults import HEADER, EndpointPath, Fault, server_error
 from .http.exchange import Exchange
 from .service import Answer, Call, Plain, Service, Stream
@@ -30,6 +30,8 @@ ENDPOINTS: list[tuple[str, EndpointPath, Handler]] = [
     ("POST", "/responses/input_tokens", responses.count_input_tokens),
     ("GET", "/responses/{id}", responses.retrieve),
     ("DELETE", "/responses/{id}", responses.delete),
+    ("POST", "/responses/{id}/cancel", responses.cancel),
+    ("GET", "/responses/{id}/input_items", responses.list_input_items),
     ("POST", "/conversations", conversations.create),
     ("GET", "/conversations/{id}", conversations.retrieve),
     ("POST", "/conversations/{id}", conversations.update),
@@ -41,10 +43,12 @@ ENDPOINTS: list[tuple[str, EndpointPath, Handler]] = [
     ("POST", "/chat/completions", chat.create),
     ("POST", "/embeddings", embeddings.create),
     ("POST", "/files", files.create),
+    ("GET", "/files", files.list_uploads),
     ("GET", "/files/{id}", files.retrieve),
     ("DELETE", "/files/{id}", files.delete),
     ("GET", "/files/{id}/content", files.content),
     ("POST", "/vector_stores", vector_stores.create),
+    ("GET", "/vector_stores", vector_stores.list_stores),
     ("GET", "/vector_stores/{id}", vector_stores.retrieve),
     ("DELETE", "/vector_stores/{id}", vector_stores.delete),
     ("POST", "/vector_stores/{id}/search", vector_stores.search),
@@ -55,6 +59,30 @@ ENDPOINTS: list[tuple[str, EndpointPath, Handler]] = [
     ("GET", "/models", catalogue.list_models),
     ("GET", "/models/{id}", catalogue.retrieve),
 ]
+
+NOT_SIMULATED: list[tuple[str, str]] = [
+    ("POST", "/responses/compact"),
+    ("GET", "/chat/completions"),
+    ("GET", "/chat/completions/{id}"),
+    ("POST", "/chat/completions/{id}"),
+    ("DELETE", "/chat/completions/{id}"),
+    ("GET", "/chat/completions/{id}/messages"),
+    ("POST", "/vector_stores/{id}"),
+    ("POST", "/vector_stores/{id}/files/{file_id}"),
+    ("GET", "/vector_stores/{id}/files/{file_id}/content"),
+    ("POST", "/vector_stores/{id}/file_batches"),
+    ("GET", "/vector_stores/{id}/file_batches/{batch_id}"),
+    ("POST", "/vector_stores/{id}/file_batches/{batch_id}/cancel"),
+    ("GET", "/vector_stores/{id}/file_batches/{batch_id}/files"),
+    ("DELETE", "/models/{id}"),
+]
+"""What the API has beside the endpoints of the same resources."""
+NOT_SIMULATED_RESOURCES = (
+    *("assistants", "audio", "batches", "completions", "containers", "content_provenance_checks", "decisions", "evals"),
+    *("fine_tuning", "images", "live", "moderations", "organization", "realtime", "safety", "skills", "threads"),
+    *("uploads", "videos"),
+)
+"""What the API has of which nothing is simulated. Source of both: openai 3.54.0, `resources/` (2026-11)."""
 
 _BREAKS_STREAM = frozenset(
     {"stream_end", "stream_cut", "orphaned_calls", "stream_error", "stream_error_nested", "failed"}
@@ -67,7 +95,16 @@ def make_app(service: Service) -> Starlette:
         Route(f"/v1{path}", Endpoint(service, method, path, handler), methods=[method])
         for method, path, handler in ENDPOINTS
     ]
+    routes += [Route(f"/v1{path}", _not_simulated, methods=[method]) for method, path in NOT_SIMULATED]
+    every = ["GET", "POST", "DELETE"]
+    for name in NOT_SIMULATED_RESOURCES:
+        routes += [Route(f"/v1/{name}{rest}", _not_simulated, methods=every) for rest in ("", "/{rest:path}")]
     return Starlette(routes=routes, exception_handlers={HTTPException: _no_such_url})
+
+
+async def _not_simulated(request: Request) -> Response:
+    refusal = not_simulated(f"{request.method} {request.url.path}")
+    return Response(refusal.body(), refusal.status, media_type="application/json")
 
 
 async def _no_such_url(request: Request, error: Exception) -> Response:

@@ -1,7 +1,7 @@
 """Errors as the API sends them: a status code and `{"error": {"message", "type", "param", "code"}}`."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -71,7 +71,7 @@ def convert(value: Any, shape: type[T], at: str, *, strict: bool = True) -> T:
 def context_length_exceeded(limit: int = 128_000, tokens: int = 131_072, *, chat: bool) -> ApiError:
     """Make the error of an input that is too long for its model, which only Chat Completions tells how long.
 
-    As reported, 2025 and 2026: openai/codex#5010, langchain-ai/langchain#30429 (chat); the Responses API's is fixed.
+    As reported: ChatGPTNextWeb/NextChat#3195 (Chat Completions, 2023), dyad-sh/dyad#1672 (Responses API, 2025).
     """
     message = "Your input exceeds the context window of this model. Please adjust your input and try again."
     if chat:
@@ -80,6 +80,25 @@ def context_length_exceeded(limit: int = 128_000, tokens: int = 131_072, *, chat
             "tokens. Please reduce the length of the messages."
         )
     return ApiError(400, message, param="messages" if chat else "input", code="context_length_exceeded")
+
+
+def missing_parameter(name: str) -> ApiError:
+    """Make the error of a parameter that must be there, and is not."""
+    return ApiError(400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
+
+
+def unknown_parameter(name: str) -> ApiError:
+    """Make the error of a parameter that there is not."""
+    return ApiError(400, f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
+
+
+def unsupported_kind(kind: Any, param: str, supported: Iterable[str]) -> ApiError:
+    """Make the error of a kind of thing that there is not, or that is not told, where only some kinds are supported."""
+    if kind is None:
+        return missing_parameter(param)
+    listed = ", ".join(f"'{each}'" for each in supported)
+    message = f"Invalid value: '{kind}'. Supported values are: {listed}."
+    return ApiError(400, message, param=param, code="invalid_value")
 
 
 def not_simulated(what: str, param: str | None = None) -> ApiError:
@@ -92,16 +111,16 @@ def _misshapen(complaint: str, at: str = "") -> ApiError:
     what, _, where = complaint.partition(" - at ")
     path = (at + where.strip("`").removeprefix("$")).removeprefix(".")
     if what.startswith("Object missing required field"):
-        name = ".".join(filter(None, (path, what.split("`")[1])))
-        return ApiError(400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
+        return missing_parameter(".".join(filter(None, (path, what.split("`")[1]))))
     if what.startswith("Object contains unknown field"):
-        name = ".".join(filter(None, (path, what.split("`")[1])))
-        return ApiError(400, f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
+        return unknown_parameter(".".join(filter(None, (path, what.split("`")[1]))))
     if beyond := _RANGE.match(what):
         kind = "integer" if beyond[1] == "int" else "decimal"
         code = f"{kind}_below_min_value" if beyond[2] == ">=" else f"{kind}_above_max_value"
     elif "of length" in what:
-        code = "empty_array" if what.startswith("Expected `array`") else "invalid_value"
+        longer = "of length <=" in what
+        kind = "array" if what.startswith("Expected `array`") else "string"
+        code = f"{kind}_above_max_length" if longer else {"array": "empty_array"}.get(kind, "invalid_value")
     else:
         code = "invalid_type" if what.startswith("Expected") and "matching" not in what else "invalid_value"
     message = f"Invalid type for '{path}': {what}." if code == "invalid_type" else f"Invalid '{path}': {what}."

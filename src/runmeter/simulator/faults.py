@@ -69,6 +69,8 @@ FaultKind: TypeAlias = Literal[
 EndpointPath: TypeAlias = Literal[
     "/responses",
     "/responses/{id}",
+    "/responses/{id}/cancel",
+    "/responses/{id}/input_items",
     "/responses/input_tokens",
     "/conversations",
     "/conversations/{id}",

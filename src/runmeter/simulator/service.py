@@ -10,9 +10,10 @@ import msgspec
 
 from .faults import Fault, Faults
 from .model.billing import Generation, Meter
+from .model.limits import fitted, limited
 from .model.prompt import Item, Prompt
 from .model.replies import Replies, Reply, Script
-from .objects.conversation import Conversation
+from .objects.conversation import Conversation, StoredItem
 from .objects.upload import Upload
 from .objects.vector_store import VectorStore
 from .statistics import Accounts, Bill
@@ -23,6 +24,8 @@ STORED_RESPONSES = 10_000
 """Upper bound on responses kept; the oldest are forgotten, as the real ones are after 30 days."""
 STORED_CONVERSATIONS = 10_000
 """Upper bound on conversations kept; the oldest are forgotten, which the real ones are not."""
+STORED_ITEMS = 100_000
+"""Upper bound on items that can be referred to; the oldest are forgotten."""
 STORED_FILES = 1_000
 STORED_VECTOR_STORES = 100
 """Upper bounds on files and vector stores kept."""
@@ -97,6 +100,8 @@ class StoredResponse(msgspec.Struct):
 
     body: bytes
     """The response as JSON."""
+    given: Sequence[StoredItem] = ()
+    """The items that its request had."""
     items: Sequence[Item] | None = None
     """The whole conversation: all input and the output. None as long as it is not complete."""
 
@@ -138,6 +143,7 @@ class Service:
         self.faults = Faults(faults)
         self.accounts = Accounts()
         self.responses = Store[StoredResponse](STORED_RESPONSES)
+        self.items = Store[StoredItem](STORED_ITEMS)
         self.conversations = Store[Conversation](STORED_CONVERSATIONS)
         self.uploads = Store[Upload](STORED_FILES)
         self.vector_stores = Store[VectorStore](STORED_VECTOR_STORES)
@@ -148,7 +154,22 @@ class Service:
         """Make the next id: the first request's ids are the same in every run."""
         return f"{prefix}{next(self._ids):032x}"
 
+    def keep_items(self, items: Iterable[StoredItem]) -> None:
+        """Keep items, so that they can be referred to by their ids."""
+        for stored in items:
+            self.items.put(stored.id, stored)
+
+    def find_item(self, item_id: str) -> StoredItem | None:
+        """Find an item by its id, unless it was never kept, deleted, or forgotten."""
+        return self.items.get(item_id)
+
     def generate(self, prompt: Prompt, fault: Fault | None) -> Generation:
-        """Generate the model's answer to a prompt."""
+        """Generate the model's answer to a prompt.
+
+        Raises:
+            ApiError: 400 `context_length_exceeded`: the prompt is too long for its model.
+        """
         half = fault is not None and fault.kind == "incomplete"
-        return self._meter.generate(prompt, self.replies.reply(prompt), half=half)
+        prompt, tokens = fitted(prompt)
+        reply = self.replies.reply(prompt)
+        return self._meter.generate(limited(prompt, len(tokens)), reply, tokens, half=half)

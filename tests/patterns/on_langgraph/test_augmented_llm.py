@@ -665,7 +665,7 @@ async def test_nothing_found_is_told(scene: Scene) -> None:
 
 
 async def test_a_question_of_several_parts_keeps_them(scene: Scene) -> None:
-    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
     async with scene.pattern(retriever=library) as pattern:
         await pattern.execute(HumanMessage([{"type": "text", "text": "How deep is the sea?"}, image]))
     content: Any = scene.prompts[0].items[0].content
@@ -687,9 +687,8 @@ async def test_where_nothing_is_asked_nothing_is_searched(scene: Scene) -> None:
     async with scene.pattern(retriever=library) as pattern:
         with run():
             await pattern.execute([{"role": "assistant", "content": "Hello."}])
-            await pattern.execute(
-                HumanMessage([{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}])
-            )
+            image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+            await pattern.execute(HumanMessage([image]))
     assert run.of(Retrieval) == []
     assert [len(prompt.items) for prompt in scene.prompts] == [1, 1]
 

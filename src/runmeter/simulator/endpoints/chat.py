@@ -4,125 +4,37 @@ Source of all shapes: openai 3.54.0, `types/chat/` and `types/completion_usage.p
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any
 
 import msgspec
 
 from runmeter.engine import Usage
 
-from ..errors import ApiError, decode
+from ..errors import ApiError, decode, not_simulated
 from ..faults import Fault, FaultKind, server_error
 from ..misreports import told_usage
 from ..model.billing import Block, Generation
 from ..model.catalogue import Model, find_model
-from ..model.prompt import (
-    Choice,
-    Effort,
-    Item,
-    Part,
-    Prompt,
-    PromptTool,
-    Temperature,
-    TopP,
-    allowed_name,
-    check_sampling,
-    choose,
-    served_tier,
+from ..model.limits import check_output_limit
+from ..model.prompt import Item, Part, Prompt, check_sampling, served_tier
+from ..objects.content import check_pieces
+from ..requests.chat_params import (
+    AssistantMessage,
+    CreateChatCompletion,
+    FunctionMessage,
+    Message,
+    ToolMessage,
+    check_chat_params,
 )
-from ..model.schemas import check_schema
+from ..requests.text_format import response_format_schema
+from ..requests.tools import chat_choice, chat_tools
 from ..service import Answer, Call, Chunk, Service
-
-
-class Function(msgspec.Struct):
-    """The function of a tool call."""
-
-    name: str
-    arguments: str = ""
-
-
-class MessageCall(msgspec.Struct):
-    """A tool call in an assistant's message."""
-
-    id: str
-    function: Function
-
-
-class Message(msgspec.Struct, forbid_unknown_fields=True):
-    """A message of the conversation so far."""
-
-    role: Literal["developer", "system", "user", "assistant", "tool", "function"]
-    content: str | list[Part] | None = None
-    name: str | None = None
-    tool_calls: list[MessageCall] | None = None
-    tool_call_id: str | None = None
-    refusal: str | None = None
-    audio: Any = None
-    function_call: Any = None
-    annotations: Any = None
-    """In the API's own messages, which clients send back as they are."""
-
-
-class FunctionTool(msgspec.Struct):
-    """A tool offered to the model. Only functions are called."""
-
-    type: str
-    function: PromptTool | None = None
-
-
-class StreamOptions(msgspec.Struct):
-    """Options of a stream: what it is to have."""
-
-    include_usage: bool = False
-
-
-OutputLimit: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
-
-
-class CreateChatCompletion(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The body of POST /chat/completions. What has no meaning here is taken, as `Any`, and ignored."""
-
-    model: str
-    messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
-    tools: list[FunctionTool] | None = None
-    tool_choice: str | dict[str, Any] | None = None
-    parallel_tool_calls: bool | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    max_tokens: OutputLimit | None = None
-    max_completion_tokens: OutputLimit | None = None
-    reasoning_effort: Effort | None = None
-    response_format: dict[str, Any] | None = None
-    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    n: int | None = None
-    audio: Any = None
-    frequency_penalty: Any = None
-    function_call: Any = None
-    functions: Any = None
-    logit_bias: Any = None
-    logprobs: Any = None
-    metadata: Any = None
-    modalities: Any = None
-    moderation: Any = None
-    prediction: Any = None
-    presence_penalty: Any = None
-    prompt_cache_key: Any = None
-    prompt_cache_options: Any = None
-    prompt_cache_retention: Any = None
-    safety_identifier: Any = None
-    seed: Any = None
-    stop: Any = None
-    store: Any = None
-    top_logprobs: Any = None
-    user: Any = None
-    verbosity: Any = None
-    web_search_options: Any = None
 
 
 def create(service: Service, call: Call) -> Answer:
     """Answer POST /chat/completions with a completion."""
     request = decode(call.body, CreateChatCompletion)
+    check_chat_params(request)
     model = find_model(request.model)
     _check(request, model)
     prompt = _prompt(request, model)
@@ -142,7 +54,7 @@ class PendingCompletion:
         self._model = prompt.model.id
         self._generation: Generation = service.generate(prompt, call.fault)
         self._finish = None if self._has_fault("null_finish_reason") else self._generation.finish
-        self._include_usage = request.stream_options is not None and request.stream_options.include_usage
+        self._include_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
         self._head = {
             "id": service.new_id("chatcmpl-"),
             "created": int(service.clock()),
@@ -270,72 +182,67 @@ def _encode(body: dict[str, Any]) -> bytes:
 
 
 def _prompt(request: CreateChatCompletion, model: Model) -> Prompt:
+    items = [item for index, message in enumerate(request.messages) for item in _items(message, f"messages[{index}]")]
     _check_tool_messages(request.messages)
-    tools = [tool.function for tool in request.tools or () if tool.function is not None]
-    for index, tool in enumerate(tools):
-        param = f"tools[{index}].function.parameters"
-        check_schema(tool.parameters, f"function '{tool.name}'", param, "invalid_function_parameters")
-    choice, allowed = _choice(tools, request.tool_choice)
+    tools = chat_tools(request.tools or ())
+    choice, allowed = chat_choice(tools, request.tool_choice)
     return Prompt(
         model=model,
-        items=[item for message in request.messages for item in _items(message)],
+        items=items,
         tools=tools,
         choice=choice,
         allowed=allowed,
         parallel=request.parallel_tool_calls is not False,
         effort=request.reasoning_effort,
-        json_schema=_json_schema(request.response_format),
+        json_schema=response_format_schema(request.response_format, items),
         max_output_tokens=request.max_completion_tokens or request.max_tokens,
+        api="chat_completions",
+        stops=request.stops,
     )
 
 
-def _items(message: Message) -> Iterator[Item]:
+def _items(message: Message, at: str) -> Iterator[Item]:
     """Write a message in the words of the Responses API."""
-    if message.role == "tool":
-        yield Item("function_call_output", call_id=message.tool_call_id, output=message.content or "")
-        return
-    if message.content or not message.tool_calls:
-        yield Item(role=message.role, content=message.content, name=message.name)
-    for call in message.tool_calls or ():
-        function = call.function
-        yield Item("function_call", call_id=call.id, name=function.name, arguments=function.arguments)
-
-
-def _choice(tools: Sequence[PromptTool], choice: str | dict[str, Any] | None) -> tuple[Choice, Sequence[PromptTool]]:
-    match choice:
-        case {"type": "function", "function": {"name": str(name)}}:
-            return choose(tools, "required", [name])
-        case {"type": "allowed_tools", "allowed_tools": {"mode": str(mode), "tools": list(allowed)}}:
-            functions = [tool.get("function") if isinstance(tool, dict) else tool for tool in allowed]
-            return choose(tools, mode, [allowed_name(function) for function in functions])
-        case str() | None:
-            return choose(tools, choice)
+    check_pieces(message.content, f"{at}.content")
+    match message:
+        case ToolMessage():
+            output = msgspec.convert(msgspec.to_builtins(message.content), str | list[Part])
+            yield Item("function_call_output", call_id=message.tool_call_id, output=output)
+        case AssistantMessage():
+            yield from _said(message, at)
+        case FunctionMessage():
+            raise not_simulated("a message of role 'function'", f"{at}.role")
         case _:
-            raise ApiError(400, "Invalid value for 'tool_choice'.", param="tool_choice", code="invalid_value")
+            content = msgspec.convert(msgspec.to_builtins(message.content), str | list[Part])
+            yield Item(role=message.text_role, content=content, name=message.name)
 
 
-def _json_schema(response_format: dict[str, Any] | None) -> dict[str, Any] | None:
-    match response_format:
-        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
-            check_schema(schema, "response_format", "response_format", "invalid_value")
-            return schema
-        case {"type": "json_object"}:
-            return {"type": "object", "properties": {"answer": {"type": "string"}}}
-        case _:
-            return None
+def _said(message: AssistantMessage, at: str) -> Iterator[Item]:
+    for name in ("audio", "function_call"):
+        if getattr(message, name) is not None:
+            raise not_simulated(f"'{name}' in a message", f"{at}.{name}")
+    if message.content or message.refusal or not message.tool_calls:
+        parts = msgspec.convert(msgspec.to_builtins(message.content), str | list[Part] | None)
+        content = parts or ([Part("refusal", refusal=message.refusal)] if message.refusal else "")
+        yield Item(role="assistant", content=content, name=message.name)
+    for index, call in enumerate(message.tool_calls or ()):
+        if call.function is None:
+            raise not_simulated(f"a tool call of type '{call.type}'", f"{at}.tool_calls[{index}].type")
+        yield Item("function_call", call_id=call.id, name=call.function.name, arguments=call.function.arguments)
 
 
 def _check(request: CreateChatCompletion, model: Model) -> None:
-    """Refuse what the real service refuses, and what this one cannot do."""
-    if request.n not in {None, 1}:
-        raise ApiError(400, "This simulator gives one choice: 'n' must be 1.", param="n")
+    """Refuse what this model does not take."""
     if model.effort and request.max_tokens is not None:
         message = (
             "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
         )
         raise ApiError(400, message, param="max_tokens", code="unsupported_parameter")
+    for limit in ("max_tokens", "max_completion_tokens"):
+        check_output_limit(model, getattr(request, limit), limit, chat=True)
     sampling = {"temperature": request.temperature, "top_p": request.top_p}
     check_sampling(model, request.reasoning_effort, sampling, chat=True)
+    _check_unsupported(request, model)
     effort = request.reasoning_effort or model.effort
     if request.tools and model.separates_tools_from_reasoning and effort != "none":
         # Source: the API's answer as quoted in GoogleChromeLabs/webmcp-tools#417 and laurent22/joplin#16451,
@@ -347,6 +254,20 @@ def _check(request: CreateChatCompletion, model: Model) -> None:
         raise ApiError(400, message, param="reasoning_effort")
 
 
+def _check_unsupported(request: CreateChatCompletion, model: Model) -> None:
+    """Refuse parameters that models which reason do not take.
+
+    Sources: huggingface/smolagents#1671 (the words, 2025), BerriAI/litellm#28650 (`stop` from gpt-5.5 on, 2026).
+    """
+    unsupported = {"stop": bool(request.stops) and not model.takes_stop}
+    if (request.reasoning_effort or model.effort) not in {None, "none"}:
+        unsupported |= {name: bool(getattr(request, name)) for name in ("frequency_penalty", "presence_penalty")}
+    for name, is_given in unsupported.items():
+        if is_given:
+            message = f"Unsupported parameter: '{name}' is not supported with this model."
+            raise ApiError(400, message, param=name, code="unsupported_parameter")
+
+
 def _check_tool_messages(messages: Sequence[Message]) -> None:
     """Check that tool messages answer the calls of the assistant's message before them, each of them.
 
@@ -355,7 +276,7 @@ def _check_tool_messages(messages: Sequence[Message]) -> None:
     """
     waiting: dict[str, None] = {}
     for position, message in enumerate(messages):
-        if message.role == "tool":
+        if isinstance(message, ToolMessage):
             if message.tool_call_id not in waiting:
                 text = (
                     "Invalid parameter: messages with role 'tool' must be a response to a preceeding message "
@@ -365,7 +286,8 @@ def _check_tool_messages(messages: Sequence[Message]) -> None:
             del waiting[message.tool_call_id]
             continue
         _check_answered(waiting, position)
-        waiting = dict.fromkeys(call.id for call in message.tool_calls or ())
+        calls = message.tool_calls if isinstance(message, AssistantMessage) else None
+        waiting = dict.fromkeys(call.id for call in calls or ())
     _check_answered(waiting, len(messages))
 
 

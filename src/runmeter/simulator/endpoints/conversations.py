@@ -5,7 +5,7 @@ deleting one leaves its responses as they are.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -13,6 +13,7 @@ from ..errors import ApiError, convert, decode
 from ..model.prompt import Metadata
 from ..objects.conversation import Conversation, StoredItem
 from ..objects.input_items import store_items
+from ..objects.pages import PageParams, write_page
 from ..service import Answer, Call, Service
 
 ITEMS_PER_CALL = 20
@@ -36,14 +37,6 @@ class CreateItems(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The body of POST /conversations/{id}/items."""
 
     items: list[dict[str, Any]]
-
-
-class ListItems(msgspec.Struct, kw_only=True):
-    """The URL's parameters of GET /conversations/{id}/items. `include` is ignored, as there is nothing to include."""
-
-    limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
-    order: Literal["asc", "desc"] = "desc"
-    after: str | None = None
 
 
 def create(service: Service, call: Call) -> Answer:
@@ -78,17 +71,13 @@ def create_items(service: Service, call: Call) -> Answer:
     """Answer POST /conversations/{id}/items, and append the items."""
     conversation = find_conversation(service, call.id)
     added = _add(service, conversation, decode(call.body, CreateItems).items)
-    return _page(added, has_more=False)
+    return item_page(added, msgspec.structs.replace(call, query={"order": "asc"}))
 
 
 def list_items(service: Service, call: Call) -> Answer:
     """Answer GET /conversations/{id}/items with a page of items."""
     conversation = find_conversation(service, call.id)
-    request = convert(dict(call.query), ListItems, "", strict=False)
-    items = conversation.items if request.order == "asc" else conversation.items[::-1]
-    if request.after is not None:
-        items = items[items.index(conversation.item(request.after)) + 1 :]
-    return _page(items[: request.limit], has_more=len(items) > request.limit)
+    return item_page(conversation.items, call)
 
 
 def retrieve_item(service: Service, call: Call) -> Answer:
@@ -100,6 +89,7 @@ def delete_item(service: Service, call: Call) -> Answer:
     """Answer DELETE /conversations/{id}/items/{item_id} with the conversation."""
     conversation = find_conversation(service, call.id)
     conversation.remove(call.part_id)
+    service.items.delete(call.part_id)
     return msgspec.json.encode(conversation.wire())
 
 
@@ -122,18 +112,23 @@ def _add(service: Service, conversation: Conversation, given: Sequence[dict[str,
             f"but got an array with length {len(given)} instead."
         )
         raise ApiError(400, message, param="items", code="array_above_max_length")
-    items = store_items(given, "items", service.new_id)
+    items = store_items(given, "items", service.new_id, service.find_item)
     conversation.check_new(items, "items")
     conversation.add(items)
+    service.keep_items(items)
     return items
 
 
-def _page(items: Sequence[StoredItem], *, has_more: bool) -> bytes:
-    page = {
-        "object": "list",
-        "data": [stored.wire for stored in items],
-        "first_id": items[0].id if items else "",
-        "last_id": items[-1].id if items else "",
-        "has_more": has_more,
-    }
-    return msgspec.json.encode(page)
+def item_page(items: Sequence[StoredItem], call: Call) -> bytes:
+    """Write the page of items that a request asks for. `include` is ignored, as there is nothing to include.
+
+    Raises:
+        ApiError: 404: there is no item to begin after.
+    """
+    return write_page(
+        items,
+        convert(dict(call.query), PageParams, "", strict=False),
+        id_of=lambda stored: stored.id,
+        wire=lambda stored: stored.wire,
+        missing=lambda item_id: ApiError(404, f"Item with id '{item_id}' not found in conversation."),
+    )

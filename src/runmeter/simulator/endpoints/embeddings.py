@@ -45,7 +45,7 @@ def create(service: Service, call: Call) -> Answer:  # noqa: ARG001 - every endp
     model = find_model(request.model, embeds=True)
     tokenizer = Tokenizer(model.id)
     inputs = [_tokens(each, tokenizer) for each in _inputs(request.input)]
-    _check(inputs)
+    _check(inputs, alone=request.input == "")
     dimensions = request.dimensions or model.dimensions
     if dimensions > model.dimensions:
         message = f"Invalid value for 'dimensions': must be at most {model.dimensions}."
@@ -99,9 +99,13 @@ def _tokens(given: Any, tokenizer: Tokenizer) -> Tokens:
     return tokens
 
 
-def _check(inputs: list[Tokens]) -> None:
-    if not inputs or not all(inputs):
-        raise ApiError(400, "Invalid 'input': input cannot be an empty string.", param="input")
+def _check(inputs: list[Tokens], *, alone: bool) -> None:
+    """Refuse what is too long or too much, and empty texts in a list: one alone is taken (openai/openai-python#576)."""
+    if not alone and not (inputs and all(inputs)):
+        message = (
+            "'$.input' is invalid. Please check the API reference: https://platform.openai.com/docs/api-reference."
+        )
+        raise ApiError(400, message)
     if len(inputs) > INPUTS:
         raise ApiError(400, f"Invalid 'input': at most {INPUTS} inputs are allowed.", param="input")
     if (longest := max(map(len, inputs))) > TOKENS_PER_INPUT:

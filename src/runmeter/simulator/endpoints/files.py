@@ -1,4 +1,4 @@
-"""The Files API: upload, retrieve, download, delete.
+"""The Files API: upload, list, retrieve, download, delete.
 
 Source of the shapes: openai 3.54.0, `types/file_object.py`, `types/file_create_params.py` (2026-11).
 """
@@ -9,6 +9,7 @@ import msgspec
 
 from ..errors import ApiError, convert
 from ..http.forms import FormField, read_form
+from ..objects.pages import PageParams, write_page
 from ..objects.upload import LARGEST, FileObject, Upload
 from ..service import Answer, Call, Service
 
@@ -28,6 +29,13 @@ class CreateFile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     purpose: Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
     expires_after: FileExpiry | None = None
+
+
+class ListUploads(PageParams, kw_only=True):
+    """The query of GET /files."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 10_000
+    purpose: str | None = None
 
 
 class Content(bytes):
@@ -58,6 +66,20 @@ def create(service: Service, call: Call) -> Answer:
     return msgspec.json.encode(description)
 
 
+def list_uploads(service: Service, call: Call) -> Answer:
+    """Answer GET /files with a page: the newest first, unless asked otherwise."""
+    request = convert(dict(call.query), ListUploads, "", strict=False)
+    now = service.clock()
+    return write_page(
+        [upload.description for upload in service.uploads.values() if not upload.description.expired(now)],
+        request,
+        id_of=lambda file: file.id,
+        wire=lambda file: file,
+        missing=_no_upload,
+        wanted=lambda file: request.purpose in {None, file.purpose},
+    )
+
+
 def retrieve(service: Service, call: Call) -> Answer:
     """Answer GET /files/{id} with what is known of the file."""
     return msgspec.json.encode(find_upload(service, call.id).description)
@@ -84,12 +106,17 @@ def find_upload(service: Service, file_id: str) -> Upload:
     """Find a file that was uploaded, and neither deleted nor forgotten.
 
     Raises:
-        ApiError: 404: there is none (its words: danny-avila/LibreChat#2632).
+        ApiError: 404: there is none.
     """
     upload = service.uploads.get(file_id)
     if upload is None or upload.description.expired(service.clock()):
-        raise ApiError(404, f"No such File object: {file_id}", param="id")
+        raise _no_upload(file_id)
     return upload
+
+
+def _no_upload(file_id: str) -> ApiError:
+    """Make the error of a file that there is not (its words: danny-avila/LibreChat#2632)."""
+    return ApiError(404, f"No such File object: {file_id}", param="id")
 
 
 def _fields(form: dict[str, FormField]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ..errors import ApiError, convert, decode
 from ..model.prompt import Metadata, MetadataKey, MetadataText
 from ..objects.chunking import ChunkSize
 from ..objects.filters import Attribute, Filter
+from ..objects.pages import PageParams, write_page
 from ..objects.vector_store import MOST_FILES, Expiry, IndexedFile, VectorStore
 from ..service import Answer, Call, Service
 from .files import find_upload
@@ -74,14 +75,10 @@ class Search(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Queries are taken as they are, whatever it says."""
 
 
-class ListFiles(msgspec.Struct, kw_only=True):
+class ListFiles(PageParams, kw_only=True):
     """The query of GET /vector_stores/{id}/files."""
 
-    after: str | None = None
-    before: str | None = None
     filter: Literal["in_progress", "completed", "failed", "cancelled"] | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
-    order: Literal["asc", "desc"] = "desc"
 
 
 def create(service: Service, call: Call) -> Answer:
@@ -94,6 +91,18 @@ def create(service: Service, call: Call) -> Answer:
         store.add(upload, {}, _size(request.chunking_strategy), now)
     service.vector_stores.put(store.id, store)
     return msgspec.json.encode(store.describe(now))
+
+
+def list_stores(service: Service, call: Call) -> Answer:
+    """Answer GET /vector_stores with a page: the newest first, unless asked otherwise."""
+    now = int(service.clock())
+    return write_page(
+        list(service.vector_stores.values()),
+        convert(dict(call.query), PageParams, "", strict=False),
+        id_of=lambda store: store.id,
+        wire=lambda store: store.describe(now),
+        missing=_no_store,
+    )
 
 
 def retrieve(service: Service, call: Call) -> Answer:
@@ -124,22 +133,13 @@ def list_files(service: Service, call: Call) -> Answer:
     """Answer GET /vector_stores/{id}/files with a page: the newest first, unless asked otherwise."""
     store = _find(service, call.id)
     request = convert(dict(call.query), ListFiles, "", strict=False)
-    files = [file.description for file in store.files.values()]
-    if request.order == "desc":
-        files.reverse()
-    first = files.index(_find_file(store, request.after).description) + 1 if request.after else 0
-    end = files.index(_find_file(store, request.before).description) if request.before else len(files)
-    between = [file for file in files[first:end] if request.filter in {None, file.status}]
-    backwards = request.before and not request.after  # the page that ends just before `before`
-    page = between[-request.limit :] if backwards else between[: request.limit]
-    return msgspec.json.encode(
-        {
-            "object": "list",
-            "data": page,
-            "first_id": page[0].id if page else None,
-            "last_id": page[-1].id if page else None,
-            "has_more": len(between) > len(page),
-        }
+    return write_page(
+        [file.description for file in store.files.values()],
+        request,
+        id_of=lambda file: file.id,
+        wire=lambda file: file,
+        missing=lambda file_id: _no_file(store, file_id),
+        wanted=lambda file: request.filter in {None, file.status},
     )
 
 
@@ -181,8 +181,12 @@ def _size(strategy: ChunkingStrategy | None) -> ChunkSize:
 def _find(service: Service, store_id: str) -> VectorStore:
     store = service.vector_stores.get(store_id)
     if store is None:
-        raise ApiError(404, f"Vector store with id '{store_id}' not found.")
+        raise _no_store(store_id)
     return store
+
+
+def _no_store(store_id: str) -> ApiError:
+    return ApiError(404, f"Vector store with id '{store_id}' not found.")
 
 
 def _find_active(service: Service, store_id: str, now: int) -> VectorStore:
@@ -194,8 +198,12 @@ def _find_active(service: Service, store_id: str, now: int) -> VectorStore:
 
 
 def _find_file(store: VectorStore, file_id: str) -> IndexedFile:
-    """Find a file in a store. Its absence is worded as in mkdev-me/terraform-provider-openai#35."""
     file = store.files.get(file_id)
     if file is None:
-        raise ApiError(404, f"No file found with id '{file_id}' in vector store '{store.id}'.")
+        raise _no_file(store, file_id)
     return file
+
+
+def _no_file(store: VectorStore, file_id: str) -> ApiError:
+    """Make the error of a file that is not in a store (its words: mkdev-me/terraform-provider-openai#35)."""
+    return ApiError(404, f"No file found with id '{file_id}' in vector store '{store.id}'.")

@@ -74,21 +74,24 @@ class Meter:
     def __init__(self) -> None:
         self._cache = PromptCache()
 
-    def generate(self, prompt: Prompt, reply: Reply, *, half: bool = False) -> Generation:
+    def generate(
+        self, prompt: Prompt, reply: Reply, tokens: Sequence[int] | None = None, *, half: bool = False
+    ) -> Generation:
         """Cut a reply to the output limit, and count what it and its prompt cost.
 
         Args:
             prompt: What the model was given. From now on it is in the prompt cache.
             reply: What the model wants to say.
+            tokens: The prompt's tokens, where they are known.
             half: Stop in the middle, as if that were the limit.
         """
         generation = _compose(prompt, reply, prompt.max_output_tokens)
         if half:
             generation = _compose(prompt, reply, generation.usage.output_tokens // 2)
-        return msgspec.structs.replace(generation, usage=generation.usage + self._input(prompt))
+        tokens = prompt_tokens(prompt) if tokens is None else tokens
+        return msgspec.structs.replace(generation, usage=generation.usage + self._input(prompt, tokens))
 
-    def _input(self, prompt: Prompt) -> Usage:
-        tokens = prompt_tokens(prompt)
+    def _input(self, prompt: Prompt, tokens: Sequence[int]) -> Usage:
         cached, written = self._cache.look_up(prompt.model.id, tokens)
         written = written if prompt.model.reports_cache_writes else 0
         return Usage(
@@ -142,7 +145,8 @@ def _compose(prompt: Prompt, reply: Reply, limit: int | None) -> Generation:
     spent = reasoning
     complete = reasoning == reply.reasoning_tokens
     blocks: list[Block] = []
-    for tool, text in _parts(reply):
+    parts = _parts(reply, prompt.stops)
+    for tool, text in parts:
         block = _block(Tokenizer(prompt.model.id), tool, text, budget - spent) if complete else None
         if block is None:
             complete = False
@@ -150,14 +154,19 @@ def _compose(prompt: Prompt, reply: Reply, limit: int | None) -> Generation:
         blocks.append(block)
         spent += block.tokens
         complete = block.complete
-    finish: Literal["stop", "tool_calls"] = "tool_calls" if reply.tool_calls else "stop"
+    finish: Literal["stop", "tool_calls"] = "tool_calls" if any(tool for tool, _ in parts) else "stop"
     usage = Usage(output_tokens=spent, reasoning_tokens=reasoning)
     return Generation(tuple(blocks), finish if complete else "length", usage)
 
 
-def _parts(reply: Reply) -> list[tuple[str | None, str]]:
-    """Divide a reply into text and calls, as (tool, text). A reply with neither is an empty text."""
+def _parts(reply: Reply, stops: Sequence[str]) -> list[tuple[str | None, str]]:
+    """Divide a reply into text and calls, as (tool, text). A reply with neither is an empty text.
+
+    The text ends before the first of `stops`, and so does the reply.
+    """
     calls: list[tuple[str | None, str]] = [(call.name, call.arguments) for call in reply.tool_calls]
+    if found := [at for at in map(reply.text.find, filter(None, stops)) if at >= 0]:
+        return [(None, reply.text[: min(found)])]
     return [(None, reply.text), *calls] if reply.text or not calls else calls
 
 

@@ -30,11 +30,14 @@ Metadata: TypeAlias = Annotated[dict[MetadataKey, MetadataText], msgspec.Meta(ma
 
 
 class Part(msgspec.Struct, omit_defaults=True):
-    """A piece of a message's content. Only text is understood."""
+    """A piece of a message's content. Only text is understood; an image is counted."""
 
     type: str = ""
     text: str | None = None
     refusal: str | None = None
+    image_url: Any = None
+    """The image, as a data URL; in Chat Completions under `url`."""
+    detail: str | None = None
 
 
 class Item(msgspec.Struct, omit_defaults=True):
@@ -93,6 +96,12 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     max_output_tokens: int | None = None
     cache_12h: bool = False
     """New cache entries are kept for 12 hours, not 30 minutes."""
+    api: Literal["responses", "chat_completions"] = "responses"
+    """The API that was asked."""
+    stops: Sequence[str] = ()
+    """The texts before which the answer ends."""
+    truncates: bool = False
+    """Items may be left out, the oldest first, if they are too many for the model."""
 
     @property
     def user_text(self) -> str:
@@ -120,19 +129,6 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
         """The index of the last user message, or -1."""
         positions = (i for i, item in enumerate(self.items) if item.type == "message" and item.role == "user")
         return max(positions, default=-1)
-
-
-def allowed_name(tool: Any) -> str:
-    """Read the name in an entry of `tool_choice`'s allowed tools: `{"name": "look"}`.
-
-    Raises:
-        ApiError: 400: it is nothing of the kind.
-    """
-    match tool:
-        case {"name": str(name)}:
-            return name
-        case _:
-            raise ApiError(400, "Invalid type for 'tool_choice.tools'.", param="tool_choice", code="invalid_type")
 
 
 def choose(
@@ -199,6 +195,13 @@ def check_sampling(model: Model, effort: str | None, values: dict[str, float | N
         raise ApiError(400, message, param=name, code="unsupported_parameter")
     if effort == "none" and not model.can_skip_reasoning:
         message = f"Unsupported value: 'none' is not supported with the '{model.id}' model."
+        raise ApiError(400, message, param=name, code="unsupported_value")
+    if effort is not None and not model.accepts(effort):
+        listed = ", ".join(f"'{each}'" for each in model.efforts.split())
+        message = (
+            f"Unsupported value: '{effort}' is not supported with the '{model.id}' model. Supported values are: "
+            f"{listed}."
+        )
         raise ApiError(400, message, param=name, code="unsupported_value")
     if (effort or model.effort) in {None, "none"}:
         return

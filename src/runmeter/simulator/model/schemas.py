@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeAlias, Union
 import msgspec
 
 from ..errors import ApiError
+from .strict import first_fault, nodes
 
 _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 _Several: TypeAlias = Annotated[list[Union["Schema", bool]], msgspec.Meta(min_length=1)]
@@ -47,14 +48,15 @@ class Schema(msgspec.Struct, rename="camel"):
                 yield from each.references() if isinstance(each, Schema) else ()
 
 
-def check_schema(schema: Mapping[str, Any], of: str, param: str, code: str) -> None:
-    """Check that a schema is one, and that its references lead to schemas in it.
+def check_schema(schema: Mapping[str, Any], of: str, param: str, code: str, *, strict: bool) -> None:
+    """Check that a schema is one of an object, that its references lead to schemas in it, and its form if it is strict.
 
     Args:
         schema: The schema.
         of: Whose it is, for the message.
         param: The parameter it came in.
         code: The API's code for it.
+        strict: The API is to hold the model to it.
 
     Raises:
         ApiError: 400: it is not.
@@ -62,8 +64,26 @@ def check_schema(schema: Mapping[str, Any], of: str, param: str, code: str) -> N
     try:
         for reference in msgspec.convert(schema, Schema).references():
             msgspec.convert(_target(schema, reference), Schema | bool)
+        fault = first_fault(schema) if strict else _loose_fault(schema)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise ApiError(400, f"Invalid schema for {of}: {error}", param=param, code=code) from error
+        fault = str(error)
+    if fault:
+        raise ApiError(400, f"Invalid schema for {of}: {fault}", param=param, code=code)
+
+
+def _loose_fault(schema: Mapping[str, Any]) -> str | None:
+    """Find what the API takes in no schema, strict or not.
+
+    As reported: modelscope/ms-agent#610 (items, 2025), spring-projects/spring-ai#4776 (properties, 2025).
+    """
+    if schema.get("type") != "object":
+        return f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{schema.get('type')}\"'."
+    if "properties" not in schema:
+        return "In context=(), object schema missing properties."
+    for path, node, _ in nodes(schema):
+        if isinstance(node, Mapping) and node.get("type") == "array" and not {"items", "prefixItems"} & node.keys():
+            return f"In context={path}, array schema missing items."
+    return None
 
 
 def _target(schema: Mapping[str, Any], reference: str) -> Any:
