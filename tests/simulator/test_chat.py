@@ -282,3 +282,33 @@ async def test_langchain_makes_a_round_with_a_tool(
     assert told == statistics.usage[MODEL].total_tokens
     path = "POST /responses" if not settings else "POST /chat/completions"
     assert statistics.requests == {path: 2}
+
+
+@pytest.mark.parametrize("api", ["responses", "chat"])
+async def test_an_agent_that_must_call_a_tool_on_every_turn_ends(client: AsyncOpenAI, api: str) -> None:
+    """As Pydantic AI and LangChain's `ToolStrategy` have a structured answer: by a tool that must be called."""
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    functions = [{"name": name, "parameters": schema} for name in ("find_parcel", "weather", "final_result")]
+    history: list[Any] = [{"role": "user", "content": "Where is my parcel?"}]
+    called: list[str] = []
+    while "final_result" not in called:
+        assert len(called) < len(functions), "it calls what it has called before"
+        if api == "responses":
+            tools: Any = [{"type": "function", **function} for function in functions]
+            response: Any = await client.responses.create(
+                model=MODEL, input=history, tools=tools, tool_choice="required"
+            )
+            calls = [item for item in response.output if item.type == "function_call"]
+            called += [call.name for call in calls]
+            outputs = [{"type": "function_call_output", "call_id": call.call_id, "output": "Lyon"} for call in calls]
+            history += [*(item.to_dict() for item in response.output), *outputs]
+        else:
+            tools = [{"type": "function", "function": function} for function in functions]
+            completion = await client.chat.completions.create(
+                model="gpt-4.1", messages=history, tools=tools, tool_choice="required"
+            )
+            message: Any = completion.choices[0].message
+            called += [call.function.name for call in message.tool_calls]
+            outputs = [{"role": "tool", "tool_call_id": call.id, "content": "Lyon"} for call in message.tool_calls]
+            history += [message.to_dict(), *outputs]
+    assert len(set(called)) == len(called)

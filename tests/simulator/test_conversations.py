@@ -16,7 +16,7 @@ from time_support import advance_simulator, until
 from runmeter.simulator import Fault, Prompt, Reply, ScriptedCall, Simulator
 from runmeter.simulator.endpoints.conversations import CreateConversation, UpdateConversation
 from runmeter.simulator.objects.pages import PageParams
-from runmeter.simulator.service import Store
+from runmeter.simulator.objects.store import Store
 
 MODEL = "gpt-6-luna"
 LOOK: Any = {"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}}

@@ -46,6 +46,22 @@ async def test_a_file_lives_from_upload_to_delete(client: AsyncOpenAI) -> None:
             await asking
 
 
+async def test_files_are_listed_page_by_page_the_newest_first(client: AsyncOpenAI) -> None:
+    purposes: list[Any] = ["user_data", "vision", "user_data", "user_data"]
+    made = [await client.files.create(file=FILE, purpose=purpose) for purpose in purposes]
+    assert [file async for file in client.files.list()] == made[::-1]
+    assert [file async for file in client.files.list(purpose="user_data", order="asc")] == [made[0], *made[2:]]
+    page = await client.files.list(limit=2)
+    assert (page.data, page.has_more) == ([made[3], made[2]], True)
+    assert [file async for file in client.files.list(limit=2)] == made[::-1]
+    assert (await client.files.list(after=made[0].id)).data == []
+    with pytest.raises(openai.NotFoundError, match="No such File object: file-x"):
+        await client.files.list(after="file-x")
+    for limit in (0, 10_001):
+        with pytest.raises(openai.BadRequestError):
+            await client.files.list(limit=limit)
+
+
 @pytest.mark.parametrize("content", [b"", b"\r\n", b"\r\n--", bytes(range(256)) * 1_000], ids=len)
 async def test_content_comes_back_to_the_byte(client: AsyncOpenAI, content: bytes) -> None:
     made = await client.files.create(file=("caf\u00e9 \u201c1\u201d.bin", content), purpose="vision")

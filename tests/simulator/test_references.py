@@ -87,6 +87,46 @@ async def test_what_was_thought_and_not_kept_is_only_read_if_it_is_sent_along(
         await respond(client, input=[thought, *rest])
 
 
+async def test_what_was_thought_and_what_came_of_it_go_together(simulator: Simulator, client: AsyncOpenAI) -> None:
+    calls = (ScriptedCall("look"), ScriptedCall("look"))
+    simulator.script(Reply(tool_calls=calls, reasoning_tokens=16), Reply("Lyon.", reasoning_tokens=16))
+    thought, one, two = (await respond(client, input="Where?", tools=[LOOK])).output
+    more, said = (await respond(client, input="Sure?")).output
+    outputs = [{"type": "function_call_output", "call_id": call.call_id, "output": "x"} for call in (one, two)]
+    in_full = [item.to_dict(exclude_none=True) for item in (one, two)]
+    question = {"role": "user", "content": "And?"}
+
+    whole: list[Any] = [
+        [refer(thought.id), *in_full, *outputs],
+        [refer(thought.id), refer(one.id), refer(two.id), *outputs],
+        [refer(more.id), refer(said.id), question],
+        [*({**call, "id": None} for call in in_full), *outputs],  # as items of the caller's own
+        [{"role": "assistant", "content": "Lyon."}, question],
+        [refer(thought.id), *({**call, "id": None} for call in in_full), *outputs],  # as the Vercel AI SDK sends them
+        [more.to_dict(), question],  # what was thought is sent along
+    ]
+    for given in whole:
+        assert (await respond(client, input=given)).status == "completed"
+
+    alone = f"Item '{thought.id}' of type 'reasoning' was provided without its required following item."
+    torn: list[tuple[Any, str]] = [
+        ([question, refer(thought.id)], alone),
+        ([refer(thought.id), question], alone),
+        (
+            [*in_full, *outputs],
+            f"Item '{one.id}' of type 'function_call' was provided without its required 'reasoning'",
+        ),
+        (
+            [refer(said.id), question],
+            f"Item '{said.id}' of type 'message' was provided without its required 'reasoning'",
+        ),
+    ]
+    for given, complaint in torn:
+        with pytest.raises(openai.BadRequestError, match=complaint) as caught:
+            await respond(client, input=given)
+        assert (caught.value.param, caught.value.code) == ("input", None)
+
+
 CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
 
 

@@ -22,6 +22,7 @@ from runmeter.simulator.requests import chat_params, response_params, text_forma
 KEY = {"authorization": "Bearer sk-simulated"}
 HELLO = {"role": "user", "content": "Hi."}
 ASKED = {"/responses": {"input": [HELLO]}, "/chat/completions": {"messages": [HELLO]}}
+LOOK = {"type": "function", "function": {"name": "look"}}
 CALLED = {"type": "function_call", "call_id": "1", "name": "f"}
 
 
@@ -46,6 +47,61 @@ CALLED = {"type": "function_call", "call_id": "1", "name": "f"}
         ("/chat/completions", {"messages": []}, "messages", "empty_array"),
         ("/chat/completions", {"messages": [{**HELLO, "x": 1}]}, "messages[0].x", "unknown_parameter"),
         ("/chat/completions", {"messages": [{"role": "wizard"}]}, "messages[0].role", "invalid_value"),
+        ("/chat/completions", {"messages": [{"role": "user", "content": None}]}, "messages[0].content", "invalid_type"),
+        ("/chat/completions", {"messages": [HELLO, {"role": "assistant"}]}, "messages.[1].content", None),
+        (
+            "/chat/completions",
+            {"messages": [{"role": "assistant", "content": "Hi.", "tool_calls": []}]},
+            "messages[0].tool_calls",
+            "empty_array",
+        ),
+        ("/chat/completions", {"tools": []}, "tools", "empty_array"),
+        ("/chat/completions", {"tools": [LOOK] * 129}, "tools", "array_above_max_length"),
+        ("/chat/completions", {"tools": [{"type": "newer"}]}, "tools[0].type", "invalid_value"),
+        ("/chat/completions", {"tools": [{**LOOK, "x": 1}]}, "tools[0].x", "unknown_parameter"),
+        ("/chat/completions", {"tool_choice": "auto"}, "tool_choice", None),
+        ("/chat/completions", {"parallel_tool_calls": False}, "parallel_tool_calls", None),
+        ("/chat/completions", {"stream_options": {"include_usage": True}}, "stream_options", None),
+        ("/chat/completions", {"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "unknown_parameter"),
+        ("/chat/completions", {"response_format": {"type": "xml"}}, "response_format.type", "invalid_value"),
+        ("/chat/completions", {"response_format": {"type": "json_object"}}, "messages", None),
+        (
+            "/chat/completions",
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}},
+            "response_format.json_schema.name",
+            "missing_required_parameter",
+        ),
+        ("/chat/completions", {"verbosity": "loud"}, "verbosity", "invalid_value"),
+        ("/chat/completions", {"service_tier": "ultrafast"}, "service_tier", "invalid_value"),
+        ("/chat/completions", {"reasoning_effort": "huge"}, "reasoning_effort", "invalid_value"),
+        ("/chat/completions", {"stop": list("abcde")}, "stop", "array_above_max_length"),
+        ("/responses", {"stream_options": {"include_obfuscation": False}}, "stream_options", None),
+        ("/responses", {"tools": [{"type": "newer"}]}, "tools[0].type", "invalid_value"),
+        ("/responses", {"tools": [{}]}, "tools[0].type", "missing_required_parameter"),
+        ("/responses", {"tools": [{"type": "function", "name": "f", "x": 1}]}, "tools[0].x", "unknown_parameter"),
+        ("/responses", {"tool_choice": {"type": "newer"}}, "tool_choice", "invalid_value"),
+        ("/responses", {"tool_choice": "newer"}, "tool_choice", "invalid_value"),
+        ("/responses", {"reasoning": {"effort": "low", "x": 1}}, "reasoning.x", "unknown_parameter"),
+        ("/responses", {"reasoning": {"summary": "long"}}, "reasoning.summary", "invalid_value"),
+        ("/responses", {"text": {"verbosity": "loud"}}, "text.verbosity", "invalid_value"),
+        ("/responses", {"text": {"x": 1}}, "text.x", "unknown_parameter"),
+        ("/responses", {"text": {"format": {"type": "xml"}}}, "text.format.type", "invalid_value"),
+        ("/responses", {"text": {"format": {"type": "json_object"}}}, "input", None),
+        (
+            "/responses",
+            {"text": {"format": {"type": "json_object"}}, "instructions": "Write JSON."},  # which does not count
+            "input",
+            None,
+        ),
+        (
+            "/responses",
+            {"text": {"format": {"type": "json_schema", "schema": {}}}},
+            "text.format.name",
+            "missing_required_parameter",
+        ),
+        ("/responses", {"include": ["everything"]}, "include[0]", "invalid_value"),
+        ("/responses", {"truncation": "some"}, "truncation", "invalid_value"),
+        ("/responses", {"prompt_cache_options": {"ttl": "1h"}}, "prompt_cache_options.ttl", "invalid_value"),
         ("/chat/completions", {"max_completion_tokens": -3}, "max_completion_tokens", "integer_below_min_value"),
         ("/chat/completions", {"model": "gpt-4.1", "max_tokens": 0}, "max_tokens", "integer_below_min_value"),
     ],

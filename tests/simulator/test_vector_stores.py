@@ -169,6 +169,18 @@ def test_every_parameter_the_client_knows_is_known(params: Any, ours: Any) -> No
     assert params.__required_keys__ | params.__optional_keys__ == set(ours.__struct_fields__)
 
 
+async def test_stores_are_listed_page_by_page_the_newest_first(client: AsyncOpenAI) -> None:
+    made = [await client.vector_stores.create(name=str(number)) for number in range(5)]
+    assert [store async for store in client.vector_stores.list(limit=2)] == made[::-1]
+    assert [store async for store in client.vector_stores.list(order="asc", limit=2)] == made
+    page = await client.vector_stores.list(before=made[1].id, limit=2)
+    assert (page.data, page.has_more) == ([made[3], made[2]], True)
+    await client.vector_stores.delete(made[4].id)
+    assert (await client.vector_stores.list(limit=1)).data == [made[3]]
+    with pytest.raises(openai.NotFoundError):
+        await client.vector_stores.list(after="vs_x")
+
+
 # --- Files ---
 
 

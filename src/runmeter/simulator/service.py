@@ -1,10 +1,9 @@
 """The state that the endpoints share: ids, the clock, replies, the meter, faults, the accounts and what is stored."""
 
 import itertools
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -14,11 +13,11 @@ from .model.limits import fitted, limited
 from .model.prompt import Item, Prompt
 from .model.replies import Replies, Reply, Script
 from .objects.conversation import Conversation, StoredItem
+from .objects.store import Store
+from .objects.thoughts import Thoughts
 from .objects.upload import Upload
 from .objects.vector_store import VectorStore
 from .statistics import Accounts, Bill
-
-T = TypeVar("T")
 
 STORED_RESPONSES = 10_000
 """Upper bound on responses kept; the oldest are forgotten, as the real ones are after 30 days."""
@@ -106,32 +105,6 @@ class StoredResponse(msgspec.Struct):
     """The whole conversation: all input and the output. None as long as it is not complete."""
 
 
-class Store(Generic[T]):
-    """A store of the newest objects of a kind, by id."""
-
-    def __init__(self, capacity: int) -> None:
-        self._kept: OrderedDict[str, T] = OrderedDict()
-        self._capacity = capacity
-
-    def put(self, each_id: str, each: T) -> None:
-        """Keep an object, or replace it."""
-        self._kept[each_id] = each
-        if len(self._kept) > self._capacity:
-            self._kept.popitem(last=False)
-
-    def get(self, each_id: str) -> T | None:
-        """Find the object of this id, unless it was never kept, deleted, or forgotten."""
-        return self._kept.get(each_id)
-
-    def delete(self, each_id: str) -> bool:
-        """Delete an object, and tell whether there was one."""
-        return self._kept.pop(each_id, None) is not None
-
-    def values(self) -> Iterable[T]:
-        """The objects that are kept, the oldest first."""
-        return self._kept.values()
-
-
 class Service:
     """State of the simulated service. Only faults, replies and accounts may be used off the server's thread."""
 
@@ -144,6 +117,7 @@ class Service:
         self.accounts = Accounts()
         self.responses = Store[StoredResponse](STORED_RESPONSES)
         self.items = Store[StoredItem](STORED_ITEMS)
+        self.thoughts = Thoughts(STORED_ITEMS)
         self.conversations = Store[Conversation](STORED_CONVERSATIONS)
         self.uploads = Store[Upload](STORED_FILES)
         self.vector_stores = Store[VectorStore](STORED_VECTOR_STORES)

@@ -36,8 +36,8 @@ def create(service: Service, call: Call) -> Answer:
     request = decode(call.body, CreateChatCompletion)
     check_chat_params(request)
     model = find_model(request.model)
-    _check(request, model)
     prompt = _prompt(request, model)
+    _check(request, model)
     pending = PendingCompletion(service, request, prompt, call)
     if request.stream:
         return pending
@@ -182,7 +182,7 @@ def _encode(body: dict[str, Any]) -> bytes:
 
 
 def _prompt(request: CreateChatCompletion, model: Model) -> Prompt:
-    items = [item for index, message in enumerate(request.messages) for item in _items(message, f"messages[{index}]")]
+    items = [item for index, message in enumerate(request.messages) for item in _items(message, index)]
     _check_tool_messages(request.messages)
     tools = chat_tools(request.tools or ())
     choice, allowed = chat_choice(tools, request.tool_choice)
@@ -201,15 +201,16 @@ def _prompt(request: CreateChatCompletion, model: Model) -> Prompt:
     )
 
 
-def _items(message: Message, at: str) -> Iterator[Item]:
+def _items(message: Message, index: int) -> Iterator[Item]:
     """Write a message in the words of the Responses API."""
+    at = f"messages[{index}]"
     check_pieces(message.content, f"{at}.content")
     match message:
         case ToolMessage():
             output = msgspec.convert(msgspec.to_builtins(message.content), str | list[Part])
             yield Item("function_call_output", call_id=message.tool_call_id, output=output)
         case AssistantMessage():
-            yield from _said(message, at)
+            yield from _said(message, index)
         case FunctionMessage():
             raise not_simulated("a message of role 'function'", f"{at}.role")
         case _:
@@ -217,17 +218,22 @@ def _items(message: Message, at: str) -> Iterator[Item]:
             yield Item(role=message.text_role, content=content, name=message.name)
 
 
-def _said(message: AssistantMessage, at: str) -> Iterator[Item]:
+def _said(message: AssistantMessage, index: int) -> Iterator[Item]:
+    at = f"messages[{index}]"
     for name in ("audio", "function_call"):
         if getattr(message, name) is not None:
             raise not_simulated(f"'{name}' in a message", f"{at}.{name}")
+    if message.content is None and not (message.refusal or message.tool_calls):
+        # As reported: run-llama/llama_index#17921 (2025), vercel/ai#13744 (2026).
+        text = "Invalid value for 'content': expected a string, got null."
+        raise ApiError(400, text, param=f"messages.[{index}].content")
     if message.content or message.refusal or not message.tool_calls:
         parts = msgspec.convert(msgspec.to_builtins(message.content), str | list[Part] | None)
         content = parts or ([Part("refusal", refusal=message.refusal)] if message.refusal else "")
         yield Item(role="assistant", content=content, name=message.name)
-    for index, call in enumerate(message.tool_calls or ()):
+    for place, call in enumerate(message.tool_calls or ()):
         if call.function is None:
-            raise not_simulated(f"a tool call of type '{call.type}'", f"{at}.tool_calls[{index}].type")
+            raise not_simulated(f"a tool call of type '{call.type}'", f"{at}.tool_calls[{place}].type")
         yield Item("function_call", call_id=call.id, name=call.function.name, arguments=call.function.arguments)
 
 

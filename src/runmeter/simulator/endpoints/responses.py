@@ -158,6 +158,7 @@ class PendingResponse:
         self._keep(self.final, [*self._prompt.items, *(stored.item for stored in output)])
         if self._store:
             self._service.keep_items([*self._given, *output])
+            self._service.thoughts.keep(output)
 
     def _complete_turn(self) -> None:
         if self._turn is not None:
@@ -207,8 +208,10 @@ def _conversation(service: Service, request: PromptParams) -> Conversation | Non
 
 def _prompt(service: Service, request: PromptParams, given: Sequence[StoredItem]) -> Prompt:
     """Put together what the model is given: earlier items first, then the new ones."""
-    new = [stored.item for stored in given]
-    items = [*_history(service, request), *new]
+    history = _history(service, request)
+    if not history:  # where there is one, what was thought may be in it
+        service.thoughts.check(given)
+    items = [*history, *(stored.item for stored in given)]
     check_calls(items)
     tools = response_tools(request.tools or ())
     choice, allowed = response_choice(tools, request.tool_choice, request.tools or ())

@@ -52,6 +52,8 @@ class Item(msgspec.Struct, omit_defaults=True):
     arguments: str | None = None
     output: str | list[Part] | None = None
     summary: list[Part] | None = None
+    encrypted_content: str | None = None
+    """What was thought, so that only the service can read it."""
 
     @property
     def text(self) -> str:

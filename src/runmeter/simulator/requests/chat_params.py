@@ -63,7 +63,7 @@ class AssistantMessage(_Message, kw_only=True, tag="assistant"):
     """A message that the model said, as the API wrote it or in a client's own words."""
 
     content: str | list[ChatSaidPiece] | None = None
-    tool_calls: list[MessageCall] | None = None
+    tool_calls: Annotated[list[MessageCall], msgspec.Meta(min_length=1)] | None = None
     refusal: str | None = None
     audio: Any = None
     function_call: Any = None
