@@ -176,7 +176,8 @@ class TokenUsage(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True
     """The time that the request left: nanoseconds since the Unix epoch."""
     duration_ns: int
     first_chunk_ns: int | None = None
-    """Nanoseconds from the start to the first chunk of a streamed answer."""
+    """Nanoseconds from the start to the first chunk of a streamed answer: of its text, a refusal, or a call. Reasoning
+    and news of the answer come before, and are no chunk of it."""
     attempt: int = 1
     response_id: str | None = None
     response_model: str | None = None

@@ -108,9 +108,10 @@ class OpenCall:
         # LangChain keeps some of it beside the message until it has told its handlers.
         beside, within = getattr(chunk, "generation_info", None), getattr(message, "response_metadata", None)
         self.told.take({**within, **beside} if beside and within else beside or within)
-        if (token or getattr(message, "tool_call_chunks", None)) and isinstance(self.call, ModelCall):
+        said = says_something(token, chunk)
+        self.pieces += said
+        if (said or getattr(message, "tool_call_chunks", None)) and isinstance(self.call, ModelCall):
             self.call.first_chunk()
-            self.pieces += says_something(token, chunk)
 
     def read(self, result: LLMResult) -> Answer:
         """Read the answer, or the part of it that came."""
@@ -149,4 +150,6 @@ def says_something(token: Any, chunk: Any) -> bool:
     calls = getattr(getattr(chunk, "message", None), "tool_call_chunks", None) or ()
     if any(call.get("args") for call in calls):
         return True
-    return not isinstance(token, str) and any(isinstance(block, str) or block.get("text") for block in token or ())
+    return not isinstance(token, str) and any(
+        isinstance(block, str) or block.get("text") or block.get("refusal") for block in token or ()
+    )

@@ -25,16 +25,17 @@ openai 3.54.0, `types/responses/response_output_message.py`, `phase`."""
 _SAYS_NOTHING_YET = frozenset(("response.created", "response.queued", "response.in_progress"))
 _FINAL = frozenset(("response.completed", "response.incomplete", "response.failed"))
 _TEXT_DELTAS = frozenset(("response.output_text.delta", "response.refusal.delta"))
-_OTHER_DELTAS = frozenset(
+_CALL_DELTAS = frozenset(
     (
-        "response.reasoning_text.delta",
         "response.function_call_arguments.delta",
         "response.custom_tool_call_input.delta",
         "response.mcp_call_arguments.delta",
         "response.code_interpreter_call_code.delta",
     )
 )
-"""What the model writes besides text. Not the summary of its reasoning, which is not what it is billed for."""
+_REASONING_DELTA = "response.reasoning_text.delta"
+"""What the model reasons. Not the summary of it, which is not what it is billed for."""
+_CALLS = frozenset(("function_call", "custom_tool_call"))
 _ITEMS = frozenset(("response.output_item.added", "response.output_item.done"))
 _CLOSE_GRACE = 1.0
 """Seconds to close a stream that is left early."""
@@ -108,22 +109,28 @@ class _Reading:
         if kind in _SAYS_NOTHING_YET:
             self._call.response_id = getattr(event.response, "id", None)
             return
-        self._call.first_chunk()
-        if kind in _TEXT_DELTAS or kind in _OTHER_DELTAS:
+        if kind in _TEXT_DELTAS or kind in _CALL_DELTAS:
+            if piece := getattr(event, "delta", None):
+                self._pieces += 1
+                self._call.first_chunk()
+                if kind in _TEXT_DELTAS:
+                    await self._take_text(piece, getattr(event, "output_index", None))
+        elif kind == _REASONING_DELTA:
             self._pieces += bool(getattr(event, "delta", None))
-        if kind in _TEXT_DELTAS:
-            if event.delta:
-                await self._take_text(event.delta, getattr(event, "output_index", None))
         elif kind in _ITEMS or kind == "response.function_call_arguments.done":
             self._take_item(kind, event)
         elif kind in _FINAL:
             self.final = self._complete(event.response)
             record_response(self._call, self.final)  # it is known from here on, whatever comes
+            if any(map(_is_said, self.final.output)):
+                self._call.first_chunk()
         elif kind == "error" or (kind is None and getattr(event, "error", None)):  # some servers do not say a type
             raise _failure(event)
 
     def _take_item(self, kind: str, event: Any) -> None:
         index, item = getattr(event, "output_index", None), getattr(event, "item", None)
+        if getattr(item, "type", None) in _CALLS or (item is not None and _is_said(item)):
+            self._call.first_chunk()
         if kind == "response.output_item.added":
             self._phases[index] = getattr(item, "phase", None)
             self._begun[index or 0] = item
@@ -180,6 +187,11 @@ def _says_something(item: Any) -> bool:
             return bool(item.arguments)
         case kind:
             return bool(kind != "reasoning")
+
+
+def _is_said(item: Any) -> bool:
+    """Tell whether an item is a part of the answer: a message or a call, and not news of how it comes about."""
+    return (item.type == "message" or item.type in _CALLS) and _says_something(item)
 
 
 def _as_dict(model: Any) -> dict[str, Any]:

@@ -31,6 +31,8 @@ class StreamReading(ABC):
         self.call = call
         self.pieces = 0
         """Parts of the answer with something in them: of a token each, or more."""
+        self.answered = False
+        """True once a part of the answer has come: of its text, a refusal or a call, and not of reasoning."""
         self.complete = False
         """True once the answer is all there, whatever comes after it."""
         self.failed = False
@@ -46,9 +48,9 @@ class StreamReading(ABC):
             self.begin(block)
         if self._spaced:
             block = block.replace(b'": ', b'":')
-        before = self.pieces
+        before = self.answered
         self.scan(block)
-        if not before and self.pieces:
+        if self.answered and not before:
             self.call.first_chunk()
 
     @abstractmethod
@@ -97,7 +99,10 @@ class ResponseReading(StreamReading):
         # A summary of reasoning is not what is billed.
         deltas = block.count(b'.delta"') - block.count(b'reasoning_summary_text.delta"')
         if deltas:
-            self.pieces += max(0, deltas - block.count(b'"delta":""'))
+            said = max(0, deltas - block.count(b'"delta":""'))
+            self.pieces += said
+            self.answered = self.answered or said > block.count(b'reasoning_text.delta"')
+        self.answered = self.answered or b'"type":"function_call"' in block or b'"type":"custom_tool_call"' in block
 
 
 class CompletionReading(StreamReading):
@@ -122,8 +127,9 @@ class CompletionReading(StreamReading):
             self.complete = self.complete or not self.failed
         said = block.count(b'"content":"') - block.count(b'"content":""')
         said += block.count(b'"arguments":"') - block.count(b'"arguments":""')
-        said += block.count(b'"refusal":"') + block.count(b'"reasoning_content":"')
-        self.pieces += max(0, said)
+        said = max(0, said + block.count(b'"refusal":"'))
+        self.pieces += said + block.count(b'"reasoning_content":"')
+        self.answered = self.answered or said > 0
 
     def _read(self, chunk: Mapping[str, Any]) -> None:
         if chunk.get("error"):
