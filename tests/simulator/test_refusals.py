@@ -180,6 +180,33 @@ async def test_odd_values_never_break_it(simulator: Simulator, path: str, fields
         assert (await http.get(f"/vector_stores/{store}/files")).status_code == 200
 
 
+PARTS = [
+    [{"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,!!!"}]}],
+    [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}],
+    [{"role": "user", "content": []}],
+    [{"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}],
+    [{"type": "item_reference", "id": 5}],
+    [{"type": "reasoning", "summary": []}],
+    [{"type": []}],
+    {"type": None},
+]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # they differ in nothing but the client
+@pytest.mark.parametrize(
+    ("path", "request_type"),
+    [("/responses", response_params.CreateResponse), ("/chat/completions", chat_params.CreateChatCompletion)],
+)
+@pytest.mark.parametrize("values", [PARTS, pytest.param(HUGE, marks=pytest.mark.campaign)], ids=["parts", "huge"])
+async def test_odd_parameters_never_break_it(
+    simulator: Simulator, path: str, request_type: Any, values: list[Any]
+) -> None:
+    async with httpx2.AsyncClient(verify=TLS, headers=KEY, base_url=simulator.url) as http:
+        for name, odd in itertools.product(request_type.__struct_fields__, values):
+            answer = await http.post(path, json={"model": "gpt-4.1", **ASKED[path], name: odd})
+            assert answer.status_code in {200, 400, 404}, (name, repr(odd)[:80], answer.text)
+
+
 PARAMS: list[tuple[Any, Any]] = [
     (ResponseCreateParamsNonStreaming, response_params.CreateResponse),
     (InputTokenCountParams, response_params.CountInputTokens),

@@ -2,6 +2,7 @@
 
 import enum
 import json
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import httpx2
@@ -14,6 +15,8 @@ from simulator_support import TLS
 
 from runmeter.patterns.tools.strict_form import strict
 from runmeter.simulator import Simulator
+from runmeter.simulator.errors import ApiError
+from runmeter.simulator.model.schemas import check_schema
 from runmeter.simulator.model.strict import DEEPEST, MOST_PROPERTIES, first_fault
 
 KEY = {"authorization": "Bearer sk-simulated"}
@@ -175,3 +178,28 @@ def test_what_the_patterns_make_strict_is_strict(properties: dict[str, Any]) -> 
     """Except for how deep it is: a schema nested too deeply cannot be made any other."""
     made = strict({"type": "object", "properties": properties, "required": [], "additionalProperties": False})
     assert first_fault(json.loads(json.dumps(made))) is None
+
+
+VALUES = st.recursive(
+    st.sampled_from(["object", "array", "string", "#", "#/$defs/a", "(?=", 5, None, True, ["object", "null"]]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    *("type", "properties", "items", "anyOf", "$ref", "enum", "required", "additionalProperties"),
+                    *("$defs", "definitions", "format", "pattern", "const", "oneOf", "a"),
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["properties", "$defs", "anyOf", "$ref", "required"]), VALUES), st.booleans())
+def test_whatever_is_called_a_schema_is_judged(rest: dict[str, Any], is_strict: bool) -> None:
+    with suppress(ApiError):
+        check_schema({"type": "object", "properties": {}, **rest}, "x", "x", "x", strict=is_strict)
