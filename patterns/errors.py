@@ -18,7 +18,7 @@ RunmeterError
         ├── UnknownTool         there is no tool of that name
         ├── InvalidArguments    the arguments are not what the tool takes
         ├── ToolTimeout         the tool took too long (also a TimeoutError)
-        ├── ToolFailed          a LangChain tool answered with an error
+        ├── ToolFailed          what the tool returned says that it failed
         ├── CallLimitReached    the run has made all the function calls it may
         ├── TurnLimitReached    the run has taken all the model's answers it may
         ├── AlreadyHandedOver   an earlier call of the same answer handed over to another agent
@@ -184,7 +184,7 @@ class ToolTimeout(ToolError, TimeoutError):
 
 
 class ToolFailed(ToolError):
-    """A LangChain tool answered with an error."""
+    """The value that a tool returned says that it failed, as MCP's and LangChain's do."""
 
 
 class CallLimitReached(ToolError):

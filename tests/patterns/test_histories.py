@@ -16,11 +16,15 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.messages.tool import invalid_tool_call, tool_call
+from openai import AsyncOpenAI, BadRequestError
 from openai.types.chat import ChatCompletionMessage
+from pattern_support import KEY
 
-from runmeter.engine import ConfigurationError
+from runmeter.engine import ConfigurationError, ModelRequest
 from runmeter.patterns.langgraph.messages import to_langchain
+from runmeter.patterns.langgraph.metering.requests import describe_sent
 from runmeter.patterns.messages import to_items
+from runmeter.simulator import Simulator
 
 Json = dict[str, Any]
 HI = {"type": "input_text", "text": "hi"}
@@ -199,7 +203,7 @@ def test_parts_that_the_api_does_not_have_are_refused(part: Any, complaint: str)
 # What answers hold besides text
 
 SAID = {"type": "output_text", "text": "Lyon.", "annotations": []}
-ASIDE = [
+ASIDE: list[Json] = [
     {"type": "thinking", "thinking": "Hm.", "signature": "x"},
     {"type": "redacted_thinking", "data": "x"},
     {"type": "reasoning", "summary": []},
@@ -241,6 +245,20 @@ def test_anthropics_calls_and_results_are_calls_and_outputs() -> None:
     assert [each["id"] for each in asked.tool_calls] == ["toolu_1"]
     assert isinstance(told, ToolMessage)
     assert (told.tool_call_id, hi.text) == ("toolu_1", "hi")
+
+
+@pytest.mark.parametrize("part", ASIDE)
+def test_what_is_left_out_counts_where_langchain_sends_it(part: Json) -> None:
+    def bound(*parts: Any) -> int:
+        asked = [AIMessage([*parts, {"type": "text", "text": "Lyon."}]), HumanMessage("And now?")]
+        request = ModelRequest(provider="openai", model="gpt-6-luna", max_output_tokens=20)
+        usage = describe_sent(request, None, {}, asked).bound_here()
+        assert usage is not None
+        return usage.input_tokens
+
+    without = bound()
+    assert without < 1_000
+    assert bound(part) > without if part["type"] == "reasoning" else bound(part) > 100_000
 
 
 REFUSAL = {"type": "refusal", "refusal": "I cannot."}
@@ -452,3 +470,37 @@ def test_no_two_calls_share_an_id_and_no_output_is_lost(calls: list[tuple[str, b
     assert all(0 < len(call_id) <= 64 for call_id in made)
     assert len(set(told)) == len(told)
     assert set(told) <= set(made)
+
+
+# What the API says of them
+
+
+def is_whole(items: list[Json]) -> bool:
+    """Tell whether each call among items has its output, and each output its call."""
+    calls = [item["call_id"] for item in items if item.get("type") == "function_call"]
+    return bool(calls) and sorted(calls) == sorted(item["call_id"] for item in items if "output" in item)
+
+
+SENT: list[Any] = [
+    *(to_items([{"role": "user", "content": [part]}]) for part, _ in PARTS),
+    *(right for _, right in HISTORIES if is_whole(right)),
+    *(
+        [item, *to_items("hi")]
+        for part in ASIDE
+        for item in to_items({"role": "assistant", "content": [part, {"type": "text", "text": "x"}]})
+    ),
+    to_items([{"role": "assistant", "content": None, "refusal": "I cannot."}, "hi"]),
+    to_items([("system", "Be brief."), ("user", "hi")]),
+]
+
+
+async def test_the_simulated_api_takes_what_is_written() -> None:
+    refused = []
+    async with Simulator() as url, AsyncOpenAI(base_url=url, api_key=KEY, max_retries=0) as client:
+        for items in SENT:
+            try:
+                await client.responses.create(model="gpt-6-luna", input=items)
+            except BadRequestError as error:
+                refused.append(error.message)
+    assert len(refused) < len(SENT) / 2
+    assert all("not simulated" in message for message in refused), refused

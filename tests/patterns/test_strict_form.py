@@ -11,6 +11,7 @@ import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai import AsyncOpenAI
 from openai.lib._pydantic import to_strict_json_schema
 
 from runmeter.engine import ConfigurationError
@@ -18,6 +19,7 @@ from runmeter.patterns import Tool
 from runmeter.patterns.errors import InvalidArguments
 from runmeter.patterns.tools.choices import resolve
 from runmeter.patterns.tools.strict_form import strict
+from runmeter.simulator import Simulator
 
 TYPES = {"object", "array", "string", "number", "integer", "boolean", "null"}
 # As the guide has them, developers.openai.com/api/docs/guides/structured-outputs, "Supported schemas" (February 2026).
@@ -189,40 +191,57 @@ def with_a(part: Any, **more: Any) -> dict[str, Any]:
     return {**OBJECT, "properties": {"a": part}, **more}
 
 
-@pytest.mark.parametrize(
-    ("part", "right"),
-    [
-        ({"enum": ["x", "y"]}, {"type": "string", "enum": ["x", "y"]}),
-        ({"const": 1}, {"type": "integer", "const": 1}),
-        ({"enum": [True, 1.5]}, {"type": ["boolean", "number"], "enum": [True, 1.5]}),
-        ({"oneOf": [{"type": "string"}, {"type": "null"}]}, {"anyOf": [{"type": "string"}, {"type": "null"}]}),
-        ({"allOf": [{"type": "string"}], "description": "d"}, {"type": "string", "description": "d"}),
-        ({"type": "string", "default": "x", "examples": ["y"], "x-more": 1}, {"type": "string"}),
-        (
-            {"type": "string", "pattern": "^(?=a).*$", "description": "d"},
-            {"type": "string", "description": 'd (pattern: "^(?=a).*$")'},
-        ),
-        ({"type": "string", "format": "email"}, {"type": "string", "format": "email"}),
-        (
-            {"type": ["object", "null"], "properties": {}},
-            {"type": ["object", "null"], "properties": {}, "required": [], "additionalProperties": False},
-        ),
-        ({"items": {"type": "string"}}, {"type": "array", "items": {"type": "string"}}),
-        ({"type": "array", "items": {"$ref": "#"}}, {"type": "array", "items": {"$ref": "#"}}),
-        ({"$ref": "#/definitions/B", "description": "d"}, {"type": "string", "description": "d"}),
-        ({"$ref": "#/definitions/sla~1sh"}, {"$ref": "#/definitions/sla~1sh"}),
-        ({"$ref": "#/properties/b"}, {"type": "integer"}),
-        ({"description": "d", "anyOf": [{"type": "string"}]}, {"anyOf": [{"type": "string"}], "description": "d"}),
-    ],
-)
+SAME: list[tuple[Any, Any]] = [
+    ({"enum": ["x", "y"]}, {"type": "string", "enum": ["x", "y"]}),
+    ({"const": 1}, {"type": "integer", "const": 1}),
+    ({"enum": [True, 1.5]}, {"type": ["boolean", "number"], "enum": [True, 1.5]}),
+    ({"oneOf": [{"type": "string"}, {"type": "null"}]}, {"anyOf": [{"type": "string"}, {"type": "null"}]}),
+    ({"allOf": [{"type": "string"}], "description": "d"}, {"type": "string", "description": "d"}),
+    ({"type": "string", "default": "x", "examples": ["y"], "x-more": 1}, {"type": "string"}),
+    (
+        {"type": "string", "pattern": "^(?=a).*$", "description": "d"},
+        {"type": "string", "description": 'd (pattern: "^(?=a).*$")'},
+    ),
+    ({"type": "string", "format": "email"}, {"type": "string", "format": "email"}),
+    (
+        {"type": ["object", "null"], "properties": {}},
+        {"type": ["object", "null"], "properties": {}, "required": [], "additionalProperties": False},
+    ),
+    ({"items": {"type": "string"}}, {"type": "array", "items": {"type": "string"}}),
+    ({"type": "array", "items": {"$ref": "#"}}, {"type": "array", "items": {"$ref": "#"}}),
+    ({"$ref": "#/definitions/B", "description": "d"}, {"type": "string", "description": "d"}),
+    ({"$ref": "#/definitions/sla~1sh"}, {"$ref": "#/definitions/sla~1sh"}),
+    ({"$ref": "#/properties/b"}, {"type": "integer"}),
+    ({"description": "d", "anyOf": [{"type": "string"}]}, {"anyOf": [{"type": "string"}], "description": "d"}),
+]
+"""Schemas of a property, and the strict form of each."""
+
+
+@pytest.mark.parametrize(("part", "right"), SAME)
 def test_schemas_that_mean_the_same_get_the_form_that_the_api_takes(part: Any, right: Any) -> None:
-    definitions = {"B": {"type": "string", "description": "else"}, "sla/sh": {"type": "boolean"}}
-    schema = with_a(part, definitions=definitions)
-    schema["properties"]["b"] = {"type": "integer"}
-    schema["required"] = ["a", "b"]
-    written = strict(schema)
+    written = strict(with_definitions(part))
     check(written)
     assert written["properties"]["a"] == right
+
+
+def with_definitions(part: Any) -> dict[str, Any]:
+    definitions = {"B": {"type": "string", "description": "else"}, "sla/sh": {"type": "boolean"}}
+    properties = {"a": part, "b": {"type": "integer"}}
+    return {**OBJECT, "properties": properties, "required": ["a", "b"], "definitions": definitions}
+
+
+async def test_the_simulated_api_takes_what_is_written() -> None:
+    tools = [Tool.from_function(function, strict=True).parameters for function in (paint, with_brush, keep)]
+    tools += [strict(with_definitions(part)) for part, _ in SAME if "sla~1sh" not in str(part)]
+    async with Simulator() as url, AsyncOpenAI(base_url=url, api_key="sk-x", max_retries=0) as client:
+        for number, parameters in enumerate(tools):
+            function: Any = {"type": "function", "name": f"f{number}", "parameters": parameters, "strict": True}
+            answer = await client.responses.create(
+                model="gpt-6-luna", input="hi", tools=[function], tool_choice="required"
+            )
+            [call] = answer.output
+            assert call.type == "function_call"
+            assert json.loads(call.arguments).keys() == parameters["properties"].keys()
 
 
 @pytest.mark.parametrize(
