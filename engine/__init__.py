@@ -16,7 +16,7 @@ from .codec import JSON, MSGPACK, Codec
 from .concurrency.cancellation import await_foreign
 from .concurrency.carrying import carry
 from .concurrency.loop import is_own_failure
-from .concurrency.outside import install, outside_requests
+from .concurrency.outside import call_at_close, forget_close, install, outside_requests
 from .engine import Engine, EngineStatistics
 from .errors import (
     BudgetExceeded,
@@ -148,11 +148,13 @@ __all__ = [
     "UsageStatistics",
     "ambient_run",
     "await_foreign",
+    "call_at_close",
     "carry",
     "context_size",
     "contradiction_in",
     "current_execution",
     "error_message",
+    "forget_close",
     "hand_reservation",
     "install",
     "is_own_failure",

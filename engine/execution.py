@@ -70,6 +70,8 @@ class Execution:
     scope: Scope | None = None
     """The budgets that apply to it; None if the engine has none."""
     _span: Any = None
+    at_end: tuple[Callable[[], object], ...] = ()
+    """What ends with the run, but goes on after the code that began it: called before its last event."""
 
     def __init__(self, runtime: Runtime, info: RunInfo, parent: "Execution | None" = None) -> None:
         self.runtime = runtime
@@ -291,6 +293,8 @@ class Execution:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         runtime = self.runtime
+        for end in self.at_end:
+            end()
         self.duration_ns = runtime.clock.monotonic_ns() - self._start_monotonic
         self.finished = True
         if runtime.budgets is not None and self.scope is not None:

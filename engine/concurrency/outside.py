@@ -6,6 +6,7 @@ has lost it, and nothing can find it again: see `carry`.
 
 import logging
 import os
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 from threading import Lock
 
@@ -22,6 +23,7 @@ class Outside:
         self._runtimes: list[Runtime] = []
         self._told = False
         self._installed: object = None
+        self._at_close: list[tuple[object, Callable[[], object]]] = []
         self._gone: frozenset[object] = frozenset()
         """Engines of the process that this one was forked from."""
         self.requests = 0
@@ -49,13 +51,13 @@ class Outside:
 
     def is_alive(self, runtime: Runtime) -> bool:
         """Tell whether a runtime is one of this process, and not of the one that it was forked from."""
-        return runtime.owner not in self._gone
+        return not self._gone or runtime.owner not in self._gone
 
     def forget(self) -> None:
         """Leave behind the engines of the process that this one was forked from: none of them runs here."""
         self._lock = Lock()  # the other may have been held
         self._gone |= {runtime.owner for runtime in self._runtimes}
-        self._runtimes, self._told = [], False
+        self._runtimes, self._at_close, self._told = [], [], False
 
     @property
     def watched(self) -> bool:
@@ -72,6 +74,20 @@ class Outside:
         """Leave out an engine that closes. One that is not in is not an error."""
         with self._lock:
             self._runtimes = [each for each in self._runtimes if each.owner is not runtime.owner]
+            ends = [end for owner, end in self._at_close if owner is runtime.owner]
+            self._at_close = [each for each in self._at_close if each[0] is not runtime.owner]
+        for end in ends:
+            end()
+
+    def call_at_close(self, owner: object, end: Callable[[], object]) -> None:
+        """Have a function called when an engine closes."""
+        with self._lock:
+            self._at_close.append((owner, end))
+
+    def forget_close(self, end: Callable[[], object]) -> None:
+        """Take back what was to be called when an engine closes."""
+        with self._lock:
+            self._at_close = [each for each in self._at_close if each[1] != end]
 
     def count(self) -> None:
         """Count a request, and warn of the first since an engine has started."""
@@ -111,6 +127,21 @@ def install(engine: object) -> None:
 def outside_requests() -> int:
     """Read how many requests to models were heard of in this process that belong to no run, whatever engines ran."""
     return outside.requests
+
+
+def call_at_close(owner: object, end: Callable[[], object]) -> None:
+    """Have a function called when an engine closes, before it takes its last events.
+
+    Args:
+        owner: The engine, as a run's `runtime.owner`.
+        end: Ends what nothing else does, such as a run that waits for an answer.
+    """
+    outside.call_at_close(owner, end)
+
+
+def forget_close(end: Callable[[], object]) -> None:
+    """Have a function not called any more when its engine closes. One that would not be is not an error."""
+    outside.forget_close(end)
 
 
 def enter_engine(owner: object) -> Token[object]:

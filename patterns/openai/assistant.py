@@ -67,6 +67,7 @@ class OpenAIAssistantPattern(ThreadPattern):
         tools: What the model may call.
         ws_streaming: See `BasePattern`.
         retry: When to try a request again; by default what the config says.
+        client: The client to ask with; by default one that the config describes. The pattern does not close it.
 
     Raises:
         ConfigurationError: the config is of another kind, one of `tools` is not a tool, or an id is one of the

@@ -12,6 +12,8 @@ from ..requests.retry import RetryPolicy
 from ..tools.tool import ToolLike
 
 if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
     from .responses.metered import MeteredResponses
     from .responses.tool_loop import ToolLoop
 
@@ -27,6 +29,8 @@ class OpenAIBasePattern(BasePattern):
         tools: What the model may call.
         ws_streaming: See `BasePattern`.
         retry: When to try a request again; by default what the config says.
+        client: The client to ask with, such as `AsyncAzureOpenAI(...)` or one with proxies, certificates or headers of
+            its own; by default one that the config describes. The pattern does not close it.
 
     Raises:
         ConfigurationError: the config is of another kind, or a tool is not one.
@@ -44,9 +48,10 @@ class OpenAIBasePattern(BasePattern):
         ws_streaming: Any = None,
         *,
         retry: RetryPolicy | None = None,
+        client: "AsyncOpenAI | None" = None,
     ) -> None:
         super().__init__(config, tools, ws_streaming)
-        self.clients = Clients(self.config.api_key, self.config.base_url, self.config.request_timeout)
+        self.clients = Clients(self.config.api_key, self.config.base_url, self.config.request_timeout, client)
         self.retry = retry or RetryPolicy(max_retries=self.config.max_retries)
 
     # Both are made on first use, because they import the OpenAI client, which a class that derives from this need not.

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import uuid4
 
 import anyio
@@ -27,6 +27,9 @@ from .threads.context_window import ContextWindow, Fitted, Summariser
 from .threads.history import History, HistoryStore, InMemoryHistoryStore, checked_store, without_open_reasoning
 from .threads.pattern import OpenAIThreadConfig, ThreadPattern
 from .threads.threads import check_id
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 DEFAULT_CONTEXT_TOKENS = 128_000
 _RELEASE_TIMEOUT = 5.0
@@ -131,6 +134,8 @@ class OpenAIConversationPattern(ThreadPattern):
         ws_streaming: See `BasePattern`.
         store: Where histories are kept; by default in memory, as many as the config's `max_conversations`.
         retry: When to try a request again; by default what the config says.
+        client: The client to ask with, such as `AsyncAzureOpenAI(...)` or one with proxies, certificates or headers of
+            its own; by default one that the config describes. The pattern does not close it.
 
     Raises:
         ConfigurationError: the config is of another kind, or a tool or the store is not one.
@@ -148,8 +153,9 @@ class OpenAIConversationPattern(ThreadPattern):
         *,
         store: HistoryStore | None = None,
         retry: RetryPolicy | None = None,
+        client: "AsyncOpenAI | None" = None,
     ) -> None:
-        super().__init__(config, tools, ws_streaming, retry=retry)
+        super().__init__(config, tools, ws_streaming, retry=retry, client=client)
         own = self.config
         self.store = InMemoryHistoryStore(own.max_conversations) if store is None else checked_store(store)
         self.conversation_id = uuid4().hex

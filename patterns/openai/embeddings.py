@@ -130,9 +130,10 @@ class MeteredEmbeddings:
 
     def _describe(self, client: "AsyncOpenAI", bound: Usage | None) -> ModelRequest:
         url = client.base_url
+        provider, model = self._requests.clients.provider_and_model(self.model)
         return ModelRequest(
-            provider="openai",
-            model=self.model,
+            provider=provider,
+            model=model,
             operation="embeddings",
             server_address=url.host,
             server_port=url.port or (443 if url.scheme == "https" else 80),

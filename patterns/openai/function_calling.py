@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runmeter.engine import ConfigurationError
 
@@ -14,6 +14,9 @@ from ..requests.retry import RetryPolicy
 from ..tools.tool import ToolLike
 from .base import OpenAIBasePattern
 from .responses.tool_loop import given
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,8 @@ class OpenAIFunctionCallingPattern(OpenAIBasePattern):
         tools: What the model may call.
         ws_streaming: See `BasePattern`.
         retry: When to try a request again; by default what the config says.
+        client: The client to ask with, such as `AsyncAzureOpenAI(...)` or one with proxies, certificates or headers of
+            its own; by default one that the config describes. The pattern does not close it.
 
     Raises:
         ConfigurationError: the config is of another kind, one of `tools` is not a tool, or calls are required and there
@@ -61,8 +66,9 @@ class OpenAIFunctionCallingPattern(OpenAIBasePattern):
         ws_streaming: Any = None,
         *,
         retry: RetryPolicy | None = None,
+        client: "AsyncOpenAI | None" = None,
     ) -> None:
-        super().__init__(config, tools, ws_streaming, retry=retry)
+        super().__init__(config, tools, ws_streaming, retry=retry, client=client)
         if self.config.function_calling_mode == "required" and not self.tool_loop.definitions:
             raise ConfigurationError("function_calling_mode is 'required', but there are no tools")
         first = self.config.first_function

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from runmeter.engine import ConfigurationError, RunInfo, current_execution
 
@@ -17,6 +17,9 @@ from ..tools.toolbox import FunctionResult, Toolbox
 from .agents import ASK, TRANSFER, Agent, Handoff, HandoffToolbox, TurnAllowance, ask_tool, check_agents, reason_of
 from .base import OpenAIBasePattern
 from .responses.tool_loop import LoopOutcome, ToolLoop, given
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 Limit: TypeAlias = Literal["max_turns", "max_handoffs", "max_repeats"]
 
@@ -125,6 +128,8 @@ class OpenAIMultiAgentPattern(OpenAIBasePattern):
         tools: What agents may call; each says which.
         ws_streaming: See `BasePattern`.
         retry: When to try a request again; by default what the config says.
+        client: The client to ask with, such as `AsyncAzureOpenAI(...)` or one with proxies, certificates or headers of
+            its own; by default one that the config describes. The pattern does not close it.
         agent_tools: What single agents may call besides, by the agent's name.
 
     Raises:
@@ -144,9 +149,10 @@ class OpenAIMultiAgentPattern(OpenAIBasePattern):
         ws_streaming: Any = None,
         *,
         retry: RetryPolicy | None = None,
+        client: "AsyncOpenAI | None" = None,
         agent_tools: Mapping[str, Iterable[ToolLike]] | None = None,
     ) -> None:
-        super().__init__(config, tools, ws_streaming, retry=retry)
+        super().__init__(config, tools, ws_streaming, retry=retry, client=client)
         config = self.config
         self._agents = {agent.name: agent for agent in config.agents}
         own = agent_tools or {}

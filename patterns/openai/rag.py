@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 
@@ -23,6 +23,9 @@ from .base import OpenAIBasePattern
 from .embeddings import DEFAULT_EMBEDDING_MODEL, EmbeddingRetriever
 from .responses.tool_loop import ToolLoop
 from .vector_store import MOST_RESULTS, VectorStoreRetriever
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 INSTRUCTIONS = """\
 Answer the user's question from the numbered passages in the user's last message, and from what tools tell you; not \
@@ -103,6 +106,8 @@ class OpenAIRAGPattern(OpenAIBasePattern):
         retriever: Finds the passages; by default one for what the config says. It is not closed by the pattern.
         progress: Told how many texts of `sources` are embedded, of how many.
         retry: When to try a request again; by default what the config says.
+        client: The client to ask with, such as `AsyncAzureOpenAI(...)` or one with proxies, certificates or headers of
+            its own; by default one that the config describes. The pattern does not close it.
 
     Raises:
         ConfigurationError: the config is of another kind, a tool or the retriever is not one, or there is a retriever
@@ -122,8 +127,9 @@ class OpenAIRAGPattern(OpenAIBasePattern):
         retriever: RetrieverLike | None = None,
         progress: Progress | None = None,
         retry: RetryPolicy | None = None,
+        client: "AsyncOpenAI | None" = None,
     ) -> None:
-        super().__init__(config, tools, ws_streaming, retry=retry)
+        super().__init__(config, tools, ws_streaming, retry=retry, client=client)
         self.retriever = self._default_retriever(progress) if retriever is None else self._given_retriever(retriever)
         alone = replace(self.config, assistant_tools=(), openai_max_tokens=None)
         self._rewriting = ToolLoop(alone, Toolbox(()), self.responses, self.delivery)

@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 from anyio.lowlevel import current_token
 
 from runmeter.engine import ConfigurationError
+
+from .hosts import provider_of
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -28,11 +30,18 @@ class Clients:
         api_key: A key, an async function that gets one, or None for `OPENAI_API_KEY`.
         base_url: None stands for `OPENAI_BASE_URL` or OpenAI's own.
         timeout: Seconds to wait for anything from the server.
+        client: The one to use in their place, on whatever loop: then the others say nothing, and nothing closes it.
     """
 
     def __init__(
-        self, api_key: str | Callable[[], Awaitable[str]] | None, base_url: str | None, timeout: float
+        self,
+        api_key: str | Callable[[], Awaitable[str]] | None,
+        base_url: str | None,
+        timeout: float,
+        client: "AsyncOpenAI | None" = None,
     ) -> None:
+        # Retries are the pattern's own, since each attempt is an event.
+        self._given = None if client is None else _checked(client).with_options(max_retries=0)
         self._api_key = api_key
         self._base_url = base_url
         self._timeout = timeout
@@ -44,6 +53,8 @@ class Clients:
         Raises:
             ConfigurationError: there is no API key, or it cannot be one.
         """
+        if self._given is not None:
+            return self._given
         loop = current_token().native_token
         client = self._clients.get(loop)
         if client is None or client.is_closed():
@@ -53,6 +64,14 @@ class Clients:
             client = self._clients[loop] = self._make()
         return client
 
+    def provider_and_model(self, model: str) -> tuple[str, str]:
+        """Name the provider whose prices a request has, and its model: by a client that is given, or else OpenAI's."""
+        if self._given is None:
+            return "openai", model
+        said = getattr(self._given._client.send, "provider_and_model", None)  # noqa: SLF001 - where it is metered
+        url = self._given.base_url
+        return (provider_of(url.host, url.port), model) if said is None else said(url, model)
+
     def key_at_hand(self) -> AbstractAsyncContextManager[None]:
         """Have the key before a request is metered: what getting it takes, and that it fails, is not the request's.
 
@@ -61,7 +80,7 @@ class Clients:
             TimeoutError: on entering, it has not returned in time.
             Exception: on entering, whatever it raises.
         """
-        return self._with_key() if callable(self._api_key) else nullcontext()
+        return self._with_key() if callable(self._api_key) and self._given is None else nullcontext()
 
     @asynccontextmanager
     async def _with_key(self) -> AsyncIterator[None]:
@@ -116,6 +135,12 @@ class Clients:
 
 _at_hand: ContextVar[tuple[Clients, str] | None] = ContextVar("runmeter_api_key", default=None)
 """The key for the request that is about to be made, and whose it is."""
+
+
+def _checked(client: Any) -> "AsyncOpenAI":
+    if not (hasattr(client, "with_options") and hasattr(client, "responses") and hasattr(client._client, "aclose")):  # noqa: SLF001
+        raise ConfigurationError(f"client takes an async client such as openai.AsyncOpenAI(), not {client!r:.100}")
+    return cast("AsyncOpenAI", client)
 
 
 def check_key(source: str, key: object) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 from runmeter.engine import ModelCall, Provenance, Usage, contradiction_in
 
+from .plain_usage import read_plain
+
 MAX_COUNT = 10**15
 """Tokens: what is more is no count."""
 _INPUT_NAMES = ("input_tokens", "prompt_tokens")
@@ -61,6 +63,8 @@ def read_usage(payload: Any, totals: "RunningTotals | None" = None) -> Reading:
     """
     if isinstance(payload, list | tuple):
         return _of_chunks(payload)
+    if totals is None and (plain := read_plain(payload)) is not None:
+        return Reading(plain)
     if _is_cached(payload):
         return Reading(Usage())
     usage = _usage_in(payload)

@@ -9,17 +9,18 @@ NAMES = {
         __version__ meter unmeter
     """,
     "runmeter.engine": """
-        Advice Advisor AssistantCall AssistantRun Budget BudgetExceeded BudgetStatus Bus BusClosed
-        BusStatistics Clock Codec ConfigurationError CostEstimate Delta Engine EngineNotRunning
-        EngineStatistics Event Execution ExecutionFinished ExecutionStarted FunctionCall Histogram
-        HistogramSnapshot IdSource JSON KnownEvent MSGPACK ModelCall ModelCallStarted ModelPrices ModelRequest
-        Notice Pattern PriceBook Provenance Retrieval RetrievalCall RunAborted RunEnded RunInfo RunReported RunResult
-        RunStream RunTimeout RunmeterError Runtime Status StrayCancellation StreamClosed SubscriberStatistics
-        Subscription SystemClock Telemetry TokenCount TokenCounter TokenUsage Tokenizer TokenizerError
-        ToolCall TraceContext Tracing UnboundedRequest UnknownEvent Unpriced Usage UsageAggregator UsageCell
-        UsageRow UsageStatistics ambient_run await_foreign carry context_size contradiction_in current_execution
-        error_message hand_reservation install is_own_failure lifecycle metered_execution open_model_call
-        outside_requests outside_run provider_standing_at retirements run_child stand_in stop_standing_in tags
+        Advice Advisor AssistantCall AssistantRun Budget BudgetExceeded BudgetStatus Bus BusClosed BusStatistics
+        Clock Codec ConfigurationError CostEstimate Delta Engine EngineNotRunning EngineStatistics Event
+        Execution ExecutionFinished ExecutionStarted FunctionCall Histogram HistogramSnapshot IdSource JSON
+        KnownEvent MSGPACK ModelCall ModelCallStarted ModelPrices ModelRequest Notice Pattern PriceBook
+        Provenance Retrieval RetrievalCall RunAborted RunEnded RunInfo RunReported RunResult RunStream
+        RunTimeout RunmeterError Runtime Status StrayCancellation StreamClosed SubscriberStatistics Subscription
+        SystemClock Telemetry TokenCount TokenCounter TokenUsage Tokenizer TokenizerError ToolCall TraceContext
+        Tracing UnboundedRequest UnknownEvent Unpriced Usage UsageAggregator UsageCell UsageRow UsageStatistics
+        ambient_run await_foreign call_at_close carry context_size contradiction_in current_execution
+        error_message forget_close hand_reservation install is_own_failure lifecycle metered_execution
+        open_model_call outside_requests outside_run provider_standing_at retirements run_child stand_in
+        stop_standing_in tags
     """,
     "runmeter.patterns": """
         Agent AssistantResult AsyncioRequired Attempt AugmentedLLMConfig AugmentedLLMPattern AugmentedResult

@@ -84,7 +84,7 @@ class MeteredResponses:
         sent = sent_response(params)
         # It takes time, so that it is worked out beforehand only where a budget needs it.
         bound = await sent.bound() if execution.budgeted else None
-        request = _describe(client, params, stream=stream, bound=bound)
+        request = _describe(client, params, self._clients, stream=stream, bound=bound)
         exchange = _Exchange(self._delivery, deliver, stream=stream)
 
         async def send(attempt: int) -> "Response":
@@ -163,11 +163,14 @@ def _limited(params: Mapping[str, Any], allowed: ModelRequest) -> Mapping[str, A
     return {**params, "max_output_tokens": allowed.max_output_tokens}
 
 
-def _describe(client: "AsyncOpenAI", params: Mapping[str, Any], *, stream: bool, bound: Usage | None) -> ModelRequest:
+def _describe(
+    client: "AsyncOpenAI", params: Mapping[str, Any], clients: Clients, *, stream: bool, bound: Usage | None
+) -> ModelRequest:
     url = client.base_url
+    provider, model = clients.provider_and_model(params["model"])
     return ModelRequest(
-        provider="openai",
-        model=params["model"],
+        provider=provider,
+        model=model,
         api="responses",
         stream=stream,
         service_tier=params.get("service_tier"),

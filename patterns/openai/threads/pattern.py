@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 from openai import APIError
@@ -17,6 +17,9 @@ from ...tools.tool import ToolLike
 from ..base import OpenAIBasePattern
 from ..responses.tool_loop import LoopOutcome
 from .threads import LockPatience, Threads, clear_errors, is_unanswered, missing_outputs
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,8 @@ class ThreadPattern(OpenAIBasePattern):
         ws_streaming: See `BasePattern`.
         retry: When to try a request again; by default what the config says. Locked threads have a patience of their
             own, the config's `lock_timeout`.
+        client: The client to ask with, such as `AsyncAzureOpenAI(...)` or one with proxies, certificates or headers of
+            its own; by default one that the config describes. The pattern does not close it.
 
     Raises:
         ConfigurationError: the config is of another kind, or one of `tools` is not a tool.
@@ -52,12 +57,13 @@ class ThreadPattern(OpenAIBasePattern):
         ws_streaming: Any = None,
         *,
         retry: RetryPolicy | None = None,
+        client: "AsyncOpenAI | None" = None,
     ) -> None:
         check_config(self.pattern_type, self.accepted_config, config)
         own = specialise(self.pattern_type, self.config_type, config)
         base = retry or RetryPolicy(max_retries=own.max_retries)
         patience = LockPatience(base=base, sleep=base.sleep, lock_timeout=own.lock_timeout)
-        super().__init__(own, tools, ws_streaming, retry=patience)
+        super().__init__(own, tools, ws_streaming, retry=patience, client=client)
         self.threads = Threads(self.clients, patience)
         self._made: set[str] = set()
         """Threads to be deleted when the pattern is closed."""

@@ -10,6 +10,9 @@ from .exchange import MeteredExchange, Within
 from .streams import StreamReading, without_usage
 from .trouble import trouble
 
+_AT_ONCE = 200
+"""How many pieces of a stream are kept to be read together: each by itself would cost more than all at once."""
+
 
 class BodyReading:
     """The bytes of an answer on their way, and what is made of them.
@@ -26,6 +29,8 @@ class BodyReading:
         self._decode = None if is_decoded else _decoding(response)
         self._reading: StreamReading | None = None
         self._rest = b""
+        self.kept: list[bytes] = []
+        """Bytes to be read later."""
         self._is_over = False
         self._hides_usage = False
         if self._status >= 400:
@@ -35,24 +40,49 @@ class BodyReading:
             self._reading = exchange.streamed()
             self._hides_usage = exchange.sent.adds_usage and self._decode is None
 
+    @property
+    def may_wait(self) -> bool:
+        """Bytes may be kept to be read later, many at once.
+
+        Not until the answer begins, and not where one of its events is not to be seen.
+        """
+        reading = self._reading
+        return not self._hides_usage and reading is not None and (reading.pieces > 0 or self._is_over)
+
+    def read_kept(self) -> None:
+        """Read what was kept."""
+        if self.kept:
+            kept = b"".join(self.kept)
+            self.kept.clear()
+            self._take(kept)
+
     def take(self, data: bytes) -> bytes:
         """Read bytes that have come. Returns those to pass on, which are fewer where an event is not to be seen."""
-        if self._is_over and not self._hides_usage:
+        if not self._hides_usage:
+            self._take(data)
             return data
+        if not self._rest and data.endswith(b"\n\n") and b'"usage"' not in data:
+            self._read(data)
+            return data
+        block = self._take(data)
+        return without_usage(block) if block else b""
+
+    def _take(self, data: bytes) -> bytes:
+        """Read the events that are whole by now. Returns them."""
         block = self._rest + (data if self._decode is None else self._decode(data))
         if self._reading is None:
             self._rest = block
-            return data
+            return b""
         end = _end_of_events(block)
         self._rest = block[end:]
-        if not end:
-            return b"" if self._hides_usage else data
-        block = block if end == len(block) else block[:end]
-        self._read(block)
-        return without_usage(block) if self._hides_usage else data
+        block = block[:end]
+        if end:
+            self._read(block)
+        return block
 
     def finish(self) -> bytes:
         """Take the end of the body. Returns what had been kept back."""
+        self.read_kept()
         rest, self._rest = self._rest, b""
         if not self._is_over:
             self._finish(rest)
@@ -72,16 +102,19 @@ class BodyReading:
     async def prepare(self, error: BaseException | None = None) -> None:
         """Work out what a request used at most whose answer has not come to its end."""
         if not self._is_over:
+            self.read_kept()
             await self._exchange.prepare(error)
 
     def prepare_here(self, error: BaseException | None = None) -> None:
         """Work it out in this thread."""
         if not self._is_over:
+            self.read_kept()
             self._exchange.prepare_here(error)
 
     def _end(self, how: Callable[[], None]) -> None:
         if self._is_over:
             return
+        self.read_kept()
         self._is_over = True
         try:
             how()
@@ -114,9 +147,9 @@ class BodyReading:
 class AsyncBody(httpx2.AsyncByteStream):
     """The body of an answer of an async client, read as it passes."""
 
-    def __init__(self, stream: Any, passage: BodyReading) -> None:
+    def __init__(self, stream: Any, reading: BodyReading) -> None:
         self._stream = stream
-        self._passage = passage
+        self._reading = reading
 
     @property
     def elapsed(self) -> Any:
@@ -124,18 +157,25 @@ class AsyncBody(httpx2.AsyncByteStream):
         return self._stream.elapsed
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        passage, stream = self._passage, self._stream.__aiter__()
+        reading, stream = self._reading, self._stream.__aiter__()
         try:
             async for data in stream:
-                if passed := passage.take(data):
+                if passed := reading.take(data):
                     yield passed
-            if rest := passage.finish():
+                if reading.may_wait:
+                    break
+            async for data in stream:
+                reading.kept.append(data)
+                yield data
+                if len(reading.kept) > _AT_ONCE:
+                    reading.read_kept()
+            if rest := reading.finish():
                 yield rest
         except GeneratorExit:
             raise
         except BaseException as error:
-            await passage.prepare(error)
-            passage.lost(error)
+            await reading.prepare(error)
+            reading.lost(error)
             raise
         finally:
             if isinstance(stream, AsyncGenerator):
@@ -146,20 +186,20 @@ class AsyncBody(httpx2.AsyncByteStream):
         try:
             await self._stream.aclose()
         finally:
-            await self._passage.prepare()
-            self._passage.left()
+            await self._reading.prepare()
+            self._reading.left()
 
     def __del__(self) -> None:
         with suppress(AttributeError):
-            self._passage.left()
+            self._reading.left()
 
 
 class SyncBody(httpx2.SyncByteStream):
     """The body of an answer of a sync client, read as it passes."""
 
-    def __init__(self, stream: Any, passage: BodyReading) -> None:
+    def __init__(self, stream: Any, reading: BodyReading) -> None:
         self._stream = stream
-        self._passage = passage
+        self._reading = reading
 
     @property
     def elapsed(self) -> Any:
@@ -167,18 +207,26 @@ class SyncBody(httpx2.SyncByteStream):
         return self._stream.elapsed
 
     def __iter__(self) -> Iterator[bytes]:
-        passage = self._passage
+        reading = self._reading
         try:
-            for data in self._stream:
-                if passed := passage.take(data):
+            stream = iter(self._stream)
+            for data in stream:
+                if passed := reading.take(data):
                     yield passed
-            if rest := passage.finish():
+                if reading.may_wait:
+                    break
+            for data in stream:
+                reading.kept.append(data)
+                yield data
+                if len(reading.kept) > _AT_ONCE:
+                    reading.read_kept()
+            if rest := reading.finish():
                 yield rest
         except GeneratorExit:
             raise
         except BaseException as error:
-            passage.prepare_here(error)
-            passage.lost(error)
+            reading.prepare_here(error)
+            reading.lost(error)
             raise
 
     def close(self) -> None:
@@ -186,12 +234,12 @@ class SyncBody(httpx2.SyncByteStream):
         try:
             self._stream.close()
         finally:
-            self._passage.prepare_here()
-            self._passage.left()
+            self._reading.prepare_here()
+            self._reading.left()
 
     def __del__(self) -> None:
         with suppress(AttributeError):
-            self._passage.left()
+            self._reading.left()
 
 
 def _end_of_events(block: bytes) -> int:

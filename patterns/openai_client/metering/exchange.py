@@ -10,6 +10,8 @@ from runmeter.engine import (
     StreamClosed,
     Usage,
     ambient_run,
+    call_at_close,
+    forget_close,
     hand_reservation,
     metered_execution,
     open_model_call,
@@ -18,6 +20,7 @@ from runmeter.engine import (
 from ...requests.bounds import bound_late
 from ...requests.retry import used_nothing
 from .answers import failure_of, record_answer
+from .background import background, unfinished
 from .sent import RUN_NAMES, SentRequest
 from .streams import CompletionReading, ResponseReading, StreamReading
 from .trouble import trouble
@@ -151,14 +154,23 @@ class MeteredExchange(Counted):
     Args:
         sent: The request.
         call: Its events.
+        execution: The run that it belongs to.
         context: Where they are entered and left.
         owner: The client's call that has a run for it; None in a run that goes on.
     """
 
-    __slots__ = ("_context", "_ended", "_owner", "reading")
+    __slots__ = ("_context", "_ended", "_execution", "_owner", "reading")
 
-    def __init__(self, sent: SentRequest, call: ModelCall, context: Context | None, owner: ClientCall | None) -> None:
+    def __init__(
+        self,
+        sent: SentRequest,
+        call: ModelCall,
+        execution: Execution,
+        context: Context | None,
+        owner: ClientCall | None,
+    ) -> None:
         super().__init__(call, sent)
+        self._execution = execution
         self._context = context
         self._owner = owner
         self._ended = False
@@ -173,11 +185,40 @@ class MeteredExchange(Counted):
             self._context.run(self._call.__enter__)
 
     def answered(self, body: bytes) -> None:
-        """Take an answer that came at once."""
+        """Take an answer that came at once, or that is still being made in the background."""
+        if self.sent.body.background is True and (response_id := unfinished(body)) is not None:
+            self._wait_for(response_id)
+            return
         try:
             record_answer(self._call, self.sent.api, body)
         finally:
             self._end(None)
+
+    def _wait_for(self, response_id: str) -> None:
+        """Leave the call open until its answer is retrieved, its run ends or its engine closes."""
+        call, execution = self._call, self._execution
+        call.response_id = response_id
+        call.notice("background", "an answer made in the background is counted when it is retrieved")
+        self.opened()
+
+        def give_up() -> None:
+            background.forget(response_id)
+            forget_close(give_up)
+            self.prepare_here(by_bytes=True)
+            self._end(None)
+
+        def settle(body: bytes) -> None:
+            forget_close(give_up)
+            try:
+                record_answer(call, self.sent.api, body)
+            finally:
+                self._end(None)
+
+        background.wait(response_id, settle, give_up)
+        if self._owner is None:
+            execution.at_end = (*execution.at_end, give_up)
+        else:
+            call_at_close(execution.runtime.owner, give_up)
 
     def refused(self, status: int, body: bytes) -> None:
         """Take an error that the server answered with."""
@@ -190,6 +231,9 @@ class MeteredExchange(Counted):
         """Take what kept the answer, or the rest of it, from coming."""
         if self.reading is not None:
             self.reading.end()
+            if self.reading.complete and self._call.provenance is Provenance.REPORTED:
+                self._end(None)  # what came after the answer is of no matter
+                return
         elif used_nothing(error):
             self._call.record(Usage())
         if isinstance(error, Exception):
@@ -270,7 +314,7 @@ class Place:
         call = self.execution.model_call(request, attempt=sent.attempt)
         if self._context is not None and self.execution.budgeted:
             hand_reservation(self._context)
-        exchange = MeteredExchange(sent, call, self._context, self._owner)
+        exchange = MeteredExchange(sent, call, self.execution, self._context, self._owner)
         exchange.begin()
         return exchange
 

@@ -1,14 +1,18 @@
 """Hooks in the HTTP client of an OpenAI client, where every request of it and of its copies leaves."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from runmeter.engine import BudgetExceeded, ModelRequest, UnboundedRequest
 
+from ..hosts import provider_of
+from .background import background
 from .bodies import AsyncBody, BodyReading, SyncBody
 from .exchange import MeteredExchange, Place, Within, find_place
 from .sent import APIS, Api, SentRequest
 from .trouble import trouble
+from .unmetered import tell_unmetered, unmetered_kind
 
 
 class Hook:
@@ -34,19 +38,34 @@ class Hook:
             self.providers[base_url.host, base_url.port] = provider
         self.models |= models
 
+    def provider_and_model(self, base_url: Any, model: str) -> tuple[str, str]:
+        """Name the provider whose prices a server has, and a model by its own name."""
+        host, port = base_url.host, base_url.port
+        return self.providers.get((host, port)) or provider_of(host, port), self.models.get(model, model)
+
     def _recognize(self, request: Any) -> SentRequest | None:
         """Read a request, if it is one for a model's answer."""
         if request.method != "POST":
             return None
-        api = _api_of(request.url.path)
+        url = request.url
+        api = _api_of(url.path)
         if api is None:
+            self._tell(url)
             return None
         try:
-            url = request.url
             return SentRequest(api, request, self.providers.get((url.host, url.port)), self.models)
         except Exception as error:
             trouble.note(error)
             return None
+
+    def _tell(self, url: Any) -> None:
+        """Give notice of a request that is billed and not metered."""
+        kind = unmetered_kind(url.path)
+        if kind is not None:
+            try:
+                tell_unmetered(kind, url.host)
+            except Exception as error:
+                trouble.note(error)
 
     def _find(self, sent: SentRequest) -> Place | Within | None:
         """Find where a request belongs, and have its stream tell its usage."""
@@ -101,6 +120,15 @@ def _read(exchange: MeteredExchange | Within, response: Any, body: type[AsyncBod
         exchange.left()
 
 
+def _settle(request: Any, response: Any) -> None:
+    """Look whether what was retrieved is an answer that is waited for."""
+    if background.knows(request.url.path) and response.is_closed and response.status_code == 200:
+        try:
+            background.retrieved(request.url.path, response.content)
+        except Exception as error:
+            trouble.note(error)
+
+
 def _lose(exchange: MeteredExchange | Within, lost: BaseException) -> None:
     try:
         exchange.lost(lost)
@@ -109,6 +137,7 @@ def _lose(exchange: MeteredExchange | Within, lost: BaseException) -> None:
         exchange.left()
 
 
+@lru_cache(maxsize=256)
 def _api_of(path: str) -> Api | None:
     start = path.rfind("/")
     if path.endswith("/completions"):
@@ -132,7 +161,9 @@ class AsyncHook(Hook):
         sent = self._recognize(request)
         exchange = None if sent is None else await self._open(sent)
         if sent is None or exchange is None:
-            return await self.send(request, stream=stream, **options)
+            response = await self.send(request, stream=stream, **options)
+            _settle(request, response)
+            return response
         try:
             response = await self.send(sent.http, stream=stream, **options)
             if self._is_silent(sent, response) and self._leave_silent(sent, await _aread(response)):
@@ -177,7 +208,9 @@ class SyncHook(Hook):
         sent = self._recognize(request)
         exchange = None if sent is None else self._open(sent)
         if sent is None or exchange is None:
-            return self.send(request, stream=stream, **options)
+            response = self.send(request, stream=stream, **options)
+            _settle(request, response)
+            return response
         try:
             response = self.send(sent.http, stream=stream, **options)
             if self._is_silent(sent, response) and self._leave_silent(sent, _read_all(response)):

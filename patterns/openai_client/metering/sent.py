@@ -8,7 +8,7 @@ import msgspec
 from runmeter.engine import ModelRequest, Usage
 
 from ...requests.bounds import Sent, SentTexts, sent_completion, sent_response
-from .hosts import provider_of
+from ..hosts import provider_of
 
 Api: TypeAlias = Literal["responses", "chat_completions", "embeddings"]
 APIS: Mapping[str, Api] = {

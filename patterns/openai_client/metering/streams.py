@@ -17,6 +17,8 @@ from .answers import failure_in, record_response
 
 _SAYS_SOMETHING: Mapping[str, Any] = {"choices": [{"delta": {"content": "…"}}]}
 """Stands for the chunks with text or calls: an answer that has any took tokens to write."""
+_ERRORS = b'"type":"error"', b'{"error":{'
+"""Marks of an error: told in the event itself, as documented, or under `error`, as real servers send it."""
 _RESPONSE_ENDS = frozenset(("response.completed", "response.incomplete", "response.failed"))
 
 
@@ -42,6 +44,8 @@ class StreamReading(ABC):
 
     def read(self, block: bytes) -> None:
         """Read some whole events."""
+        if b"\r" in block:
+            block = block.replace(b"\r\n", b"\n")
         if not self._begun:
             self._begun = True
             self._spaced = b'": ' in block
@@ -87,13 +91,12 @@ class ResponseReading(StreamReading):
 
     def scan(self, block: bytes) -> None:
         """Count deltas, and read the last event, which has the usage."""
-        if b'"response":{' in block and b'"usage":' in block:
-            for event in events_in(block):
-                if event.get("type") in _RESPONSE_ENDS and isinstance(event.get("response"), dict):
-                    self.complete = True
-                    record_response(self.call, event["response"])
-        elif b'"type":"error"' in block or b'{"error":' in block:
-            for event in events_in(block):
+        for event in events_with(b'"response":{', block):
+            if event.get("type") in _RESPONSE_ENDS and isinstance(event.get("response"), dict):
+                self.complete = True
+                record_response(self.call, event["response"])
+        for marker in _ERRORS:
+            for event in events_with(marker, block):
                 if event.get("type") == "error" or event.get("error"):
                     self._fail(event.get("error") or event)
         # A summary of reasoning is not what is billed.
@@ -119,11 +122,10 @@ class CompletionReading(StreamReading):
 
     def scan(self, block: bytes) -> None:
         """Count deltas, and read the chunks with a reason for the end or with usage."""
-        ends, errs = b'"finish_reason":"' in block or b'"usage":{' in block, b'{"error":' in block
-        if ends or errs:
-            for chunk in events_in(block):
+        for marker in (b'"finish_reason":"', b'"usage":{', b'{"error":'):
+            for chunk in events_with(marker, block):
                 self._read(chunk)
-        if b"[DONE]" in block and b"data: [DONE]" in block:
+        if b"data: [DONE]" in block:
             self.complete = self.complete or not self.failed
         said = block.count(b'"content":"') - block.count(b'"content":""')
         said += block.count(b'"arguments":"') - block.count(b'"arguments":""')
@@ -142,7 +144,14 @@ class CompletionReading(StreamReading):
                 self.call.finish_reasons = tuple(self._reasons[index] for index in sorted(self._reasons))
         if chunk.get("usage") is not None:
             self._describe(chunk)
-            read_usage([_SAYS_SOMETHING, chunk] if self.pieces else [chunk]).record(self.call)
+            reading = read_usage(chunk)
+            if (
+                self.pieces
+                and reading.usage is not None
+                and not (reading.usage.input_tokens and reading.usage.output_tokens)
+            ):
+                reading = read_usage([_SAYS_SOMETHING, chunk])
+            reading.record(self.call)
 
     def _describe(self, chunk: Mapping[str, Any]) -> None:
         call = self.call
@@ -153,7 +162,7 @@ class CompletionReading(StreamReading):
 
 def events_in(block: bytes) -> Iterator[dict[str, Any]]:
     """Parse the events of a block that are objects of JSON."""
-    for event in block.replace(b"\r\n", b"\n").split(b"\n\n"):
+    for event in block.split(b"\n\n"):
         lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
         data = b"\n".join(lines)
         if data.startswith(b"{"):
@@ -161,6 +170,16 @@ def events_in(block: bytes) -> Iterator[dict[str, Any]]:
                 yield msgspec.json.decode(data)
             except ValueError:
                 continue  # what is not JSON the client will complain of
+
+
+def events_with(marker: bytes, block: bytes) -> Iterator[dict[str, Any]]:
+    """Parse the events of a block in which a marker is, and no others."""
+    at = block.find(marker)
+    while at >= 0:
+        end = block.find(b"\n\n", at)
+        end = len(block) if end < 0 else end
+        yield from events_in(block[block.rfind(b"\n\n", 0, at) + 1 : end])
+        at = block.find(marker, end)
 
 
 def without_usage(block: bytes) -> bytes:
@@ -172,4 +191,5 @@ def without_usage(block: bytes) -> bytes:
 
 
 def _has_usage_alone(event: bytes) -> bool:
-    return any(chunk.get("usage") is not None and chunk.get("choices") == [] for chunk in events_in(event))
+    chunks = events_in(event.replace(b"\r\n", b"\n"))
+    return any(chunk.get("usage") is not None and chunk.get("choices") == [] for chunk in chunks)

@@ -9,7 +9,7 @@ import anyio.to_thread
 import msgspec
 import pytest
 from meter_support import ASKED, MeterScene
-from openai import APIConnectionError, APITimeoutError, AsyncOpenAI, RateLimitError
+from openai import APIConnectionError, APITimeoutError, AsyncOpenAI, RateLimitError, Timeout
 from pydantic import BaseModel
 from time_support import until
 
@@ -117,7 +117,9 @@ ENDS = {
     ),
     "left early": End(leaves=True, streams_only=True, ends=(PARTIAL,), status="cancelled"),
     "cancelled": End(LATE, cancels=True, ends=(UNKNOWN,), status="cancelled"),
-    "timed out": End(LATE, APITimeoutError, settings={"timeout": 0.05}, ends=(UNKNOWN,), status="error"),
+    "timed out": End(
+        LATE, APITimeoutError, settings={"timeout": Timeout(None, read=0.05)}, ends=(UNKNOWN,), status="error"
+    ),
 }
 
 
