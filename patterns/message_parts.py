@@ -12,8 +12,15 @@ from runmeter.engine import ConfigurationError
 
 Part: TypeAlias = dict[str, Any]
 
-_OWN = frozenset(("input_text", "output_text", "refusal", "input_image", "input_file", "input_audio"))
-"""Parts of the Responses API itself; what it says of them stays."""
+_OWN: Mapping[str, tuple[str, ...]] = {
+    "input_text": ("text",),
+    "output_text": ("text",),
+    "refusal": ("refusal",),
+    "input_image": ("image_url", "file_id"),
+    "input_file": ("file_id", "file_url", "file_data"),
+    "input_audio": ("input_audio",),
+}
+"""Parts of the Responses API itself, and what each needs one of; all else that it says of them stays."""
 LEFT_OUT = frozenset(
     (
         *("reasoning", "thinking", "redacted_thinking"),  # bound to the API and the model that wrote it
@@ -46,10 +53,18 @@ def to_part(part: Any, *, assistant: bool) -> Part:
     if not isinstance(kind, str) or (kind not in _OWN and kind not in _WRITERS):
         raise ConfigurationError(f"a message has a content part of an unknown type: {kind!r:.100}")
     if kind in _OWN:
-        return dict(part)
+        return _whole(dict(part))
     if assistant and kind in ("text", "text-plain"):
         return {"type": "output_text", "text": _text(part), "annotations": []}
-    return _WRITERS[kind](part)
+    return _whole(_WRITERS[kind](part))
+
+
+def _whole(part: Part) -> Part:
+    """Check that a part has something in it."""
+    needed = _OWN[part["type"]]
+    if all(part.get(name) is None for name in needed):
+        raise ConfigurationError(f"a message's {part['type']} has no {' or '.join(needed)}")
+    return part
 
 
 def _text(part: Part) -> str:
@@ -74,7 +89,7 @@ def _image(part: Part) -> Part:
 
 def _file(part: Part) -> Part:
     if "file" in part:  # of Chat Completions
-        return {"type": "input_file", **{name: part["file"][name] for name in _FILE if name in part["file"]}}
+        return {"type": "input_file", **{name: part["file"].get(name) for name in _FILE if part["file"].get(name)}}
     source = _Source(part)
     if source.text is not None:
         return {"type": "input_text", "text": source.text}

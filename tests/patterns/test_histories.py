@@ -191,6 +191,11 @@ def test_parts_are_written_as_the_api_has_them(part: Json, right: Json) -> None:
         ({"type": "text", "text": None}, "not built as OpenAI's"),
         ({"type": "text", "text": ["hi"]}, "not built as OpenAI's"),
         (5, "not built as OpenAI's"),
+        ({"type": "file", "file": "x"}, "not built as OpenAI's"),
+        ({"type": "file", "file": {"filename": "a.pdf"}}, "input_file has no file_id or file_url or file_data"),
+        ({"type": "input_image", "detail": "auto"}, "input_image has no image_url or file_id"),
+        ({"type": "input_text"}, "input_text has no text"),
+        ({"type": "refusal", "text": "x"}, "refusal has no refusal"),
         ({"type": "computer_call", "call_id": "1"}, "unknown type: 'computer_call'"),
     ],
 )
