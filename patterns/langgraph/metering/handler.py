@@ -88,7 +88,8 @@ class MeteringHandler(BaseCallbackHandler):
     known upper bound `UnboundedRequest`, out of the model. LangChain passes them on like any error of a
     model: `with_retry` tries in vain, `with_fallbacks` asks the next model, and `ToolNode` may tell a model of it.
     LangChain has no way to change a request here, so that `when_exceeded="lower"` refuses. What a client sends again
-    by itself (`max_retries`) is one request here: set that to 0, and use `with_retry`, for budgets to count each.
+    by itself (`max_retries`) is one request here, unless the client is metered itself (`runmeter.meter`): else set that
+    to 0, and use `with_retry`, for budgets to count each.
     For a budget, and for the bound of a request that failed, the request's tokens are counted in the calling thread:
     about a millisecond for a few thousand words, and a second the first time in a process. Next to other async
     handlers Python may complain, after a refusal, that one of LangChain's coroutines was never awaited.
