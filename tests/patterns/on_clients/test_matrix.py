@@ -177,6 +177,7 @@ async def test_async(end_name: str, where: str) -> None:
 
 @pytest.mark.parametrize("where", ["in a run", "in none"])
 @pytest.mark.parametrize("end_name", [name for name, end in ENDS.items() if not end.cancels])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_sync(end_name: str, where: str) -> None:
     await play(ENDS[end_name], where, is_async=False)
 
