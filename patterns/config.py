@@ -182,6 +182,11 @@ class OpenAIPatternConfig(PatternConfig):
         object.__setattr__(self, "assistant_tools", hosted_tools(self.assistant_tools))
         if self.api_key is not None and not callable(self.api_key):
             check_key(f"{type(self).__name__}.api_key", self.api_key)
+        if self.base_url is not None and ("?" in self.base_url or "/deployments/" in self.base_url):
+            raise ConfigurationError(
+                "base_url: paths are put after it, so that it can have no query, nor the path of a deployment: give "
+                "https://<resource>.openai.azure.com/openai/v1, or the pattern client=AsyncAzureOpenAI(...)"
+            )
         for name, prefix in (("assistant_id", "asst_"), ("thread_id", "thread_")):
             value = getattr(self, name)
             if value is not None and value.startswith(prefix):

@@ -183,3 +183,17 @@ def test_the_patterns_configs_say_something_by_default(path: str) -> None:
         wrong: dict[str, Any] = {own: object()}
         with pytest.raises(ConfigurationError, match=own):
             kind(**wrong)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://mine.openai.azure.com/openai/deployments/fast/chat/completions?api-version=2024-10-21",
+        "https://mine.openai.azure.com/openai/deployments/fast/",
+        "https://gateway.example/v1?team=blue",
+    ],
+)
+def test_the_address_of_a_deployment_is_refused_by_name(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="AsyncAzureOpenAI"):
+        OpenAIPatternConfig(base_url=url)
+    OpenAIPatternConfig(base_url="https://mine.openai.azure.com/openai/v1")
