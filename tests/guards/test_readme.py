@@ -23,6 +23,8 @@ DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# (\w+\.(?:py|toml))\n")
 """How a block begins that is a file which other blocks refer to."""
+EXCERPT = re.compile(r"# (examples/[\w/]+\.py)\n")
+"""How a block begins that is taken from a script which other tests run, with libraries that are not at hand here."""
 
 
 def blocks(wanted: str) -> list[Any]:
@@ -30,7 +32,16 @@ def blocks(wanted: str) -> list[Any]:
         pytest.param(code, id=f"{path.name}-{number}")
         for path in DOCUMENTS
         for number, (language, code) in enumerate(BLOCK.findall(path.read_text()), start=1)
-        if language == wanted
+        if language == wanted and not EXCERPT.match(code)
+    ]
+
+
+def excerpts() -> list[Any]:
+    return [
+        pytest.param(ROOT / found[1], code[found.end() :], id=f"{path.name}-{number}")
+        for path in DOCUMENTS
+        for number, (_, code) in enumerate(BLOCK.findall(path.read_text()), start=1)
+        if (found := EXCERPT.match(code))
     ]
 
 
@@ -65,6 +76,15 @@ def test_what_a_document_points_to_is_there(path: Path) -> None:
     ]
     missing = [each for each in (*linked, *named) if not each.exists()]
     assert not missing
+
+
+@pytest.mark.parametrize(("script", "code"), excerpts())
+def test_an_excerpt_is_what_its_script_says(script: Path, code: str) -> None:
+    """Each paragraph, in its order."""
+    rest = "\n" + script.read_text()
+    for paragraph in code.strip("\n").split("\n\n"):
+        _, found, rest = rest.partition(f"\n{paragraph}\n")
+        assert found, f"{script.name} does not say, after what stands before it:\n{paragraph}"
 
 
 @pytest.fixture
