@@ -8,7 +8,7 @@ from typing import Any
 
 from .ambient import tags
 from .budgets.budget import Budget, BudgetStatus
-from .budgets.reserving import hand_reservation
+from .budgets.reserving import hand_reservation, hold_reservation
 from .bus import Bus, BusStatistics
 from .calls import AssistantCall, ModelCall, RetrievalCall, ToolCall, error_message, open_model_call
 from .clock import Clock, IdSource, SystemClock
@@ -156,6 +156,7 @@ __all__ = [
     "error_message",
     "forget_close",
     "hand_reservation",
+    "hold_reservation",
     "install",
     "is_own_failure",
     "lifecycle",

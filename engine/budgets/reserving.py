@@ -111,6 +111,11 @@ def hand_reservation(context: Context) -> None:
     context.run(_held.set, _held.get())
 
 
+def hold_reservation(context: Context) -> None:
+    """Have the code of this context be inside the request of another, so that it does not wait for what that holds."""
+    _held.set(context.get(_held))
+
+
 def claim(
     budgets: Budgets, scope: Scope, request: ModelRequest, notify: Notify
 ) -> tuple[Usage | None, Callable[[TokenUsage], None]]:

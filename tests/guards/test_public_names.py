@@ -18,9 +18,9 @@ NAMES = {
         SystemClock Telemetry TokenCount TokenCounter TokenUsage Tokenizer TokenizerError ToolCall TraceContext
         Tracing UnboundedRequest UnknownEvent Unpriced Usage UsageAggregator UsageCell UsageRow UsageStatistics
         ambient_run await_foreign call_at_close carry context_size contradiction_in current_execution
-        error_message forget_close hand_reservation install is_own_failure lifecycle metered_execution
-        open_model_call outside_requests outside_run provider_standing_at retirements run_child stand_in
-        stop_standing_in tags
+        error_message forget_close hand_reservation hold_reservation install is_own_failure lifecycle
+        metered_execution open_model_call outside_requests outside_run provider_standing_at retirements
+        run_child stand_in stop_standing_in tags
     """,
     "runmeter.patterns": """
         Agent AssistantResult AsyncioRequired Attempt AugmentedLLMConfig AugmentedLLMPattern AugmentedResult

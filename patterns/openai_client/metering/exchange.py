@@ -13,6 +13,7 @@ from runmeter.engine import (
     call_at_close,
     forget_close,
     hand_reservation,
+    hold_reservation,
     metered_execution,
     open_model_call,
 )
@@ -317,6 +318,11 @@ class Place:
         exchange = MeteredExchange(sent, call, self.execution, self._context, self._owner)
         exchange.begin()
         return exchange
+
+    def hold(self) -> None:
+        """Have the code that asked for a stream not wait for the room that this stream holds."""
+        if self._context is not None:
+            hold_reservation(self._context)
 
     def give_up(self, error: BaseException) -> None:
         """End what was begun for a request that does not leave."""

@@ -190,7 +190,9 @@ class AsyncHook(Hook):
                 return place.begin(sent, asked)
             asked = sent.describe(await sent.sent.bound())
             async with place.execution.reserve(asked) as allowed:
-                return _begin(place, sent, asked, allowed)
+                exchange = _begin(place, sent, asked, allowed)
+            place.hold()
+            return exchange
         except BaseException as error:
             if isinstance(place, Place):
                 place.give_up(error)
@@ -237,7 +239,9 @@ class SyncHook(Hook):
                 return place.begin(sent, asked)
             asked = sent.describe(sent.sent.bound_here())
             with place.execution.reserve(asked) as allowed:
-                return _begin(place, sent, asked, allowed)
+                exchange = _begin(place, sent, asked, allowed)
+            place.hold()
+            return exchange
         except BaseException as error:
             if isinstance(place, Place):
                 place.give_up(error)

@@ -281,6 +281,22 @@ async def test_a_budget_makes_answers_shorter(api: str) -> None:
         assert status.reserved == 0
 
 
+@pytest.mark.parametrize("where", ["in a run", "in none"])
+async def test_no_request_waits_for_the_room_that_a_stream_beside_it_holds(where: str) -> None:
+    async with MeterScene.open(budgets=[Budget(calls=1, every="day", when_reserved="wait")]) as scene:
+        client = scene.client()
+
+        async def work(messages: Any = None, context: Any = None) -> None:
+            stream = await ask(client, max_output_tokens=100, stream=True)
+            with pytest.raises(BudgetExceeded):
+                await ask(client, max_output_tokens=100)
+            await stream.close()
+
+        await (work() if where == "in none" else scene.engine.run(work, ""))
+        await client.close()
+        assert scene.engine.budgets()[0].reserved == 0
+
+
 async def test_what_has_no_bound_a_budget_refuses_by_name() -> None:
     async with MeterScene.open(budgets=[Budget(tokens=1_000_000)]) as scene:
         client = scene.client()
