@@ -153,5 +153,5 @@ def leave_engine(token: Token[object]) -> None:
     """Make the engine current that was before."""
     try:
         _entered.reset(token)
-    except ValueError:
-        pass  # left in another context than entered: there an engine that has closed is none
+    except (ValueError, RuntimeError):
+        pass  # left in another context than entered, or for the second time: an engine that has closed is none
