@@ -246,7 +246,7 @@ def test_what_is_bounded_widens_the_interval() -> None:
     source = seeded(1)
     bound = Usage(input_tokens=10, output_tokens=40_000)
     usage = Usage(input_tokens=10, output_tokens=1_000)
-    timed_out = {"error_type": "APITimeoutError", "bound": bound, "service_tier": "default"}
+    timed_out: dict[str, Any] = {"error_type": "APITimeoutError", "bound": bound, "service_tier": "default"}
     lost = [event for _ in range(5) for event in Run().asks(LUNA, usage).asks(LUNA, None, **timed_out).ends()]
     cheap, dear = history(source, LUNA, 50, spread=0.2), history(source, TERRA, 50, spread=0.2)
     (sure,) = of_kind(advice_on(cheap, dear), "cheaper")
