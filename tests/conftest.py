@@ -1,6 +1,7 @@
 """What every test shares."""
 
 import gc
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
@@ -14,6 +15,13 @@ from runmeter.simulator import Simulator
 # How long an example takes says nothing on a machine with other work, and the first may import something.
 settings.register_profile("runmeter", deadline=None)
 settings.load_profile("runmeter")
+
+
+def pytest_configure() -> None:
+    """Have the commands that tests start hear signals: what a script runs in the background inherits deaf ears."""
+    for told, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(told) is signal.SIG_IGN:
+            signal.signal(told, usual)
 
 
 def pytest_collection_finish() -> None:
