@@ -20,7 +20,7 @@ INPUT, CACHED, OUTPUT = (Decimal(rate).scaleb(-6) for rate in ("0.40", "0.10", "
 """USD for a token, by OpenAI's list (2026-11)."""
 COUNTS = st.integers(0, 60) | st.integers(0, 5_000)
 ODD = st.none() | st.integers(-50, -1) | st.sampled_from(["7", "many", 7.0, 7.5, True, 10**16, [], {}])
-FEW, MANY = (settings(max_examples=count, suppress_health_check=[HealthCheck.too_slow]) for count in (5, 200))
+FEW, MANY = (settings(max_examples=count, suppress_health_check=[HealthCheck.too_slow]) for count in (5, 100))
 
 
 @st.composite
