@@ -42,6 +42,7 @@ from .validation.checks import (
     name_of,
     optional_name,
     sound_usage,
+    text_of,
 )
 from .validation.error_messages import message_of
 
@@ -106,8 +107,9 @@ class Operation(ABC):
 
     def fail(self, error_type: str, message: str | None = None) -> None:
         """Mark the operation as failed, where no exception will leave it."""
-        self.error_type = error_type
-        kept = self._execution.runtime.edit(str(error_type), str(message), not self._of_tool) if message else None
+        self.error_type = kind = name_of(error_type)
+        said = None if message is None else text_of(message)
+        kept = self._execution.runtime.edit(kind, said, not self._of_tool) if said else None
         self.error_message = cut_message(kept) if kept else None
 
     def __enter__(self) -> Self:
@@ -140,7 +142,7 @@ class Operation(ABC):
     def _tidy(self) -> None:
         """Clean and cut the texts recorded; a value that makes no sense counts as not recorded."""
         self.error_type = optional_name(self.error_type)
-        self.error_message = None if self.error_message is None else cut_message(str(self.error_message))
+        self.error_message = None if self.error_message is None else cut_message(text_of(self.error_message))
 
     @abstractmethod
     def _ended(self, error: BaseException | None, duration_ns: int) -> None:

@@ -37,7 +37,7 @@ class Provenance(StrEnum):
     """The request left and never answered: it may have been billed, for an unknown amount."""
 
 
-class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
     """Tokens (and billable searches) of one request or a sum of several, with OpenAI's inclusive meaning.
 
     `input_tokens` includes every other kind of input, `output_tokens` every other kind of output, so the others say

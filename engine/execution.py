@@ -46,7 +46,7 @@ from .events import (
 )
 from .request import ModelRequest
 from .runtime import MAX_NOTICED, RunInfo, Runtime
-from .validation.checks import cut_message, name_of
+from .validation.checks import cut_message, name_of, text_of
 from .validation.error_messages import message_of
 
 logger = logging.getLogger("runmeter")
@@ -203,7 +203,9 @@ class Execution:
             if (kind, subject) in noticed or len(noticed) >= MAX_NOTICED:
                 return
             noticed.add((kind, subject))
-        self.emit(Notice, self.trace, kind=name_of(kind), subject=name_of(subject), message=cut_message(str(message)))
+        self.emit(
+            Notice, self.trace, kind=name_of(kind), subject=name_of(subject), message=cut_message(text_of(message))
+        )
 
     def _notify_of_budget(self, subject: str, message: str) -> None:
         self.notice("budget", subject, message)

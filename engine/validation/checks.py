@@ -46,12 +46,12 @@ encode = msgspec.msgpack.Encoder().encode
 
 def name_of(value: object) -> str:
     """Make a name that an event may hold, of any value."""
-    return cut_text(_text(value), NAME_LIMIT)
+    return cut_text(text_of(value), NAME_LIMIT)
 
 
 def id_of(value: object) -> str | None:
     """Make an id that an event may hold, of any value. None stays None."""
-    return None if value is None else cut_text(_text(value), ID_LIMIT)
+    return None if value is None else cut_text(text_of(value), ID_LIMIT)
 
 
 def optional_name(value: object) -> str | None:
@@ -74,7 +74,7 @@ def cut_message(text: str) -> str:
     return short.encode("utf-8", "replace").decode()
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
     """Take a value's text, as a plain `str`."""
     if isinstance(value, str):
         return str.__str__(value)

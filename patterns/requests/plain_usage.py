@@ -50,6 +50,9 @@ class _ResponseUsage(msgspec.Struct, gc=False):
     output_tokens_details: _OutputDetails | None = None
     input_token_details: None = None
     output_token_details: None = None
+    cache_read_input_tokens: None = None
+    cache_creation_input_tokens: None = None
+    prompt_cache_hit_tokens: None = None
 
 
 class _CompletionUsage(msgspec.Struct, gc=False):
@@ -64,6 +67,9 @@ class _CompletionUsage(msgspec.Struct, gc=False):
     output_tokens_details: None = None
     input_token_details: None = None
     output_token_details: None = None
+    cache_read_input_tokens: None = None
+    cache_creation_input_tokens: None = None
+    prompt_cache_hit_tokens: None = None
 
 
 class _Item(msgspec.Struct, gc=False):

@@ -23,7 +23,10 @@ _INPUT_DETAILS = ("input_tokens_details", "prompt_tokens_details", "input_token_
 _OUTPUT_DETAILS = ("output_tokens_details", "completion_tokens_details", "output_token_details")
 _TIER = re.compile("^(priority|flex)_")
 """langchain-openai puts the tier that served before the kind, unless it is the default."""
-_CALLS = frozenset(("function_call", "custom_tool_call", "mcp_call", "code_interpreter_call"))
+_TEXTS = frozenset(("message", "text", "output_text", "refusal"))
+"""Kinds of items and parts that say something only if there is a text in them. All others do, whatever they are."""
+_ANSWERS = ("refusal", "reasoning_content", "reasoning", "audio", "tool_calls", "function_call")
+"""Fields of a message that are an answer, beside its text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +161,18 @@ class _Reader:
         return Usage(
             input_tokens=read,
             output_tokens=written,
-            cache_read_tokens=self._part(before, "cached_tokens", "cache_read"),
-            # Some say how long for as well, and some only that: of what is said twice the larger counts.
+            # Of what is said twice the larger counts: other servers name caches beside the totals, as Anthropic and
+            # DeepSeek do, and some say of writes how long for as well, or only that.
+            cache_read_tokens=max(
+                self._part(before, "cached_tokens", "cache_read"),
+                self._part(self.usage, "cache_read_input_tokens"),
+                self._part(self.usage, "prompt_cache_hit_tokens"),
+            ),
             cache_write_tokens=max(
-                self._part(before, "cache_write_tokens", "cache_creation"), for_30m + for_12h, for_5m + for_1h
+                self._part(before, "cache_write_tokens", "cache_creation"),
+                self._part(self.usage, "cache_creation_input_tokens"),
+                for_30m + for_12h,
+                for_5m + for_1h,
             ),
             cache_write_12h_tokens=for_12h,
             reasoning_tokens=self._part(after, "reasoning_tokens", "reasoning"),
@@ -278,21 +289,24 @@ def _answers(payload: Any) -> bool:
     if choices := _get(payload, "choices"):
         messages = (_get(choice, "message") or _get(choice, "delta") for choice in choices)
         return any(_says(message) for message in messages)
-    return _says(payload) or any(_says(item) or _get(item, "type") in _CALLS for item in _items(payload))
+    return _says(payload) or any(_says(item) or _is_answer(item) for item in _items(payload))
+
+
+def _is_answer(item: Any) -> bool:
+    kind = _get(item, "type")
+    return isinstance(kind, str) and kind not in _TEXTS
 
 
 def _says(message: Any) -> bool:
-    """Whether a message, or a part of one, has text or calls."""
+    """Whether a message, or a part of one, has text, calls or another answer."""
     if isinstance(message, str):
         return bool(message)
     content = _get(message, "content")
     if isinstance(content, list):
         content = any(_says(part) for part in content)
-    text = _get(message, "text")
+    text, beside = _get(message, "text"), _get(message, "additional_kwargs")
     return bool(
         content
         or (text if isinstance(text, str) else None)
-        or _get(message, "refusal")
-        or _get(message, "tool_calls")
-        or _get(message, "function_call")
+        or any(_get(message, name) or _get(beside, name) for name in _ANSWERS)
     )

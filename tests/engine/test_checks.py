@@ -168,7 +168,12 @@ def test_tokens_and_cost_are_added_together_or_not_at_all() -> None:
 # Texts
 
 
-@pytest.mark.parametrize("odd", [HALF + "a", LONG, f"{HALF}{LONG}", 5, b"bytes", ["x"]])
+class Unsayable:
+    def __str__(self) -> str:
+        raise RuntimeError("it has no words")
+
+
+@pytest.mark.parametrize("odd", [HALF + "a", LONG, f"{HALF}{LONG}", 5, b"bytes", ["x"], Unsayable()], ids=type)
 async def test_names_and_ids_from_outside_fit_into_events(odd: Any, tmp_path: Path) -> None:
     def work() -> None:
         run = current_execution()

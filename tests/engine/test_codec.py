@@ -149,6 +149,7 @@ REQUESTED |= {"usage": {"input_tokens": 100}}
         REQUESTED | {"attempt": None},
         REQUESTED | {"usage": {"input_tokens": 1.0}},
         REQUESTED | {"usage": {"input_tokens": None}},
+        REQUESTED | {"usage": {"input_tokens": 1, "video_tokens": 7}},
     ],
 )
 def test_a_value_of_a_newer_version_is_kept_and_counted(codec: Codec, encode: Any, decode: Any, newer: Any) -> None:

@@ -166,6 +166,64 @@ def test_no_usage_is_too_odd_to_be_read_and_none_that_is_contradictory_exact(usa
         assert cost.usd is None
 
 
+NOTHING: dict[str, Any] = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "Lyon."},
+        {"content": [{"type": "text", "text": "Lyon."}]},
+        {"content": None, "refusal": "I cannot."},
+        {"content": None, "reasoning_content": "Where is it?"},
+        {"content": None, "reasoning": "Where is it?"},
+        {"content": None, "audio": {"id": "audio_1", "data": "AAAA"}},
+        {"content": None, "tool_calls": [{"id": "call_1", "type": "function"}]},
+        {"content": "", "additional_kwargs": {"refusal": "I cannot."}},
+    ],
+    ids=str,
+)
+def test_zeros_for_any_answer_are_no_report(message: dict[str, Any]) -> None:
+    told = read_usage({"choices": [{"message": message}], "usage": NOTHING})
+    assert told.usage is None
+    assert told.contradiction == "input_tokens and output_tokens 0 of an answer that says something"
+    silent = read_usage({"choices": [{"message": {"content": "", "refusal": None, "audio": None}}], "usage": NOTHING})
+    assert silent == Reading(Usage())
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["reasoning", "function_call", "web_search_call", "image_generation_call", "computer_call", "local_shell_call"],
+)
+def test_zeros_for_an_item_of_any_kind_are_no_report(kind: str) -> None:
+    usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+    assert read_usage({"output": [{"type": kind}], "usage": usage}).usage is None
+    assert read_usage({"output": [{"type": "message", "content": []}], "usage": usage}) == Reading(Usage())
+
+
+@pytest.mark.parametrize(
+    ("beside", "right"),
+    [
+        ({"prompt_cache_hit_tokens": 80, "prompt_cache_miss_tokens": 20}, Usage(100, 20, 80)),
+        ({"cache_read_input_tokens": 80}, Usage(100, 20, 80)),
+        ({"cache_creation_input_tokens": 30}, Usage(100, 20, 0, 30)),
+        ({"cache_read_input_tokens": 0, "cache_creation_input_tokens": None}, Usage(100, 20)),
+        ({"cache_read_input_tokens": 80, "prompt_tokens_details": {"cached_tokens": 80}}, Usage(100, 20, 80)),
+    ],
+    ids=str,
+)
+def test_caches_are_read_by_the_names_that_other_servers_give_them(beside: dict[str, Any], right: Usage) -> None:
+    said = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120, **beside}
+    assert read_usage({"choices": [{"message": {"content": "Lyon."}}], "usage": said}) == Reading(right)
+
+
+def test_caches_that_are_named_beside_the_input_contradict_it() -> None:
+    said = {"prompt_tokens": 20, "completion_tokens": 100, "total_tokens": 120, "cache_read_input_tokens": 1_000}
+    told = read_usage({"choices": [{"message": {"content": "Lyon."}}], "usage": said})
+    assert told.usage == Usage(20, 100, 1_000)
+    assert "cache_read_tokens 1000" in (told.contradiction or "")
+
+
 def test_chunks_of_the_api_say_running_totals_and_those_of_langchain_deltas() -> None:
     def chunk(**usage: Any) -> dict[str, Any]:
         return {"choices": [{"delta": {"content": "x"}}], "usage": usage or None}

@@ -1,5 +1,6 @@
 """Answers as a server sent them, in bytes: what they say of themselves, and what they used."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,13 +45,21 @@ def record_answer(call: ModelCall, api: Api, body: bytes) -> None:
         vectors = _vectors.decode(body)
         read_usage(vectors).record(call, response_model=vectors.model)
         return
-    answer = msgspec.json.decode(body)
+    answer = _decode(body)
     if not isinstance(answer, dict):
         return
     if api == "responses":
         record_response(call, answer)
     else:
         _record_completion(call, answer)
+
+
+def _decode(body: bytes) -> Any:
+    """Decode JSON, and what the client takes for such: half a surrogate pair, numbers that are none."""
+    try:
+        return msgspec.json.decode(body)
+    except ValueError:
+        return json.loads(body)
 
 
 def record_response(call: ModelCall, response: Mapping[str, Any]) -> None:

@@ -114,6 +114,10 @@ class CompletionReading(StreamReading):
     def __init__(self, call: ModelCall) -> None:
         super().__init__(call)
         self._reasons: dict[int, str] = {}
+        self._usage: Mapping[str, Any] | None = None
+        """The last chunk that said what was used: some servers say so in each."""
+        self._is_whole = False
+        """True once a chunk had the usage alone, as one at the end has."""
 
     def begin(self, block: bytes) -> None:
         """Take id and model from the first chunk."""
@@ -122,16 +126,28 @@ class CompletionReading(StreamReading):
 
     def scan(self, block: bytes) -> None:
         """Count deltas, and read the chunks with a reason for the end or with usage."""
-        for marker in (b'"finish_reason":"', b'"usage":{', b'{"error":'):
-            for chunk in events_with(marker, block):
-                self._read(chunk)
-        if b"data: [DONE]" in block:
-            self.complete = self.complete or not self.failed
         said = block.count(b'"content":"') - block.count(b'"content":""')
         said += block.count(b'"arguments":"') - block.count(b'"arguments":""')
         said = max(0, said + block.count(b'"refusal":"'))
         self.pieces += said + block.count(b'"reasoning_content":"')
         self.answered = self.answered or said > 0
+        for marker in (b'"finish_reason":"', b'"usage":{', b'{"error":'):
+            for chunk in events_with(marker, block):
+                self._read(chunk)
+        if b"data: [DONE]" in block:
+            self.complete = self.complete or not self.failed
+
+    def end(self) -> None:
+        """Record the usage that was said last: of a stream that was cut, which said so in each chunk, it is a part."""
+        if self._usage is not None:
+            reading = read_usage(self._usage)
+            if self.pieces and reading.usage is not None and not _is_used(self._usage, every=True):
+                reading = read_usage([_SAYS_SOMETHING, self._usage])
+            if self._reasons or self._is_whole:
+                reading.record(self.call)
+            elif reading.usage is not None:
+                self.call.record(reading.usage, Provenance.PARTIAL)
+        super().end()
 
     def _read(self, chunk: Mapping[str, Any]) -> None:
         if chunk.get("error"):
@@ -144,20 +160,22 @@ class CompletionReading(StreamReading):
                 self.call.finish_reasons = tuple(self._reasons[index] for index in sorted(self._reasons))
         if chunk.get("usage") is not None:
             self._describe(chunk)
-            reading = read_usage(chunk)
-            if (
-                self.pieces
-                and reading.usage is not None
-                and not (reading.usage.input_tokens and reading.usage.output_tokens)
-            ):
-                reading = read_usage([_SAYS_SOMETHING, chunk])
-            reading.record(self.call)
+            self._is_whole = self._is_whole or not chunk.get("choices")
+            if self._usage is None or _is_used(chunk):
+                self._usage = chunk
 
     def _describe(self, chunk: Mapping[str, Any]) -> None:
         call = self.call
         call.response_id = chunk.get("id") or call.response_id
         call.response_model = chunk.get("model") or call.response_model
         call.service_tier = chunk.get("service_tier") or call.service_tier
+
+
+def _is_used(chunk: Mapping[str, Any], *, every: bool = False) -> bool:
+    """Tell whether a chunk says of some tokens, or of every kind, that they were used."""
+    usage = chunk["usage"]
+    said = (usage.get("prompt_tokens"), usage.get("completion_tokens")) if isinstance(usage, dict) else ()
+    return all(said) if every else any(said)
 
 
 def events_in(block: bytes) -> Iterator[dict[str, Any]]:
