@@ -271,6 +271,11 @@ class ModelCall(Operation):
         """
         self._failure = _Failure(*error, used_nothing)
 
+    @property
+    def has_failed(self) -> bool:
+        """A request of its client's has failed, and no other has been sent since."""
+        return self._failure is not None
+
     def hold_here(self) -> None:
         """Have the code of this context be inside the call, too: it was entered in another."""
         _inside.set(self)
@@ -425,14 +430,20 @@ def open_model_call() -> ModelCall | None:
     """Find the model call that this code is inside of, whose request is then counted already.
 
     Returns:
-        The innermost whose request has not been sent by a metered client yet, if there is one; else the innermost.
+        The innermost whose request has not been sent by a metered client yet; else the innermost whose request has
+        failed, so that this is another attempt at it; else the innermost.
     """
-    call = innermost = _inside.get()
-    while call is not None and (call.has_left or not call.is_open):
+    innermost: ModelCall | None = None
+    failed: ModelCall | None = None
+    call = _inside.get()
+    while call is not None:
+        if call.is_open and not call.has_left:
+            return call
+        if call.is_open:
+            innermost = innermost or call
+            failed = failed or (call if call.has_failed else None)
         call = call.around
-    while innermost is not None and not innermost.is_open:
-        innermost = innermost.around
-    return call or innermost
+    return failed or innermost
 
 
 _RECORDED: dict[str, Provenance] = {
