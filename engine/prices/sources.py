@@ -221,10 +221,12 @@ def _variants(name: str) -> set[str]:
 
 def _is_listed(name: str, clause: "MatchLogic") -> bool:
     """Tell whether a clause matches more of a name than its beginning."""
-    from genai_prices.types import ClauseOr, ClauseStartsWith
+    from genai_prices.types import ClauseAnd, ClauseOr, ClauseStartsWith
 
     if isinstance(clause, ClauseOr):
         return any(_is_listed(name, each) for each in clause.or_)
+    if isinstance(clause, ClauseAnd):
+        return all(_is_listed(name, each) for each in clause.and_)
     return not isinstance(clause, ClauseStartsWith) and clause.is_match(name)
 
 

@@ -334,6 +334,8 @@ def test_an_unknown_model_is_unpriced(model: str) -> None:
         ("anthropic", "claude-opus-4-8-turbo"),
         ("anthropic", "claude-haiku-4-5-mini"),
         ("aws.bedrock", "anthropic.claude-sonnet-4-5-fast"),
+        ("google", "gemini-2.5-pro-ultra"),
+        ("google", "gemini-2.5-flash-fast"),
         ("openai", "gpt-oss-120b"),  # which OpenAI publishes and does not serve
         ("openai", "gpt-oss-20b"),
     ],
