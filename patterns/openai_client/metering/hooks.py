@@ -14,6 +14,9 @@ from .sent import APIS, Api, SentRequest
 from .trouble import trouble
 from .unmetered import tell_unmetered, unmetered_kind
 
+_REFUSALS = frozenset((400, 404, 422, 500, 501))
+"""Statuses with which servers refuse a parameter that they do not know."""
+
 
 class Hook:
     """The place where an HTTP client's requests leave.
@@ -29,8 +32,10 @@ class Hook:
         self.models: dict[str, str] = {}
         """Names of models, by those of deployments that stand for them."""
 
-        self._silent: set[str] = set()
-        """Hosts that refuse to be asked for the usage of a stream."""
+        self._silent: set[tuple[str, int | None, str]] = set()
+        """Servers and models of theirs that refuse to be asked for the usage of a stream."""
+        self._telling: set[tuple[str, int | None, str]] = set()
+        """Those that have answered when they were asked for it."""
 
     def settle(self, base_url: Any, provider: str | None, models: Mapping[str, str]) -> None:
         """Say whose prices a server has, and which models its deployments are."""
@@ -71,24 +76,37 @@ class Hook:
         """Find where a request belongs, and have its stream tell its usage."""
         try:
             place = find_place(sent)
-            if isinstance(place, Place) and sent.http.url.host not in self._silent:
+            if isinstance(place, Place) and sent.server not in self._silent:
                 sent.ask_for_usage()
             return place
         except Exception as error:
             trouble.note(error)
             return None
 
-    def _is_silent(self, sent: SentRequest, response: Any) -> bool:
+    def _may_refuse(self, sent: SentRequest, response: Any) -> bool:
         """Tell whether a server may have refused to be asked for usage: by what it says, once that is read."""
-        return sent.adds_usage and response.status_code in (400, 422)
-
-    def _leave_silent(self, sent: SentRequest, response: Any) -> bool:
-        """Tell whether it has, and ask it no more."""
-        if b"stream_options" not in response.content:
+        if not sent.adds_usage:
             return False
-        self._silent.add(sent.http.url.host)
-        sent.adds_usage = False
+        if response.status_code < 300:
+            self._telling.add(sent.server)
+        return response.status_code in _REFUSALS
+
+    def _takes_back(self, sent: SentRequest, response: Any) -> bool:
+        """Tell whether a request is to leave again without what was added to it, and take that back.
+
+        A server that names it has refused it. One that does not may have: unless it has answered such requests, or
+        failed in a way that may be billed.
+        """
+        named = b"stream_options" in response.content
+        if not named and (response.status_code >= 500 or sent.server in self._telling):
+            return False
+        sent.take_back_usage()
         return True
+
+    def _learn(self, sent: SentRequest, response: Any) -> None:
+        """Ask a server no more for usage that answers when it is not asked."""
+        if response.status_code < 300:
+            self._silent.add(sent.server)
 
 
 def _begin(place: Place, sent: SentRequest, asked: ModelRequest, allowed: ModelRequest) -> MeteredExchange:
@@ -166,13 +184,14 @@ class AsyncHook(Hook):
             return response
         try:
             response = await self.send(sent.http, stream=stream, **options)
-            if self._is_silent(sent, response) and self._leave_silent(sent, await _aread(response)):
-                response = await self.send(request, stream=stream, **options)
+            if self._may_refuse(sent, response) and self._takes_back(sent, await _aread(response)):
+                response = await self.send(sent.http, stream=stream, **options)
+                self._learn(sent, response)
         except BaseException as error:
             await exchange.prepare(error)
             _lose(exchange, error)
             raise
-        if response.status_code >= 500 and not stream:
+        if response.status_code >= 500 and (not stream or response.is_closed):
             await exchange.prepare()
         _read(exchange, response, AsyncBody, stream=stream)
         return response
@@ -215,13 +234,14 @@ class SyncHook(Hook):
             return response
         try:
             response = self.send(sent.http, stream=stream, **options)
-            if self._is_silent(sent, response) and self._leave_silent(sent, _read_all(response)):
-                response = self.send(request, stream=stream, **options)
+            if self._may_refuse(sent, response) and self._takes_back(sent, _read_all(response)):
+                response = self.send(sent.http, stream=stream, **options)
+                self._learn(sent, response)
         except BaseException as error:
             exchange.prepare_here(error)
             _lose(exchange, error)
             raise
-        if response.status_code >= 500 and not stream:
+        if response.status_code >= 500 and (not stream or response.is_closed):
             exchange.prepare_here()
         _read(exchange, response, SyncBody, stream=stream)
         return response

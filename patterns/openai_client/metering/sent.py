@@ -56,11 +56,11 @@ class SentRequest:
         models: Names of models, by those of deployments that stand for them.
     """
 
-    __slots__ = ("_models", "_provider", "_sent", "adds_usage", "api", "body", "http")
+    __slots__ = ("_asked", "_models", "_provider", "_sent", "adds_usage", "api", "body", "http")
 
     def __init__(self, api: Api, request: Any, provider: str | None, models: Mapping[str, str]) -> None:
         self.api: Api = api
-        self.http = request
+        self.http = self._asked = request
         self.body = _body.decode(request.content)
         self.adds_usage = False
         """True if a streamed answer is asked for its usage though its caller did not."""
@@ -79,6 +79,12 @@ class SentRequest:
         """The model asked for, by its own name where a deployment stands for it."""
         name = str(self.body.model or _deployment(self.http.url.path))
         return self._models.get(name, name)
+
+    @property
+    def server(self) -> tuple[str, int | None, str]:
+        """The server and its model, which answer alike."""
+        url = self.http.url
+        return url.host, url.port, self.model
 
     def describe(self, bound: Usage | None = None) -> ModelRequest:
         """Describe the request in the engine's words."""
@@ -125,6 +131,17 @@ class SentRequest:
         self.http.headers["accept-encoding"] = "identity"  # what is to be cut out must be there to be seen
         self.adds_usage = True
 
+    def take_back_usage(self) -> None:
+        """Ask for no more usage than the caller did. Whatever else was changed stays so."""
+        asked = self._asked
+        self._set("stream_options", _fields.decode(asked.content).get("stream_options"))
+        encoding = asked.headers.get("accept-encoding")
+        if encoding is None:
+            del self.http.headers["accept-encoding"]
+        else:
+            self.http.headers["accept-encoding"] = encoding
+        self.adds_usage = False
+
     def limit(self, tokens: int) -> None:
         """Make the answer shorter: at most so many tokens."""
         if self.api == "responses":
@@ -135,10 +152,13 @@ class SentRequest:
             self._set(name, tokens)
 
     def _set(self, name: str, value: object) -> None:
-        """Set a parameter in the bytes that leave, and nothing else of them."""
+        """Set a parameter in the bytes that leave, and nothing else of them. None takes it out."""
         request = self.http
         fields = _fields.decode(request.content)
-        fields[name] = msgspec.Raw(msgspec.json.encode(value))
+        if value is None:
+            fields.pop(name, None)
+        else:
+            fields[name] = msgspec.Raw(msgspec.json.encode(value))
         content = msgspec.json.encode(fields)
         headers = request.headers.copy()
         headers["content-length"] = str(len(content))
