@@ -23,7 +23,7 @@ class Outside:
         self._runtimes: list[Runtime] = []
         self._told = False
         self._installed: object = None
-        self._at_close: list[tuple[object, Callable[[], object]]] = []
+        self._at_close: dict[Callable[[], object], object] = {}
         self._gone: frozenset[object] = frozenset()
         """Engines of the process that this one was forked from."""
         self.requests = 0
@@ -57,7 +57,7 @@ class Outside:
         """Leave behind the engines of the process that this one was forked from: none of them runs here."""
         self._lock = Lock()  # the other may have been held
         self._gone |= {runtime.owner for runtime in self._runtimes}
-        self._runtimes, self._at_close, self._told = [], [], False
+        self._runtimes, self._at_close, self._told = [], {}, False
 
     @property
     def watched(self) -> bool:
@@ -74,20 +74,21 @@ class Outside:
         """Leave out an engine that closes. One that is not in is not an error."""
         with self._lock:
             self._runtimes = [each for each in self._runtimes if each.owner is not runtime.owner]
-            ends = [end for owner, end in self._at_close if owner is runtime.owner]
-            self._at_close = [each for each in self._at_close if each[0] is not runtime.owner]
+            ends = [end for end, owner in self._at_close.items() if owner is runtime.owner]
+            for end in ends:
+                del self._at_close[end]
         for end in ends:
             end()
 
     def call_at_close(self, owner: object, end: Callable[[], object]) -> None:
         """Have a function called when an engine closes."""
         with self._lock:
-            self._at_close.append((owner, end))
+            self._at_close[end] = owner
 
     def forget_close(self, end: Callable[[], object]) -> None:
         """Take back what was to be called when an engine closes."""
         with self._lock:
-            self._at_close = [each for each in self._at_close if each[1] != end]
+            self._at_close.pop(end, None)
 
     def count(self) -> None:
         """Count a request, and warn of the first since an engine has started."""

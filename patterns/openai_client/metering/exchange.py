@@ -1,5 +1,6 @@
 """One request of a metered client and its answer: which run it belongs to, and how it ended."""
 
+from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
 
 from runmeter.engine import (
@@ -37,11 +38,13 @@ _CALLED = {
 class ClientCall:
     """A call of a client's method outside all runs: all attempts at one request, in a run of their own."""
 
-    __slots__ = ("_context", "_run", "ends_with_stream")
+    __slots__ = ("_context", "_run", "ends_with_stream", "give_up")
 
     def __init__(self, *, ends_with_request: bool = False) -> None:
         self.ends_with_stream = ends_with_request
         """True if it ends with its request; once its answer is a stream, it ends with that."""
+        self.give_up: Callable[[], object] | None = None
+        """Ends the request that is under way, or was the last, without its answer."""
         self._run: Execution | None = None
         self._context: Context | None = None
 
@@ -53,6 +56,7 @@ class ClientCall:
                 return None
             self._run, self._context = run, copy_context()
             self._context.run(run.__enter__)
+            call_at_close(run.runtime.owner, self.close)
         assert self._context is not None  # noqa: S101 - both or none
         return self._run, self._context
 
@@ -66,7 +70,18 @@ class ClientCall:
         run, self._run = self._run, None
         context, self._context = self._context, None
         if run is not None and context is not None:
+            forget_close(self.close)
             context.run(run.__exit__, type(error) if error else None, error, error.__traceback__ if error else None)
+
+    def close(self) -> None:
+        """End with the engine, which closes: an answer that comes later is counted nowhere."""
+        try:
+            if self.give_up is not None:
+                self.give_up()
+        except Exception as error:
+            trouble.note(error)
+        finally:
+            self.end(None)
 
 
 client_call: ContextVar[ClientCall | None] = ContextVar("runmeter_client_call", default=None)
@@ -180,13 +195,23 @@ class MeteredExchange(Counted):
 
     def begin(self) -> None:
         """Begin. Raises what entering a `model_call` raises."""
+        if self._owner is not None:
+            self._owner.give_up = self._give_up
         if self._context is None:
             self._call.__enter__()
         else:
             self._context.run(self._call.__enter__)
 
+    def _give_up(self) -> None:
+        """End with what has come, as the engine closes."""
+        if self.reading is not None:
+            self.reading.end()
+        self._end(None)
+
     def answered(self, body: bytes) -> None:
         """Take an answer that came at once, or that is still being made in the background."""
+        if self._ended:
+            return
         if self.sent.body.background is True and (response_id := unfinished(body)) is not None:
             self._wait_for(response_id)
             return
@@ -204,12 +229,10 @@ class MeteredExchange(Counted):
 
         def give_up() -> None:
             background.forget(response_id)
-            forget_close(give_up)
             self.prepare_here(by_bytes=True)
             self._end(None)
 
         def settle(body: bytes) -> None:
-            forget_close(give_up)
             try:
                 record_answer(call, self.sent.api, body)
             finally:
@@ -219,10 +242,12 @@ class MeteredExchange(Counted):
         if self._owner is None:
             execution.at_end = (*execution.at_end, give_up)
         else:
-            call_at_close(execution.runtime.owner, give_up)
+            self._owner.give_up = give_up
 
     def refused(self, status: int, body: bytes) -> None:
         """Take an error that the server answered with."""
+        if self._ended:
+            return
         if 400 <= status < 500 and status != 408:
             self._call.record(Usage())
         self._call.fail(*failure_of(status, body))
@@ -230,6 +255,8 @@ class MeteredExchange(Counted):
 
     def lost(self, error: BaseException) -> None:
         """Take what kept the answer, or the rest of it, from coming."""
+        if self._ended:
+            return
         if self.reading is not None:
             self.reading.end()
             if self.reading.complete and self._call.provenance is Provenance.REPORTED:
