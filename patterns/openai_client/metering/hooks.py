@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from runmeter.engine import BudgetExceeded, ModelRequest, UnboundedRequest
+from runmeter.engine import BudgetExceeded, ConfigurationError, ModelRequest, UnboundedRequest
 
 from ..hosts import provider_of
 from .background import background
@@ -37,8 +37,16 @@ class Hook:
         self._telling: set[tuple[str, int | None, str]] = set()
         """Those that have answered when they were asked for it."""
 
-    def settle(self, base_url: Any, provider: str | None, models: Mapping[str, str]) -> None:
-        """Say whose prices a server has, and which models its deployments are."""
+    def settle(self, base_url: Any, provider: Any, models: Any) -> None:
+        """Say whose prices a server has, and which models its deployments are.
+
+        Raises:
+            ConfigurationError: they are not names.
+        """
+        if not (provider is None or (isinstance(provider, str) and provider)):
+            raise ConfigurationError(f"provider takes a name, such as 'openai', not {provider!r:.100}")
+        if not (isinstance(models, Mapping) and all(isinstance(n, str) for each in models.items() for n in each)):
+            raise ConfigurationError(f"models takes names of models by those of deployments, not {models!r:.100}")
         if provider is not None:
             self.providers[base_url.host, base_url.port] = provider
         self.models |= models

@@ -37,14 +37,15 @@ def meter(client: ClientT, *, provider: str | None = None, models: Mapping[str, 
         models: Names of models, by those of Azure's deployments or of a gateway's aliases that stand for them.
 
     Raises:
-        ConfigurationError: it is not such a client.
+        ConfigurationError: it is not such a client, or what is said of it are not names.
     """
     http = _http_client(client)
     hook = http.__dict__.get("send")
     if not isinstance(hook, Hook):
-        hook = http.send = (AsyncHook if _is_async(http) else SyncHook)(http.send)
+        hook = (AsyncHook if _is_async(http) else SyncHook)(http.send)
+    hook.settle(client.base_url, provider, {} if models is None else models)
+    http.send = hook
     _follow(client)
-    hook.settle(client.base_url, provider, models or {})
     return client
 
 
@@ -96,7 +97,7 @@ def _copying(client: Any, name: str) -> Any:
 def _async_request(client: Any) -> Any:
     async def request(*args: Any, **options: Any) -> Any:
         """Send a request, and again if that failed: outside all runs, that is one run."""
-        if metered_execution() is not None or client_call.get() is not None:
+        if metered_execution() is not None:
             return await type(client).request(client, *args, **options)
         call = ClientCall()
         token = client_call.set(call)
@@ -116,7 +117,7 @@ def _async_request(client: Any) -> Any:
 def _sync_request(client: Any) -> Any:
     def request(*args: Any, **options: Any) -> Any:
         """Send a request, and again if that failed: outside all runs, that is one run."""
-        if metered_execution() is not None or client_call.get() is not None:
+        if metered_execution() is not None:
             return type(client).request(client, *args, **options)
         call = ClientCall()
         token = client_call.set(call)

@@ -156,3 +156,20 @@ async def test_what_is_asked_beside_a_stream_is_not_inside_it() -> None:
         await client.close()
         await scene.settled()
         assert [event.provenance for event in scene.ends] == [Provenance.REPORTED] * 4
+
+
+async def test_a_request_for_the_sake_of_another_is_a_run_of_its_own() -> None:
+    async with MeterScene.open() as scene:
+        helper = scene.client()
+
+        async def key() -> str:
+            await helper.responses.create(model=MODEL, input=ASKED)
+            return KEY
+
+        client = scene.client(api_key=key)
+        await client.chat.completions.create(model=MODEL, messages=ASKED)
+        await client.close()
+        await helper.close()
+        await scene.settled()
+        assert scene.runs == [("openai.responses", "ok"), ("openai.chat", "ok")]
+        assert scene.arrived == len(scene.ends) == 2

@@ -6,9 +6,9 @@ from typing import Any
 import httpx2
 import pytest
 from meter_support import ASKED, MeterScene
-from openai import APIStatusError
+from openai import APIStatusError, AsyncOpenAI
 
-from runmeter import Budget, Provenance
+from runmeter import Budget, ConfigurationError, Provenance, meter
 
 MODEL = "gpt-6-luna"
 NAMED = {"error": {"message": "Unknown parameter: 'stream_options'."}}
@@ -112,3 +112,30 @@ async def test_another_refusal_is_the_callers(status: int, sent: int) -> None:
         await scene.settled()
         assert [event.error_type is None for event in scene.ends] == [False, True] * 2
         assert [event.provenance for event in scene.ends[1::2]] == [Provenance.REPORTED] * 2
+
+
+WRONG: list[dict[str, Any]] = [
+    {"provider": 5},
+    {"provider": ""},
+    {"models": ["a"]},
+    {"models": "a"},
+    {"models": []},
+    {"models": {"a": 5}},
+    {"models": {5: "a"}},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+async def test_what_are_no_names_is_refused_and_changes_nothing(wrong: dict[str, Any]) -> None:
+    async with MeterScene.open() as scene:
+        client = AsyncOpenAI(**scene.settings())
+        with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+            meter(client, **wrong)
+        await client.chat.completions.create(model=MODEL, messages=ASKED)
+        assert scene.arrived == 1
+        assert not scene.events, "it is not metered"
+        meter(client)
+        await client.chat.completions.create(model=MODEL, messages=ASKED)
+        await client.close()
+        await scene.settled()
+        assert len(scene.ends) == 1
