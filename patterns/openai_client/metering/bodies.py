@@ -1,13 +1,15 @@
 """Bodies of answers that are read as they pass on to their caller, whichever way that stops to read them."""
 
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import httpx2
 
 from .exchange import MeteredExchange, Within
-from .streams import StreamReading, without_usage
+from .streams import EVENT_ENDS, StreamReading, without_usage
 from .trouble import trouble
 
 _AT_ONCE = 200
@@ -26,9 +28,11 @@ class BodyReading:
     def __init__(self, exchange: MeteredExchange | Within, response: Any, *, is_decoded: bool = False) -> None:
         self._exchange = exchange
         self._status: int = response.status_code
-        self._decode = None if is_decoded else _decoding(response)
+        self._decoder = None if is_decoded else _decoder_of(response)
         self._reading: StreamReading | None = None
         self._rest = b""
+        self._parts: list[bytes] = []
+        """What has come of a body that is read as a whole."""
         self.kept: list[bytes] = []
         """Bytes to be read later."""
         self._is_over = False
@@ -38,7 +42,9 @@ class BodyReading:
         exchange.opened()
         if isinstance(exchange, MeteredExchange) and "event-stream" in response.headers.get("content-type", ""):
             self._reading = exchange.streamed()
-            self._hides_usage = exchange.sent.adds_usage and self._decode is None
+            self._hides_usage = exchange.sent.adds_usage
+            if self._hides_usage:
+                _say_changed(response, decoded=self._decoder is not None)
 
     @property
     def may_wait(self) -> bool:
@@ -54,13 +60,37 @@ class BodyReading:
         if self.kept:
             kept = b"".join(self.kept)
             self.kept.clear()
-            self._take(kept)
+            self._take(self._decoded(kept))
 
     def take(self, data: bytes) -> bytes:
         """Read bytes that have come. Returns those to pass on, which are fewer where an event is not to be seen."""
+        plain = self._decoded(data)
         if not self._hides_usage:
-            self._take(data)
+            self._take(plain)
             return data
+        return self._shown(plain)
+
+    def finish(self) -> bytes:
+        """Take the end of the body. Returns what had been kept back."""
+        self.read_kept()
+        shown = b""
+        if self._decoder is not None:
+            tail = _joined(self._decoder.flush())
+            if self._hides_usage:
+                shown = self._shown(tail)
+            else:
+                self._take(tail)
+        rest, self._rest = b"".join((*self._parts, self._rest)), b""
+        self._parts.clear()
+        if not self._is_over:
+            self._finish(rest)
+        return shown + without_usage(rest) if self._hides_usage else b""
+
+    def _decoded(self, data: bytes) -> bytes:
+        return data if self._decoder is None else _joined(self._decoder.decode(data))
+
+    def _shown(self, data: bytes) -> bytes:
+        """Read bytes. Returns the events that are whole by now, without that of the usage."""
         if not self._rest and data.endswith(b"\n\n") and b'"usage"' not in data:
             self._read(data)
             return data
@@ -69,24 +99,16 @@ class BodyReading:
 
     def _take(self, data: bytes) -> bytes:
         """Read the events that are whole by now. Returns them."""
-        block = self._rest + (data if self._decode is None else self._decode(data))
         if self._reading is None:
-            self._rest = block
+            self._parts.append(data)
             return b""
+        block = self._rest + data
         end = _end_of_events(block)
         self._rest = block[end:]
         block = block[:end]
         if end:
             self._read(block)
         return block
-
-    def finish(self) -> bytes:
-        """Take the end of the body. Returns what had been kept back."""
-        self.read_kept()
-        rest, self._rest = self._rest, b""
-        if not self._is_over:
-            self._finish(rest)
-        return rest if self._hides_usage else b""
 
     def lost(self, error: BaseException) -> None:
         """Take an error that ended the body."""
@@ -242,20 +264,57 @@ class SyncBody(httpx2.SyncByteStream):
             self._reading.left()
 
 
+def read_in_passing(response: Any, body: type[AsyncBody | SyncBody], reading: BodyReading) -> None:
+    """Have the body of a response read as it passes to its caller."""
+    response.stream = _of_library(body, _library_of(response))(response.stream, reading)
+
+
+def read_at_once(response: Any, reading: BodyReading) -> None:
+    """Read the body of a response that has come already, and leave the caller what is to be seen of it."""
+    content = response.content
+    shown = reading.take(content) + reading.finish()
+    if shown != content:
+        # What a response has read already is given to its callers from here; the library has no public way to set it.
+        response._content = shown  # noqa: SLF001
+        vars(response).pop("_text", None)
+
+
+@cache
+def _of_library(body: type[Any], library: Any) -> type[Any]:
+    """Make a kind of body whose HTTP library knows it for one: each looks for classes of its own."""
+    if library is httpx2:
+        return body
+    own = library.AsyncByteStream if issubclass(body, AsyncBody) else library.SyncByteStream
+    return type(body.__name__, (body, own), {})
+
+
+def _library_of(response: Any) -> Any:
+    """Find the HTTP library that a response is of: the client takes those of httpx as well (openai 3.54.0)."""
+    older = sys.modules.get("httpx")
+    return older if older is not None and isinstance(response, older.Response) else httpx2
+
+
+def _say_changed(response: Any, *, decoded: bool) -> None:
+    """Take out of a response's head what is not true of the body that is passed on."""
+    response.headers.pop("content-length", None)
+    if decoded:
+        response.headers.pop("content-encoding", None)
+
+
 def _end_of_events(block: bytes) -> int:
-    """Find the end of the last event that is whole: a blank line, with either kind of line break."""
-    plain, other = block.rfind(b"\n\n"), block.rfind(b"\r\n\r\n")
-    return max(plain + 2 if plain >= 0 else 0, other + 4 if other >= 0 else 0)
+    """Find the end of the last event that is whole: a blank line, with any kind of line break."""
+    if block.endswith(b"\n\n"):
+        return len(block)
+    return max(at + len(end) if (at := block.rfind(end)) >= 0 else 0 for end in EVENT_ENDS)
 
 
-def _decoding(response: Any) -> Any:
-    """Make a function that undoes a body's encoding; None where it has none."""
-    encoding = response.headers.get("content-encoding", "identity")
-    if encoding == "identity":
+def _decoder_of(response: Any) -> Any:
+    """Make what undoes a body's encoding; None where it has none."""
+    encoding = response.headers.get("content-encoding")
+    if not encoding or encoding.strip().lower() == "identity":
         return None
     # A response of its own, since one decoder cannot serve two readers; the library has no public way to make one.
-    decoder = httpx2.Response(200, headers={"content-encoding": encoding})._get_content_decoder()  # noqa: SLF001
-    return lambda data: _joined(decoder.decode(data))
+    return _library_of(response).Response(200, headers={"content-encoding": encoding})._get_content_decoder()  # noqa: SLF001
 
 
 def _joined(decoded: Any) -> bytes:

@@ -8,7 +8,7 @@ from runmeter.engine import BudgetExceeded, ConfigurationError, ModelRequest, Un
 
 from ..hosts import provider_of
 from .background import background
-from .bodies import AsyncBody, BodyReading, SyncBody
+from .bodies import AsyncBody, BodyReading, SyncBody, read_at_once, read_in_passing
 from .exchange import MeteredExchange, Place, Within, find_place
 from .sent import APIS, Api, SentRequest
 from .trouble import trouble
@@ -132,11 +132,9 @@ def _read(exchange: MeteredExchange | Within, response: Any, body: type[AsyncBod
     """Read an answer, now or as it comes."""
     try:
         if stream and response.is_closed:  # it came at once, from a transport that makes answers up
-            reading = BodyReading(exchange, response, is_decoded=True)
-            reading.take(response.content)
-            reading.finish()
+            read_at_once(response, BodyReading(exchange, response, is_decoded=True))
         elif stream:
-            response.stream = body(response.stream, BodyReading(exchange, response))
+            read_in_passing(response, body, BodyReading(exchange, response))
         elif response.status_code >= 400:
             exchange.refused(response.status_code, response.content)
         elif isinstance(exchange, MeteredExchange):

@@ -4,6 +4,7 @@ Markers are looked for in the bytes. Within a text of JSON a quotation mark is a
 one is never a part of what a model says.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,6 +20,9 @@ _SAYS_SOMETHING: Mapping[str, Any] = {"choices": [{"delta": {"content": "…"}}]
 """Stands for the chunks with text or calls: an answer that has any took tokens to write."""
 _ERRORS = b'"type":"error"', b'{"error":{'
 """Marks of an error: told in the event itself, as documented, or under `error`, as real servers send it."""
+EVENT_ENDS = b"\r\n\r\n", b"\r\r", b"\n\n"
+"""Blank lines, of each kind of line break that a stream of events may have (WHATWG HTML, "Server-sent events", 2026)."""
+_HAS_USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _RESPONSE_ENDS = frozenset(("response.completed", "response.incomplete", "response.failed"))
 
 
@@ -39,18 +43,17 @@ class StreamReading(ABC):
         """True once the answer is all there, whatever comes after it."""
         self.failed = False
         """True once the stream has said that the answer ends in an error."""
-        self._spaced = False
         self._begun = False
 
     def read(self, block: bytes) -> None:
         """Read some whole events."""
         if b"\r" in block:
-            block = block.replace(b"\r\n", b"\n")
+            block = _with_plain_breaks(block)
         if not self._begun:
-            self._begun = True
-            self._spaced = b'": ' in block
-            self.begin(block)
-        if self._spaced:
+            self._begun = self.begin(block)
+        if b'" :' in block:
+            block = block.replace(b'" :', b'":')
+        if b'": ' in block:
             block = block.replace(b'": ', b'":')
         before = self.answered
         self.scan(block)
@@ -58,8 +61,8 @@ class StreamReading(ABC):
             self.call.first_chunk()
 
     @abstractmethod
-    def begin(self, block: bytes) -> None:
-        """Read what the first events say of the answer."""
+    def begin(self, block: bytes) -> bool:
+        """Read what the first events say of the answer. Returns False if they are not of it, as a keep-alive is."""
 
     @abstractmethod
     def scan(self, block: bytes) -> None:
@@ -82,12 +85,15 @@ class StreamReading(ABC):
 class ResponseReading(StreamReading):
     """A streamed answer of the Responses API."""
 
-    def begin(self, block: bytes) -> None:
-        """Take the id from the first event."""
+    def begin(self, block: bytes) -> bool:
+        """Take the id from the first event that has one."""
+        begun = False
         for event in events_in(block):
             response = event.get("response")
             if isinstance(response, dict):
+                begun = True
                 self.call.response_id, self.call.response_model = response.get("id"), response.get("model")
+        return begun
 
     def scan(self, block: bytes) -> None:
         """Count deltas, and read the last event, which has the usage."""
@@ -119,10 +125,13 @@ class CompletionReading(StreamReading):
         self._is_whole = False
         """True once a chunk had the usage alone, as one at the end has."""
 
-    def begin(self, block: bytes) -> None:
-        """Take id and model from the first chunk."""
+    def begin(self, block: bytes) -> bool:
+        """Take id and model from the first chunk that says something."""
+        begun = False
         for chunk in events_in(block):
             self._describe(chunk)
+            begun = begun or bool(chunk.get("choices"))
+        return begun
 
     def scan(self, block: bytes) -> None:
         """Count deltas, and read the chunks with a reason for the end or with usage."""
@@ -202,12 +211,16 @@ def events_with(marker: bytes, block: bytes) -> Iterator[dict[str, Any]]:
 
 def without_usage(block: bytes) -> bytes:
     """Take the chunk out of a block that has the usage alone, and that its caller did not ask for."""
-    if b'"usage":{' not in block and b'"usage": {' not in block:
+    if _HAS_USAGE.search(block) is None:
         return block
-    end = b"\r\n\r\n" if b"\r\n\r\n" in block else b"\n\n"
+    end = next((end for end in EVENT_ENDS if end in block), b"\n\n")
     return end.join(event for event in block.split(end) if not _has_usage_alone(event))
 
 
 def _has_usage_alone(event: bytes) -> bool:
-    chunks = events_in(event.replace(b"\r\n", b"\n"))
-    return any(chunk.get("usage") is not None and chunk.get("choices") == [] for chunk in chunks)
+    chunks = events_in(_with_plain_breaks(event))
+    return any(chunk.get("usage") is not None and not chunk.get("choices") for chunk in chunks)
+
+
+def _with_plain_breaks(block: bytes) -> bytes:
+    return block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
