@@ -21,7 +21,7 @@ _SAYS_SOMETHING: Mapping[str, Any] = {"choices": [{"delta": {"content": "…"}}]
 _ERRORS = b'"type":"error"', b'{"error":{'
 """Marks of an error: told in the event itself, as documented, or under `error`, as real servers send it."""
 EVENT_ENDS = b"\r\n\r\n", b"\r\r", b"\n\n"
-"""Blank lines, of each kind of line break that a stream of events may have (WHATWG HTML, "Server-sent events", 2026)."""
+"""Blank lines, of each kind of line break that a stream of events may have (WHATWG HTML, 2026)."""
 _HAS_USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _RESPONSE_ENDS = frozenset(("response.completed", "response.incomplete", "response.failed"))
 

@@ -1,4 +1,4 @@
-"""Streams of servers that are not OpenAI's: a metered client's caller gets what a bare client gets, and it is counted."""
+"""Streams of other servers than OpenAI's: a metered client's caller gets what a bare one's gets, and it is counted."""
 
 import gzip
 import json
