@@ -137,7 +137,7 @@ class _Exchange:
 
     async def ask(self, client: "AsyncOpenAI", params: Mapping[str, Any], call: ModelCall) -> "Response":
         if not self._stream:
-            return completed(await _send(client, params, call))
+            return completed(await _send(client, params, call), call)
         stream = await _send(client, {**params, "stream": True}, call)
         return await read_stream(stream, call, self._deliver, self._which)
 

@@ -39,7 +39,7 @@ async def recover_usage(client: "AsyncOpenAI", call: ModelCall) -> None:
         for pause in _PAUSES:
             await anyio.sleep(pause)
             try:
-                answer = completed(await client.responses.retrieve(call.response_id))
+                answer = completed(await client.responses.retrieve(call.response_id), call)
             except Exception as error:  # whatever it is, the request itself has ended in another error, which counts
                 logger.debug("cannot ask what the answer %s used: %s", call.response_id, type(error).__name__)
                 return

@@ -11,6 +11,7 @@ from openai import APIConnectionError, APIError, APITimeoutError
 from runmeter.engine import ModelCall, Provenance, Usage
 
 from ...errors import ResponseFailed
+from .streamed_items import CALLS, StreamedItems, as_dict, says_something
 from .usage import completed, record_response
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _CALL_DELTAS = frozenset(
 )
 _REASONING_DELTA = "response.reasoning_text.delta"
 """What the model reasons. Not the summary of it, which is not what it is billed for."""
-_CALLS = frozenset(("function_call", "custom_tool_call"))
+_SAID = CALLS | {"message"}
 _ITEMS = frozenset(("response.output_item.added", "response.output_item.done"))
 _CLOSE_GRACE = 1.0
 """Seconds to close a stream that is left early."""
@@ -60,7 +61,7 @@ async def read_stream(
         openai.APIConnectionError: the connection was lost.
     """
     if _is_whole(stream):
-        answer = await _read_whole(stream)
+        answer = await _read_whole(stream, call)
         await _Reading(call, deliver, which).take_whole(answer)
         return answer
     # Else the client raises for error events in the middle of its generators, and leaves the inner ones suspended.
@@ -93,14 +94,7 @@ class _Reading:
         self._pieces = 0
         """Deltas with something in them: of a token each, or more. That is certain, which a count of their text is not:
         a model may have cut it into fewer tokens than tiktoken does."""
-        self._phases: dict[Any, str | None] = {}
-        """How the model marks its messages, by their index in the answer."""
-        self._begun: dict[int, Any] = {}
-        """Items as they began, by their index in the answer."""
-        self._done: dict[int, Any] = {}
-        """Items of the answer that are complete, by their index in it."""
-        self._texts: dict[int, list[str]] = {}
-        """The text of each message so far, by its index in the answer."""
+        self._items = StreamedItems()
         self.final: Response | None = None
 
     async def take(self, event: Any) -> None:
@@ -111,10 +105,7 @@ class _Reading:
             return
         if kind in _TEXT_DELTAS or kind in _CALL_DELTAS:
             if piece := getattr(event, "delta", None):
-                self._pieces += 1
-                self._call.first_chunk()
-                if kind in _TEXT_DELTAS:
-                    await self._take_text(piece, getattr(event, "output_index", None))
+                await self._take_piece(kind, event, piece)
         elif kind == _REASONING_DELTA:
             self._pieces += bool(getattr(event, "delta", None))
         elif kind in _ITEMS or kind == "response.function_call_arguments.done":
@@ -127,34 +118,38 @@ class _Reading:
         elif kind == "error" or (kind is None and getattr(event, "error", None)):  # some servers do not say a type
             raise _failure(event)
 
-    def _take_item(self, kind: str, event: Any) -> None:
-        index, item = getattr(event, "output_index", None), getattr(event, "item", None)
-        if getattr(item, "type", None) in _CALLS or (item is not None and _is_said(item)):
-            self._call.first_chunk()
-        if kind == "response.output_item.added":
-            self._phases[index] = getattr(item, "phase", None)
-            self._begun[index or 0] = item
-        elif kind == "response.output_item.done":
-            self._done[index or 0] = item
-        elif call := self._begun.get(index or 0):  # whose item may never be called done
-            self._done[index or 0] = call.model_copy(update={"arguments": getattr(event, "arguments", None) or ""})
+    async def _take_piece(self, kind: str, event: Any, piece: str) -> None:
+        self._pieces += 1
+        self._call.first_chunk()
+        if kind in _TEXT_DELTAS:
+            phase = self._items.write_text(event, piece)
+            if self._is_wanted(phase):
+                await self._deliver(piece)
+        elif kind == "response.function_call_arguments.delta":
+            self._items.write_arguments(event, piece)
 
-    async def _take_text(self, text: str, index: int | None) -> None:
-        self._texts.setdefault(index or 0, []).append(text)
-        if self._is_wanted(self._phases.get(index)):
-            await self._deliver(text)
+    def _take_item(self, kind: str, event: Any) -> None:
+        item = getattr(event, "item", None)
+        if getattr(item, "type", None) in CALLS or _is_said(item):
+            self._call.first_chunk()
+        if kind == "response.function_call_arguments.done":
+            self._items.end_arguments(event)
+        elif getattr(item, "type", None) is None:
+            return  # no item
+        elif kind == "response.output_item.added":
+            self._items.begin(event)
+        else:
+            self._items.finish(event)
 
     def _complete(self, answer: Any) -> "Response":
         """The answer, with what came on the way where its last event says nothing of it, as some servers have it."""
-        if not any(map(_says_something, getattr(answer, "output", None) or ())) and (self._done or self._texts):
-            from openai.types.responses import Response  # slow, but loaded by now
+        from openai.types.responses import Response  # slow, but loaded by now
 
-            seen = {index: _as_dict(item) for index, item in self._done.items()}
-            for index, texts in self._texts.items():
-                if index not in seen or not _says_something(self._done[index]):
-                    seen[index] = _message("".join(texts))
-            answer = Response.construct(**{**_as_dict(answer), "output": [seen[index] for index in sorted(seen)]})
-        return completed(answer)
+        output = getattr(answer, "output", None) or ()
+        says_nothing = isinstance(output, list | tuple) and not any(map(says_something, output))
+        if isinstance(answer, Response) and says_nothing and (items := self._items.complete()):
+            answer = Response.construct(**{**as_dict(answer), "output": items})
+        return completed(answer, self._call)
 
     async def take_whole(self, answer: "Response") -> None:
         """Take an answer that came at once: each message's text is one piece."""
@@ -177,33 +172,9 @@ class _Reading:
             self._call.record(Usage(output_tokens=self._pieces), Provenance.PARTIAL)
 
 
-def _says_something(item: Any) -> bool:
-    """Tell whether an item of an answer is more than news of it."""
-    match item.type:
-        case "message":
-            parts = item.content or ()
-            return any(getattr(part, "text", None) or getattr(part, "refusal", None) for part in parts)
-        case "function_call":
-            return bool(item.arguments)
-        case kind:
-            return bool(kind != "reasoning")
-
-
 def _is_said(item: Any) -> bool:
     """Tell whether an item is a part of the answer: a message or a call, and not news of how it comes about."""
-    return (item.type == "message" or item.type in _CALLS) and _says_something(item)
-
-
-def _as_dict(model: Any) -> dict[str, Any]:
-    """Write what a server sent as a dict, as it sent it."""
-    fields: dict[str, Any] = model.to_dict(mode="json", warnings=False)
-    return fields
-
-
-def _message(text: str) -> dict[str, Any]:
-    """A message whose text came, and which itself did not."""
-    part = {"type": "output_text", "text": text, "annotations": []}
-    return {"type": "message", "role": "assistant", "status": "completed", "content": [part]}
+    return getattr(item, "type", None) in _SAID and says_something(item)
 
 
 class _Events:
@@ -225,7 +196,7 @@ def _is_whole(stream: "AsyncStream[Any]") -> bool:
     return response is not None and "json" in response.headers.get("content-type", "").lower()
 
 
-async def _read_whole(stream: "AsyncStream[Any]") -> "Response":
+async def _read_whole(stream: "AsyncStream[Any]", call: ModelCall) -> "Response":
     """Read an answer that comes at once, as the client reads one that was not to be streamed."""
     from openai.types.responses import Response  # slow, but loaded by now
 
@@ -240,7 +211,7 @@ async def _read_whole(stream: "AsyncStream[Any]") -> "Response":
     finally:
         await _close(stream)
     read = stream._client._process_response_data  # noqa: SLF001 - as the client reads others; it knows what to hide
-    return completed(read(data=data, cast_to=Response, response=stream.response))
+    return completed(read(data=data, cast_to=Response, response=stream.response), call)
 
 
 def _failure(event: Any) -> ResponseFailed:

@@ -12,11 +12,15 @@ if TYPE_CHECKING:
     from openai.types.responses import Response
 
 
-def completed(answer: Any) -> "Response":
+def completed(answer: Any, call: ModelCall) -> "Response":
     """Put a list wherever a server has sent null or a string in its place: the client does not check.
 
+    Args:
+        answer: What the client made of the server's answer.
+        call: Told what was used, if the answer is none: it was used all the same.
+
     Raises:
-        ResponseFailed: it is not a response; the message is the server's, if it has one.
+        ResponseFailed: it is not a response, or has items that are none; the message is the server's, if it has one.
     """
     if getattr(answer, "output", None) is None and getattr(answer, "status", None) is None:
         error = getattr(answer, "error", None)
@@ -26,13 +30,28 @@ def completed(answer: Any) -> "Response":
             message or "the server's answer is not a response of the Responses API",
         )
     answer.output = answer.output or []
+    if not _are_typed(answer.output):
+        raise _invalid(answer, call, "output is not a list of items")
     for item in answer.output:
         if item.type == "message":
             item.content = _parts(item.content)
+            if not _are_typed(item.content):
+                raise _invalid(answer, call, "message is not a list of parts")
     return cast("Response", answer)
 
 
-def _parts(content: Any) -> list[Any]:
+def _are_typed(parts: Any) -> bool:
+    """Tell whether these are items of an answer, or parts of a message: each says of which type it is."""
+    return isinstance(parts, list) and all(isinstance(getattr(part, "type", None), str) for part in parts)
+
+
+def _invalid(answer: Any, call: ModelCall, why: str) -> ResponseFailed:
+    """Make the error of an answer that cannot be read, and record what it used."""
+    record_usage(call, answer)
+    return ResponseFailed.said(answer.error or {"code": "invalid_response"}, f"the server's answer is none: its {why}")
+
+
+def _parts(content: Any) -> Any:
     """The parts of a message; some servers send its text as a string."""
     if not isinstance(content, str):
         return content or []

@@ -11,6 +11,7 @@ from pattern_support import KEY, Run
 
 from runmeter.engine import Usage
 from runmeter.patterns import OpenAIFunctionCallingPattern, OpenAIPatternConfig
+from runmeter.patterns.errors import ResponseFailed
 from runmeter.patterns.openai.conversation import OpenAIConversationConfig, OpenAIConversationPattern
 from runmeter.patterns.openai.streaming import OpenAIStreamingConfig, OpenAIStreamingPattern
 
@@ -48,12 +49,30 @@ def response(output: Any, **fields: Any) -> Json:
     }
 
 
-def delta(text: str) -> Json:
-    return {"type": "response.output_text.delta", "output_index": 0, "item_id": "msg_1", "delta": text}
+def delta(text: str, item_id: str = "msg_1") -> Json:
+    return {"type": "response.output_text.delta", "output_index": 0, "item_id": item_id, "delta": text}
 
 
 def done(item: Json, index: int = 0) -> Json:
     return {"type": "response.output_item.done", "output_index": index, "item": item}
+
+
+def added(item: Json, index: int = 0) -> Json:
+    return {"type": "response.output_item.added", "output_index": index, "item": {**item, "arguments": ""}}
+
+
+def arguments(item: Json, end: str = "delta", **fields: Any) -> list[Json]:
+    """A call's arguments, in two pieces or as they are at the end."""
+    text: str = item["arguments"]
+    event = {"type": f"response.function_call_arguments.{end}", "output_index": 0, "item_id": item["id"], **fields}
+    if end == "done":
+        return [{**event, "arguments": text}]
+    return [{**event, "delta": text[:5]}, {**event, "delta": text[5:]}]
+
+
+def without(name: str, events: Sequence[Json]) -> list[Json]:
+    """The same events of a server that leaves this out."""
+    return [{key: value for key, value in event.items() if key != name} for event in events]
 
 
 def stream_of(*events: Json, output: Any = ()) -> httpx2.Response:
@@ -80,6 +99,10 @@ class Server:
         monkeypatch.setattr(pattern.clients.get(), "_client", client)
 
 
+def message(text: str, message_id: str) -> Json:
+    return {**MESSAGE, "id": message_id, "content": [{"type": "output_text", "text": text, "annotations": []}]}
+
+
 DELTAS = [delta("Lyon"), delta(" it is.")]
 SAID: list[tuple[Sequence[Json], Any]] = [
     ([*DELTAS, done(MESSAGE)], []),
@@ -91,6 +114,19 @@ SAID: list[tuple[Sequence[Json], Any]] = [
     ([done(THOUGHT), done(MESSAGE, 1)], [THOUGHT]),
     ([*DELTAS, done(MESSAGE)], [MESSAGE]),
     ([*DELTAS, done({**MESSAGE, "content": "Lyon it is."})], [{**MESSAGE, "content": "Lyon it is."}]),
+    ([*DELTAS, done(THOUGHT), done(MESSAGE, 1)], [THOUGHT]),
+    ([*without("item_id", DELTAS), done(THOUGHT), done(MESSAGE, 1)], [THOUGHT]),
+    ([*without("output_index", DELTAS), done(THOUGHT), done(MESSAGE, 1)], [THOUGHT]),
+    ([*without("item_id", without("output_index", DELTAS)), done(THOUGHT), done(MESSAGE, 1)], [THOUGHT]),
+    ([done(THOUGHT), *DELTAS], [THOUGHT]),
+    ([done(THOUGHT), *DELTAS, done(MESSAGE)], []),
+    (without("output_index", [done(THOUGHT), *DELTAS, done(MESSAGE)]), []),
+    ([delta("Lyon", "a"), delta(" it is.", "b"), done({**MESSAGE, "id": "c"})], []),
+    ([delta("Lyon", "a"), delta(" it is.", "b"), done({**MESSAGE, "id": "c"}, 1)], []),
+    ([*DELTAS, done(MESSAGE), done(MESSAGE)], []),
+    ([done(message("Lyon", "msg_1")), done(message(" it is.", "msg_2"))], []),
+    ([*DELTAS, done(message("Lyon", "msg_2"), 1), done(message(" it is.", "msg_3"), 2)], []),
+    ([added(MESSAGE), *DELTAS, {"type": "response.output_item.done", "output_index": 0, "item": None}], []),
 ]
 """What is said on the way, and the output of the last event."""
 
@@ -111,10 +147,15 @@ async def test_what_was_said_on_the_way_is_the_answer_where_the_last_event_says_
 
 CALLED: list[Sequence[Json]] = [
     [done(CALL)],
-    [
-        {"type": "response.output_item.added", "output_index": 0, "item": {**CALL, "arguments": ""}},
-        {"type": "response.function_call_arguments.done", "output_index": 0, "arguments": CALL["arguments"]},
-    ],
+    without("output_index", [done(CALL)]),
+    [done(CALL), done(CALL)],
+    [added(CALL), *without("item_id", arguments(CALL, "done"))],
+    [added(CALL), *arguments(CALL)],
+    [added(CALL), *without("item_id", without("output_index", arguments(CALL)))],
+    [added(CALL), *arguments(CALL), *arguments(CALL, "done"), done(CALL)],
+    [added(CALL), *arguments(CALL), done({**CALL, "arguments": ""})],
+    [added(CALL), *arguments(CALL, item_id="a"), *arguments(CALL, "done", item_id="b"), done({**CALL, "id": "c"})],
+    [done(THOUGHT), added(CALL), *arguments(CALL)],
 ]
 
 
@@ -136,8 +177,95 @@ async def test_a_call_that_is_streamed_is_made(
     assert [item["call_id"] for item in sent if "call_id" in item] == ["call_1", "call_1"]
 
 
+OTHER = {**CALL, "id": "fc_2", "call_id": "call_2", "arguments": '{"number": "AB-2"}'}
+BOTH: list[Sequence[Json]] = [
+    [done(CALL), done(OTHER)],
+    [added(CALL), added(OTHER), done(CALL), done(OTHER)],
+    [added(CALL), added(OTHER), *arguments(CALL, "done"), *arguments(OTHER, "done")],
+    [added(CALL), *arguments(CALL), added(OTHER), *arguments(OTHER)],
+    [added(CALL), *arguments(CALL), *arguments(CALL, "done"), added(OTHER), *arguments(OTHER), done(CALL), done(OTHER)],
+    [added(CALL), *arguments(CALL), done(OTHER)],
+    [
+        added(CALL),
+        added(OTHER),
+        *arguments(CALL),
+        *arguments(CALL, "done"),
+        *arguments(OTHER),
+        *arguments(OTHER, "done"),
+    ],
+]
+"""Two calls at one index."""
+MIXED = [
+    added(CALL),
+    added(OTHER),
+    *(piece for two in zip(arguments(CALL), arguments(OTHER), strict=True) for piece in two),
+]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        *BOTH,
+        *(without("output_index", events) for events in BOTH),
+        *(without("item_id", events) for events in BOTH),
+        *(without("item_id", without("output_index", events)) for events in BOTH),
+        [added(CALL), added(OTHER), *arguments(CALL), *arguments(OTHER)],
+        MIXED,
+        without("output_index", MIXED),
+    ],
+)
+async def test_each_call_that_is_streamed_is_made_though_they_share_an_index(
+    monkeypatch: pytest.MonkeyPatch, events: Sequence[Json]
+) -> None:
+    server = Server(stream_of(*events), stream_of(done(MESSAGE)))
+    config = OpenAIPatternConfig(base_url=URL, api_key=KEY, stream_responses=True)
+    async with OpenAIFunctionCallingPattern(config, [find]) as pattern:
+        server.answer(monkeypatch, pattern)
+        with Run()():
+            result = await pattern.execute("Where are AB-1 and AB-2?")
+    assert result.content == "Lyon it is."
+    sent = [item for item in server.requests[1]["input"] if item.get("type") == "function_call_output"]
+    assert [(item["call_id"], json.loads(item["output"])["number"]) for item in sent] == [
+        ("call_1", "AB-1"),
+        ("call_2", "AB-2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "text",
+        5,
+        {"a": 1},
+        [None],
+        ["text"],
+        [{}],
+        [MESSAGE, None],
+        *([{**MESSAGE, "content": odd}] for odd in (5, [None])),
+    ],
+)
+@pytest.mark.parametrize("form", ["plain", "whole", "streamed"])
+async def test_an_answer_whose_items_are_none_is_an_error_and_what_it_used_is_known(
+    monkeypatch: pytest.MonkeyPatch, output: Any, form: str
+) -> None:
+    if form == "streamed":
+        last = {"type": "response.completed", "response": response(output), "sequence_number": 2}
+        events = event_stream({"type": "response.reasoning_text.delta", "delta": "Hm", "sequence_number": 1}, last)
+        server = Server(httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=events))
+    else:
+        server = Server(httpx2.Response(200, json=response(output)))
+    config = OpenAIPatternConfig(base_url=URL, api_key=KEY, stream_responses=form != "plain")
+    run = Run()
+    async with OpenAIFunctionCallingPattern(config, [find]) as pattern:
+        server.answer(monkeypatch, pattern)
+        with pytest.raises(ResponseFailed, match="the server's answer is none") as failed, run():
+            await pattern.execute("Where?")
+    assert failed.value.code == "invalid_response"
+    assert run.reported == Usage(100, 20)
+
+
 async def test_a_conversation_keeps_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = Server(stream_of(*DELTAS), stream_of(*DELTAS, done(MESSAGE)))
+    server = Server(stream_of(*DELTAS), stream_of(*DELTAS, done(THOUGHT), done(MESSAGE, 1), output=[THOUGHT]))
     config = OpenAIConversationConfig(base_url=URL, api_key=KEY, stream_responses=True)
     async with OpenAIConversationPattern(config) as pattern:
         server.answer(monkeypatch, pattern)
