@@ -264,7 +264,7 @@ class SyncBody(httpx2.SyncByteStream):
             self._reading.left()
 
 
-def read_in_passing(response: Any, body: type[AsyncBody | SyncBody], reading: BodyReading) -> None:
+def read_in_passing(response: Any, body: Any, reading: BodyReading) -> None:
     """Have the body of a response read as it passes to its caller."""
     response.stream = _of_library(body, _library_of(response))(response.stream, reading)
 
@@ -280,7 +280,7 @@ def read_at_once(response: Any, reading: BodyReading) -> None:
 
 
 @cache
-def _of_library(body: type[Any], library: Any) -> type[Any]:
+def _of_library(body: Any, library: Any) -> Any:
     """Make a kind of body whose HTTP library knows it for one: each looks for classes of its own."""
     if library is httpx2:
         return body
