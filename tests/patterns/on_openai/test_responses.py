@@ -353,11 +353,11 @@ def test_searches_are_counted() -> None:
         {"type": "web_search_call", "id": "ws_2", "status": "completed", "action": {"type": "open_page", "url": "x"}},
         {"type": "file_search_call", "id": "fs_1", "status": "completed", "queries": []},
     ]
-    usage = usage_of(response_of(usage={"input_tokens": 1, "output_tokens": 0}, output=output))
+    usage = usage_of(response_of(usage={"input_tokens": 1, "output_tokens": 1}, output=output))
     assert usage is not None
     assert (usage.web_searches, usage.file_searches) == (1, 1)
     counted = {"web_search": {"num_requests": 5}, "image_gen": {"input_tokens": 0}}
-    usage = usage_of(response_of(usage={"input_tokens": 1, "output_tokens": 0}, output=output, tool_usage=counted))
+    usage = usage_of(response_of(usage={"input_tokens": 1, "output_tokens": 1}, output=output, tool_usage=counted))
     assert usage is not None
     assert usage.web_searches == 5, "what the API counted counts"
 
