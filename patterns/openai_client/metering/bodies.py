@@ -181,6 +181,7 @@ class AsyncBody(httpx2.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         reading, stream = self._reading, self._stream.__aiter__()
         try:
+            reading.read_kept()  # the client reads what follows the answer in a second turn (openai 3.54.0)
             async for data in stream:
                 if passed := reading.take(data):
                     yield passed
@@ -231,6 +232,7 @@ class SyncBody(httpx2.SyncByteStream):
     def __iter__(self) -> Iterator[bytes]:
         reading = self._reading
         try:
+            reading.read_kept()
             stream = iter(self._stream)
             for data in stream:
                 if passed := reading.take(data):

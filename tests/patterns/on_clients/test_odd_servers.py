@@ -119,7 +119,7 @@ def check_counted(scene: MeterScene) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, ASKED_USAGE], ids=["silent", "asks"])
-@pytest.mark.parametrize("size", [13, 100_000])
+@pytest.mark.parametrize("size", [1, 13, 100_000])
 @pytest.mark.parametrize("encoding", PACKED)
 async def test_an_encoding_that_was_not_asked_for_is_undone(encoding: str, size: int, options: Any) -> None:
     await check(lambda asked: (cut(PACKED[encoding](events(asked)), size), {"content-encoding": encoding}), **options)
