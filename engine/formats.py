@@ -1,4 +1,8 @@
-"""Plain text for people: tables, times, money and counts."""
+"""Text for people: tables, times, money and counts; and texts from outside, made safe for terminals and pages.
+
+Names may come from models, servers and callers. Whatever writes one to a terminal passes it through `printable`,
+whatever writes one into HTML through `escape_html`: there is no other way of escaping.
+"""
 
 from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -68,3 +72,17 @@ def format_amount(kind: Kind, amount: Decimal) -> str:
 def format_count(count: int, noun: str) -> str:
     """Format a number of things with their noun: `1 run`, `2,000 runs`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def printable(text: str) -> str:
+    """Make a text safe for a terminal: signs that steer it, or turn its direction, become escapes such as `\\x1b`."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def escape_html(text: str) -> str:
+    """Escape a text for HTML, as an element's content or within quotes as an attribute's value."""
+    from html import escape  # a page is rare, and its table of entities takes a millisecond to load
+
+    return escape(printable(text))

@@ -12,6 +12,7 @@ from runmeter.cli.views import usage_table
 from runmeter.engine import (
     Event,
     Execution,
+    ExecutionFinished,
     ModelRequest,
     PriceBook,
     Provenance,
@@ -91,3 +92,35 @@ def test_input_that_is_not_known_is_nowhere_shown_as_none(error: str | None) -> 
     requests = tuple(event for event in events if isinstance(event, TokenUsage))
     result = RunResult(run.run_id, None, 0, requests, (), PriceBook(), run.run_id)
     assert result.unknown_requests == 1
+
+
+def test_no_name_steers_the_terminal_and_markup_is_shown_as_it_is() -> None:
+    usage = UsageAggregator(PriceBook())
+    events: list[Event] = []
+    run = Execution(Runtime(None, events.append, ManualClock(), CountingIds()), RunInfo("<b>ask</b>\x1b[2J"))
+    with run, suppress(OSError), run.function_call("[red]find[/]\x1b[31m"):
+        raise OSError("gone")
+    usage.fold(events)
+    console = Console(file=io.StringIO(), width=160)
+    console.print(trace_tree(events, run.run_id, console.width), usage_table(usage.snapshot(), console.width))
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert "\x1b" not in shown
+    assert shown.count(r"<b>ask</b>\x1b[2J") == 2
+    assert r"tool [red]find[/]\x1b[31m" in shown
+
+
+def test_an_unfinished_run_and_a_request_without_an_end_have_no_duration() -> None:
+    events: list[Event] = []
+    clock = ManualClock()
+    run = Execution(Runtime(None, events.append, clock, CountingIds()), RunInfo("rag"))
+    with run, run.model_call(ModelRequest(provider="openai", model="gpt-6-luna")):
+        clock.advance(1)
+    events = [event for event in events if not isinstance(event, TokenUsage | ExecutionFinished)]
+    console = Console(file=io.StringIO(), width=120)
+    console.print(trace_tree(events, run.run_id, console.width))
+    assert isinstance(console.file, io.StringIO)
+    root, request = console.file.getvalue().splitlines()
+    assert root.split()[-2:] == ["–", "unfinished"]
+    assert request.split()[1:4] == ["chat", "gpt-6-luna", "━"]
+    assert request.split()[-3:] == ["–", "never", "ended"]

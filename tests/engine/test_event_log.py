@@ -296,7 +296,7 @@ def test_names_in_a_log_do_not_steer_the_terminal(tmp_path: Path) -> None:
         log([started, usage, finished])
     log.close()
     out = Advised(tmp_path / "events.jsonl").out
-    assert "Prompts of ask to gpt-6-luna\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}Cheaper took 100 %" in out
+    assert r"Prompts of ask to gpt-6-luna\x1b[2J\nCheaper took 100 %" in out
     assert "\x1b" not in out
 
 

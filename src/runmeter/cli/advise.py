@@ -13,6 +13,7 @@ from rich.text import Text
 
 from runmeter.engine import Advice, Advisor, Event
 from runmeter.engine.event_log import read_events
+from runmeter.engine.formats import printable
 
 from .ending import CommandError
 
@@ -108,21 +109,16 @@ def _batches(events: Iterator[Event]) -> Iterator[Sequence[Event]]:
 
 
 def _text(advisor: Advisor, advice: Sequence[Advice], reading: _Reading, path: Path) -> str:
-    lines = [f"{advisor.runs:,} finished runs in {_printable(str(path))} ({reading.events:,} events)"]
+    lines = [f"{advisor.runs:,} finished runs in {printable(str(path))} ({reading.events:,} events)"]
     told = [each for each in advice if each.kind != "silence"]
     if not told:
         lines.append("\nToo little to go by: the data do not bear out any advice.")
     for heading in dict.fromkeys(_HEADINGS.values()):
-        texts = [f"  - {_printable(each.text)}" for each in advice if _HEADINGS[each.kind] == heading]
+        texts = [f"  - {printable(each.text)}" for each in advice if _HEADINGS[each.kind] == heading]
         lines += [f"\n{heading}", *texts] if texts else []
     if any(each.kind in ("cheaper", "faster") for each in told):
         lines.append(f"\n{CAVEAT}")
     return "\n".join(lines) + "\n"
-
-
-def _printable(text: str) -> str:
-    """Make a name in a log printable: it may come from a model, and must not steer the terminal."""
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
 def _json(advisor: Advisor, advice: Sequence[Advice], reading: _Reading) -> str:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runmeter.engine import BusStatistics, Provenance, UsageRow, UsageStatistics
-from runmeter.engine.formats import format_count
+from runmeter.engine.formats import format_count, printable
 from runmeter.patterns import PatternRegistry, PatternType
 from runmeter.telemetry import TelemetryStatistics
 
@@ -90,7 +90,7 @@ def usage_table(usage: UsageStatistics, width: int) -> Group:
     lines.append(_Line("total", outermost, usage.total))
     owns, wholes = [line.own for line in lines], [line.whole for line in lines]
     columns = [
-        _Column("pattern", [Text(line.name) for line in lines], is_text=True),
+        _Column("pattern", [Text(printable(line.name)) for line in lines], is_text=True),
         _Column("runs", [f"{own.executions:,}" for own in owns]),
         _Column("fail", [Text(f"{own.failures:,}", "red" if own.failures else "") for own in owns], 3),
         _Column("cancelled", [f"{own.cancelled:,}" for own in owns], 2),
@@ -135,7 +135,7 @@ def bus_table(bus: BusStatistics, width: int) -> Group:
     """
     accounts = bus.subscribers
     columns = [
-        _Column("subscriber", [Text(account.name) for account in accounts], is_text=True),
+        _Column("subscriber", [Text(printable(account.name)) for account in accounts], is_text=True),
         _Column("lane", [account.lane for account in accounts], 1, is_text=True),
     ]
     for name, rank in (("published", 0), ("delivered", 0), ("dropped", 0), ("pending", 2), ("errors", 3)):
@@ -148,9 +148,14 @@ def error_summary(errors: Sequence[Exception]) -> Text:
     counts = Counter(type(error).__name__ for error in errors)
     text = Text("failed runs:", style="red")
     for name, count in counts.most_common():
-        first = next(str(error) for error in errors if type(error).__name__ == name)
+        first = next(_printable_lines(error) for error in errors if type(error).__name__ == name)
         text.append(f"\n  {count:,} × {name}: {first if len(first) <= 300 else first[:300].rpartition(' ')[0] + ' …'}")
     return text
+
+
+def _printable_lines(error: Exception) -> str:
+    """Write an error's message, which may quote a server: lines stay lines, and no sign steers the terminal."""
+    return "\n".join(map(printable, str(error).splitlines()))
 
 
 def run_summary(
@@ -179,7 +184,7 @@ def run_summary(
     if trace_id is not None:
         text.append(f"\ntrace {trace_id}")
     if error is not None:
-        text.append(f"\n{type(error).__name__}: {error}", style="red")
+        text.append(f"\n{type(error).__name__}: {_printable_lines(error)}", style="red")
     elif status != "ok":
         text.append(f"\n{status}: this is what was used until then", style="yellow")
     return text
