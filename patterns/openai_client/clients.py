@@ -13,7 +13,7 @@ from anyio.lowlevel import current_token
 
 from runmeter.engine import ConfigurationError
 
-from .hosts import provider_of
+from .hosts import HOOK, provider_of
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -68,9 +68,9 @@ class Clients:
         """Name the provider whose prices a request has, and its model: by a client that is given, or else OpenAI's."""
         if self._given is None:
             return "openai", model
-        said = getattr(self._given._client.send, "provider_and_model", None)  # noqa: SLF001 - where it is metered
+        hook = getattr(self._given._client, HOOK, None)  # noqa: SLF001 - where it is metered
         url = self._given.base_url
-        return (provider_of(url.host, url.port), model) if said is None else said(url, model)
+        return (provider_of(url.host, url.port), model) if hook is None else hook.provider_and_model(url, model)
 
     def key_at_hand(self) -> AbstractAsyncContextManager[None]:
         """Have the key before a request is metered: what getting it takes, and that it fails, is not the request's.

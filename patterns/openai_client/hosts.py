@@ -14,6 +14,8 @@ AZURE = (
 """Ends of the hosts of Azure OpenAI. Source: learn.microsoft.com, "Azure OpenAI in Foundry Models REST API reference"
 (2026-10)."""
 _OPENAI = "api.openai.com"
+HOOK = "_runmeter_hook"
+"""The attribute of a metered HTTP client that has its hook: there is said whose prices a host has, if that was said."""
 
 
 def provider_of(host: str, port: int | None) -> str:
@@ -33,3 +35,8 @@ def _known(host: str, port: int | None) -> str:
     if host.endswith(AZURE):
         return "azure.ai.openai"
     return host if port is None else f"{host}:{port}"
+
+
+def is_of_openai(host: str, port: int | None) -> bool:
+    """Tell whether a host is OpenAI's or Azure's, or stands in for one: it takes all that OpenAI's API takes."""
+    return provider_of(host, port) in ("openai", "azure.ai.openai")

@@ -23,8 +23,9 @@ def finish_reason_of(response: Any) -> str:
         return "length" if reason == "max_output_tokens" else str(reason)
     if not is_complete(response):
         return "error"
-    output = _get(response, "output") or ()
-    return "tool_calls" if any(_get(item, "type") == "function_call" for item in output) else "stop"
+    output = _get(response, "output")
+    items = output if isinstance(output, list) else ()
+    return "tool_calls" if any(_get(item, "type") == "function_call" for item in items) else "stop"
 
 
 def _get(part: Any, name: str) -> Any:

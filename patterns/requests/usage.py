@@ -286,7 +286,8 @@ def _answers(payload: Any) -> bool:
         return any(_answers(chunk) for chunk in payload)
     if _is_embedding(payload):
         return bool(_get(payload, "data"))
-    if choices := _get(payload, "choices"):
+    choices = _get(payload, "choices")
+    if choices and isinstance(choices, list):
         messages = (_get(choice, "message") or _get(choice, "delta") for choice in choices)
         return any(_says(message) for message in messages)
     return _says(payload) or any(_says(item) or _is_answer(item) for item in _items(payload))

@@ -38,28 +38,44 @@ _vectors = msgspec.json.Decoder(_Vectors)
 def record_answer(call: ModelCall, api: Api, body: bytes) -> None:
     """Record on a call what an answer says that came at once.
 
-    Raises:
-        ValueError: it is not JSON.
+    One that is no object of JSON leaves the usage unknown, with a notice: pages of proxies come with status 200, too.
     """
     if api == "embeddings":
-        vectors = _vectors.decode(body)
-        read_usage(vectors).record(call, response_model=vectors.model)
-        return
-    answer = _decode(body)
-    if not isinstance(answer, dict):
-        return
-    if api == "responses":
+        vectors = _vectors_in(body)
+        if vectors is not None:
+            read_usage(vectors).record(call, response_model=vectors.model)
+            return
+    answer = decoded(body)
+    if answer is None:
+        call.notice("unreadable_answer", "an answer is no object of JSON: what it used is not known, but for its bound")
+    elif api == "responses":
         record_response(call, answer)
     else:
         _record_completion(call, answer)
 
 
-def _decode(body: bytes) -> Any:
-    """Decode JSON, and what the client takes for such: half a surrogate pair, numbers that are none."""
+def _vectors_in(body: bytes) -> _Vectors | None:
     try:
-        return msgspec.json.decode(body)
-    except ValueError:
-        return json.loads(body)
+        return _vectors.decode(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def decoded(body: bytes) -> dict[str, Any] | None:
+    """Decode an object of JSON, and what the client takes for such: half a surrogate pair, numbers that are none.
+
+    Returns:
+        The object; None if it is something else.
+    """
+    answer: Any
+    try:
+        answer = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        try:
+            answer = json.loads(body)
+        except (ValueError, RecursionError):
+            return None
+    return answer if isinstance(answer, dict) else None
 
 
 def record_response(call: ModelCall, response: Mapping[str, Any]) -> None:
@@ -75,7 +91,8 @@ def record_response(call: ModelCall, response: Mapping[str, Any]) -> None:
 def _record_completion(call: ModelCall, completion: Mapping[str, Any]) -> None:
     _describe(call, completion)
     choices = completion.get("choices")
-    reasons = (choice.get("finish_reason") for choice in (choices or ()) if isinstance(choice, dict))
+    choices = choices if isinstance(choices, list) else ()
+    reasons = (choice.get("finish_reason") for choice in choices if isinstance(choice, dict))
     call.finish_reasons = tuple(reason for reason in reasons if isinstance(reason, str))
     read_usage(completion).record(call)
 
@@ -93,12 +110,9 @@ def failure_of(status: int, body: bytes) -> tuple[str, str | None]:
         status: Of HTTP.
         body: Of the answer, as far as it is known.
     """
-    try:
-        said = msgspec.json.decode(body) if body else None
-    except ValueError:
-        said = None
+    said = decoded(body)
     unnamed = _UNNAMED.get(status) or ("InternalServerError" if status >= 500 else "APIStatusError")
-    if not isinstance(said, dict):
+    if said is None:
         return unnamed, None
     error = said.get("error", said)
     kind, message = failure_in(error) if isinstance(error, dict) else ("error", str(error))

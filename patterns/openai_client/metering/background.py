@@ -1,23 +1,15 @@
 """Answers that are made in the background: what they used is known when somebody retrieves them."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Lock
 from typing import Any
 
-import msgspec
+from .answers import decoded
 
 MOST = 1_000
 """Answers that are waited for, in a process; one more, and the oldest has an unknown usage."""
 _GOING_ON = frozenset(("queued", "in_progress"))
-
-
-class _Status(msgspec.Struct, gc=False):
-    id: Any = None
-    status: Any = None
-
-
-_status = msgspec.json.Decoder(_Status)
 
 
 class BackgroundAnswers:
@@ -51,8 +43,12 @@ class BackgroundAnswers:
         return bool(self._waiting) and _id_in(path) in self._waiting
 
     def retrieved(self, path: str, body: bytes) -> None:
-        """Take an answer as it was retrieved, or cancelled: if it is there by now, it settles."""
-        if unfinished(body) is None:
+        """Take an answer as it was retrieved, or cancelled: if it is there by now, it settles.
+
+        What is no answer, such as a page of a proxy that stands in its place, says nothing of it.
+        """
+        answer = decoded(body)
+        if answer is not None and _id_going_on(answer) is None:
             with self._lock:
                 waiting = self._waiting.pop(_id_in(path), None)
             if waiting is not None:
@@ -61,8 +57,13 @@ class BackgroundAnswers:
 
 def unfinished(body: bytes) -> str | None:
     """Find the id of an answer that is not there yet; None if it is, one way or another."""
-    said = _status.decode(body)
-    return said.id if said.status in _GOING_ON and isinstance(said.id, str) else None
+    answer = decoded(body)
+    return None if answer is None else _id_going_on(answer)
+
+
+def _id_going_on(answer: Mapping[str, Any]) -> str | None:
+    status, name = answer.get("status"), answer.get("id")
+    return name if isinstance(status, str) and status in _GOING_ON and isinstance(name, str) else None
 
 
 def _id_in(path: str) -> str:

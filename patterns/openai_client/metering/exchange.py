@@ -19,6 +19,7 @@ from runmeter.engine import (
     open_model_call,
 )
 
+from ...errors import ResponseFailed
 from ...requests.bounds import bound_late
 from ...requests.retry import used_nothing
 from .answers import failure_of, record_answer
@@ -251,7 +252,7 @@ class MeteredExchange(Counted):
         if 400 <= status < 500 and status != 408:
             self._call.record(Usage())
         self._call.fail(*failure_of(status, body))
-        self._end(None)
+        self._end(None, self._failure())
 
     def lost(self, error: BaseException) -> None:
         """Take what kept the answer, or the rest of it, from coming."""
@@ -290,20 +291,28 @@ class MeteredExchange(Counted):
                 self._call.fail(*_STREAM_CUT)
             elif self._call.provenance is not Provenance.REPORTED and not reading.failed:
                 self._call.notice("unreported_usage", "streamed answers come without usage: the cost is an interval")
-            self._end(None)
+            self._end(None, self._failure() if reading.failed else None)
 
     def left(self) -> None:
         """Take that nobody reads on, and none will."""
         if self._ended:
             return
         reading, how = self.reading, None
+        failure: ResponseFailed | None = None
         try:
             if reading is not None:
                 reading.end()
             if reading is None or not (reading.complete or reading.failed):
                 how = StreamClosed()
+            elif reading.failed:
+                failure = self._failure()
         finally:
-            self._end(how)
+            self._end(how, failure)
+
+    def _failure(self) -> ResponseFailed:
+        """Make the error that the request's run ends with: its caller gets the client's own."""
+        call = self._call
+        return ResponseFailed(call.error_type or "error", call.error_message or "the request failed")
 
     def _end(self, error: BaseException | None, of_run: BaseException | None = None) -> None:
         if self._ended:

@@ -6,7 +6,8 @@ from typing import Any
 
 from runmeter.engine import BudgetExceeded, ConfigurationError, ModelRequest, UnboundedRequest
 
-from ..hosts import provider_of
+from ..hosts import HOOK, provider_of
+from .asking import UsageAsking
 from .background import background
 from .bodies import AsyncBody, BodyReading, SyncBody, read_at_once, read_in_passing
 from .exchange import MeteredExchange, Place, Within, find_place
@@ -14,28 +15,48 @@ from .sent import APIS, Api, SentRequest
 from .trouble import trouble
 from .unmetered import tell_unmetered, unmetered_kind
 
-_REFUSALS = frozenset((400, 404, 422, 500, 501))
-"""Statuses with which servers refuse a parameter that they do not know."""
+_COUNTED_BY = "runmeter"
+"""The extension of an HTTP request that says which hook counts it."""
 
 
 class Hook:
     """The place where an HTTP client's requests leave.
 
+    Others may put a way to send of their own above it, and `meter` another hook above that: a request that both see is
+    counted by the upper, and what a server was found to do is known to both.
+
     Args:
-        send: The HTTP client's own way to send a request.
+        http: The HTTP client.
     """
 
-    def __init__(self, send: Callable[..., Any]) -> None:
-        self.send = send
-        self.providers: dict[tuple[str, int | None], str] = {}
+    def __init__(self, http: Any) -> None:
+        self.send: Callable[..., Any] = http.send
+        """The HTTP client's own way to send a request, or what others have put in its place."""
+        self.below = hook_of(http)
+        """The hook that was there before, below what others have put above it."""
+        self._stands_for_others = "send" in vars(http)
+        self._is_off = False
+        self._mark = object()
+        self.providers: dict[tuple[str, int | None], str] = self.below.providers if self.below else {}
         """Whose prices a server has, by its address."""
-        self.models: dict[str, str] = {}
+        self.models: dict[str, str] = self.below.models if self.below else {}
         """Names of models, by those of deployments that stand for them."""
+        self.asking: UsageAsking = self.below.asking if self.below else UsageAsking()
+        """What is known of servers that are asked for the usage of streams."""
 
-        self._silent: set[tuple[str, int | None, str]] = set()
-        """Servers and models of theirs that refuse to be asked for the usage of a stream."""
-        self._telling: set[tuple[str, int | None, str]] = set()
-        """Those that have answered when they were asked for it."""
+    def attach(self, http: Any) -> None:
+        """Have the requests of an HTTP client leave here."""
+        http.send = self
+        setattr(http, HOOK, self)
+
+    def detach(self, http: Any) -> None:
+        """Count no more requests, and leave the place if no other has been put above."""
+        self._is_off = True
+        if vars(http).get("send") is self:
+            if self._stands_for_others:
+                http.send = self.send
+            else:
+                del http.send
 
     def settle(self, base_url: Any, provider: Any, models: Any) -> None:
         """Say whose prices a server has, and which models its deployments are.
@@ -49,7 +70,7 @@ class Hook:
             raise ConfigurationError(f"models takes names of models by those of deployments, not {models!r:.100}")
         if provider is not None:
             self.providers[base_url.host, base_url.port] = provider
-        self.models |= models
+        self.models.update(models)
 
     def provider_and_model(self, base_url: Any, model: str) -> tuple[str, str]:
         """Name the provider whose prices a server has, and a model by its own name."""
@@ -65,6 +86,8 @@ class Hook:
         if api is None:
             self._tell(url)
             return None
+        if self._is_off or request.extensions.setdefault(_COUNTED_BY, self._mark) is not self._mark:
+            return None
         try:
             return SentRequest(api, request, self.providers.get((url.host, url.port)), self.models)
         except Exception as error:
@@ -74,7 +97,7 @@ class Hook:
     def _tell(self, url: Any) -> None:
         """Give notice of a request that is billed and not metered."""
         kind = unmetered_kind(url.path)
-        if kind is not None:
+        if kind is not None and not self._is_off:
             try:
                 tell_unmetered(kind, url.host)
             except Exception as error:
@@ -84,37 +107,26 @@ class Hook:
         """Find where a request belongs, and have its stream tell its usage."""
         try:
             place = find_place(sent)
-            if isinstance(place, Place) and sent.server not in self._silent:
-                sent.ask_for_usage()
+            if isinstance(place, Place):
+                self.asking.ask(sent)
             return place
         except Exception as error:
             trouble.note(error)
             return None
 
-    def _may_refuse(self, sent: SentRequest, response: Any) -> bool:
-        """Tell whether a server may have refused to be asked for usage: by what it says, once that is read."""
-        if not sent.adds_usage:
-            return False
-        if response.status_code < 300:
-            self._telling.add(sent.server)
-        return response.status_code in _REFUSALS
 
-    def _takes_back(self, sent: SentRequest, response: Any) -> bool:
-        """Tell whether a request is to leave again without what was added to it, and take that back.
+def hook_of(http: Any) -> Hook | None:
+    """Find the latest hook of an HTTP client, whatever others have put above it; None if it is not metered."""
+    hook: Hook | None = vars(http).get(HOOK)
+    return hook
 
-        A server that names it has refused it. One that does not may have: unless it has answered such requests, or
-        failed in a way that may be billed.
-        """
-        named = b"stream_options" in response.content
-        if not named and (response.status_code >= 500 or sent.server in self._telling):
-            return False
-        sent.take_back_usage()
-        return True
 
-    def _learn(self, sent: SentRequest, response: Any) -> None:
-        """Ask a server no more for usage that answers when it is not asked."""
-        if response.status_code < 300:
-            self._silent.add(sent.server)
+def detach(http: Any) -> None:
+    """Have no hook of an HTTP client count any more."""
+    hook = vars(http).pop(HOOK, None)
+    while hook is not None:
+        hook.detach(http)
+        hook = hook.below
 
 
 def _begin(place: Place, sent: SentRequest, asked: ModelRequest, allowed: ModelRequest) -> MeteredExchange:
@@ -190,9 +202,11 @@ class AsyncHook(Hook):
             return response
         try:
             response = await self.send(sent.http, stream=stream, **options)
-            if self._may_refuse(sent, response) and self._takes_back(sent, await _aread(response)):
+            if self.asking.may_be_refused(sent, response.status_code) and self.asking.takes_back(
+                sent, await _aread(response)
+            ):
                 response = await self.send(sent.http, stream=stream, **options)
-                self._learn(sent, response)
+                self.asking.learn(sent, response.status_code)
         except BaseException as error:
             await exchange.prepare(error)
             _lose(exchange, error)
@@ -240,9 +254,11 @@ class SyncHook(Hook):
             return response
         try:
             response = self.send(sent.http, stream=stream, **options)
-            if self._may_refuse(sent, response) and self._takes_back(sent, _read_all(response)):
+            if self.asking.may_be_refused(sent, response.status_code) and self.asking.takes_back(
+                sent, _read_all(response)
+            ):
                 response = self.send(sent.http, stream=stream, **options)
-                self._learn(sent, response)
+                self.asking.learn(sent, response.status_code)
         except BaseException as error:
             exchange.prepare_here(error)
             _lose(exchange, error)

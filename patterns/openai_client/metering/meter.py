@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from runmeter.engine import ConfigurationError, metered_execution
 
 from .exchange import ClientCall, client_call
-from .hooks import AsyncHook, Hook, SyncHook
+from .hooks import AsyncHook, Hook, SyncHook, detach, hook_of
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     ClientT = TypeVar("ClientT", bound=OpenAI | AsyncOpenAI)
 else:
     ClientT = TypeVar("ClientT")
-
-_COPIES = ("copy", "with_options")
 
 
 def meter(client: ClientT, *, provider: str | None = None, models: Mapping[str, str] | None = None) -> ClientT:
@@ -40,11 +38,11 @@ def meter(client: ClientT, *, provider: str | None = None, models: Mapping[str, 
         ConfigurationError: it is not such a client, or what is said of it are not names.
     """
     http = _http_client(client)
-    hook = http.__dict__.get("send")
+    hook = vars(http).get("send")
     if not isinstance(hook, Hook):
-        hook = (AsyncHook if _is_async(http) else SyncHook)(http.send)
+        hook = (AsyncHook if _is_async(http) else SyncHook)(http)
     hook.settle(client.base_url, provider, {} if models is None else models)
-    http.send = hook
+    hook.attach(http)
     _follow(client)
     return client
 
@@ -52,21 +50,22 @@ def meter(client: ClientT, *, provider: str | None = None, models: Mapping[str, 
 def unmeter(client: ClientT) -> ClientT:
     """Stop metering a client, and all that share its HTTP client: what is under way is still counted to its end.
 
+    What others have put in the place of its methods, before it was metered or since, stays there.
+
     Raises:
         ConfigurationError: it is not a client that `meter` takes.
     """
-    http = _http_client(client)
-    if isinstance(http.__dict__.get("send"), Hook):
-        del http.send
-    for name in ("request", *_COPIES):
-        client.__dict__.pop(name, None)
+    detach(_http_client(client))
+    for method in [each for each in vars(client).values() if isinstance(each, _Method)]:
+        method.take_back()
     return client
 
 
 def _http_client(client: Any) -> Any:
     http = getattr(client, "_client", None)
     if not (callable(getattr(http, "send", None)) and hasattr(client, "base_url") and hasattr(client, "max_retries")):
-        raise ConfigurationError(f"meter takes a client such as openai.AsyncOpenAI(), not {client!r:.100}")
+        said = type(client).__name__  # its own words may have a key in them
+        raise ConfigurationError(f"meter takes a client such as openai.AsyncOpenAI(), not one of the type {said}")
     return http
 
 
@@ -76,33 +75,57 @@ def _is_async(http: Any) -> bool:
 
 def _follow(client: Any) -> None:
     """See a client's calls, each of which may be several requests, and its copies."""
-    if "request" in client.__dict__:
-        return
-    client.request = (_async_request if _is_async(client._client) else _sync_request)(client)  # noqa: SLF001
-    for name in _COPIES:
-        setattr(client, name, _copying(client, name))
+    request = _AsyncRequest if _is_async(client._client) else _SyncRequest  # noqa: SLF001
+    for name, kind in {"request": request, "copy": _Copy, "with_options": _Copy}.items():
+        if not isinstance(vars(client).get(name), _Method):
+            setattr(client, name, kind(client, name))
 
 
-def _copying(client: Any, name: str) -> Any:
-    def copy(**options: Any) -> Any:
+class _Method:
+    """Stands in the place of a client's method, and calls it.
+
+    Args:
+        client: The client.
+        name: The method's.
+    """
+
+    def __init__(self, client: Any, name: str) -> None:
+        self._client = client
+        self._name = name
+        self._before = vars(client).get(name)
+        """Whatever stood there in the place of the class's; None if nothing did."""
+
+    def _call(self, *args: Any, **options: Any) -> Any:
+        if self._before is not None:
+            return self._before(*args, **options)
+        return getattr(type(self._client), self._name)(self._client, *args, **options)
+
+    def take_back(self) -> None:
+        """Leave the place to what stood there."""
+        if self._before is None:
+            delattr(self._client, self._name)
+        else:
+            setattr(self._client, self._name, self._before)
+
+
+class _Copy(_Method):
+    def __call__(self, **options: Any) -> Any:
         """Copy the client, metered as it is."""
-        other = getattr(type(client), name)(client, **options)
-        if isinstance(other._client.__dict__.get("send"), Hook):  # noqa: SLF001 - another, if it is given one
+        other = self._call(**options)
+        if hook_of(other._client) is not None:  # noqa: SLF001 - another HTTP client's, if it is given one
             _follow(other)
         return other
 
-    return copy
 
-
-def _async_request(client: Any) -> Any:
-    async def request(*args: Any, **options: Any) -> Any:
+class _AsyncRequest(_Method):
+    async def __call__(self, *args: Any, **options: Any) -> Any:
         """Send a request, and again if that failed: outside all runs, that is one run."""
         if metered_execution() is not None:
-            return await type(client).request(client, *args, **options)
+            return await self._call(*args, **options)
         call = ClientCall()
         token = client_call.set(call)
         try:
-            answer = await type(client).request(client, *args, **options)
+            answer = await self._call(*args, **options)
         except BaseException as error:
             call.end(error)
             raise
@@ -111,18 +134,16 @@ def _async_request(client: Any) -> Any:
         call.returned()
         return answer
 
-    return request
 
-
-def _sync_request(client: Any) -> Any:
-    def request(*args: Any, **options: Any) -> Any:
+class _SyncRequest(_Method):
+    def __call__(self, *args: Any, **options: Any) -> Any:
         """Send a request, and again if that failed: outside all runs, that is one run."""
         if metered_execution() is not None:
-            return type(client).request(client, *args, **options)
+            return self._call(*args, **options)
         call = ClientCall()
         token = client_call.set(call)
         try:
-            answer = type(client).request(client, *args, **options)
+            answer = self._call(*args, **options)
         except BaseException as error:
             call.end(error)
             raise
@@ -130,5 +151,3 @@ def _sync_request(client: Any) -> Any:
             client_call.reset(token)
         call.returned()
         return answer
-
-    return request

@@ -81,6 +81,15 @@ class SentRequest:
         return self._models.get(name, name)
 
     @property
+    def leaves_usage_open(self) -> bool:
+        """True of a stream of Chat Completions that does not say whether to tell its usage: then none is told."""
+        body = self.body
+        if body.stream is not True or self.api != "chat_completions":
+            return False
+        options = body.stream_options
+        return options is None or (isinstance(options, dict) and options.get("include_usage") is None)
+
+    @property
     def server(self) -> tuple[str, int | None, str]:
         """The server and its model, which answer alike."""
         url = self.http.url
@@ -120,14 +129,8 @@ class SentRequest:
         return (sent_response if self.api == "responses" else sent_completion)(params, self._provider)
 
     def ask_for_usage(self) -> None:
-        """Have a streamed answer of Chat Completions end with its usage, if its caller left that open."""
-        body = self.body
-        if self.api != "chat_completions" or body.stream is not True:
-            return
-        options = body.stream_options
-        if options is not None and (not isinstance(options, dict) or options.get("include_usage") is not None):
-            return
-        self._set("stream_options", {**(options or {}), "include_usage": True})
+        """Have a streamed answer end with its usage, which its caller left open."""
+        self._set("stream_options", {**(self.body.stream_options or {}), "include_usage": True})
         self.http.headers["accept-encoding"] = "identity"  # what is to be cut out must be there to be seen
         self.adds_usage = True
 

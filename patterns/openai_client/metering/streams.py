@@ -162,9 +162,11 @@ class CompletionReading(StreamReading):
         if chunk.get("error"):
             self._fail(chunk["error"])
             return
-        for choice in chunk.get("choices") or ():
-            if isinstance(reason := choice.get("finish_reason"), str):
-                self._reasons[choice.get("index") or 0] = reason
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict) and isinstance(reason := choice.get("finish_reason"), str):
+                index = choice.get("index")
+                self._reasons[index if isinstance(index, int) else 0] = reason
                 self.complete = True
                 self.call.finish_reasons = tuple(self._reasons[index] for index in sorted(self._reasons))
         if chunk.get("usage") is not None:
@@ -195,7 +197,7 @@ def events_in(block: bytes) -> Iterator[dict[str, Any]]:
         if data.startswith(b"{"):
             try:
                 yield msgspec.json.decode(data)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # what is not JSON the client will complain of
 
 

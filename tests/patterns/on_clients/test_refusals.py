@@ -32,14 +32,18 @@ class Refusing:
         status: What the refused get.
         said: In JSON.
         refuses: Tells them by their parameters; without it, they are those with stream options.
+        host: Where it stands, if not where the simulator does, which is known to be like OpenAI's own.
     """
 
-    def __init__(self, scene: MeterScene, status: int, said: Any, refuses: Any = None) -> None:
+    def __init__(self, scene: MeterScene, status: int, said: Any, refuses: Any = None, host: str | None = None) -> None:
         self._refusal = httpx2.Response(status, json=said)
         self._refuses = refuses or (lambda body: "stream_options" in body)
         self.bodies: list[Any] = []
         self.encodings: list[str | None] = []
-        self.client: Any = scene.client(http_client=httpx2.AsyncClient(transport=httpx2.MockTransport(self._answer)))
+        self._address = httpx2.URL(scene.simulator.url)
+        settings: Any = {} if host is None else {"base_url": f"http://{host}/v1"}
+        http = httpx2.AsyncClient(transport=httpx2.MockTransport(self._answer))
+        self.client: Any = scene.client(http_client=http, **settings)
 
     async def _answer(self, request: httpx2.Request) -> httpx2.Response:
         self.bodies.append(json.loads(request.content))
@@ -48,6 +52,7 @@ class Refusing:
             refusal = self._refusal
             return httpx2.Response(refusal.status_code, headers=refusal.headers, content=refusal.content)
         request.headers["accept-encoding"] = "identity"
+        request.url = request.url.copy_with(host=self._address.host, port=self._address.port)
         async with httpx2.AsyncClient(trust_env=False) as http:
             answer = await http.send(request)
         headers = {"content-type": "text/event-stream"}
@@ -112,6 +117,53 @@ async def test_another_refusal_is_the_callers(status: int, sent: int) -> None:
         await scene.settled()
         assert [event.error_type is None for event in scene.ends] == [False, True] * 2
         assert [event.provenance for event in scene.ends[1::2]] == [Provenance.REPORTED] * 2
+
+
+async def reads(client: Any, retries: int) -> bool:
+    """Ask for a stream, and tell whether it could be read."""
+    asked: Any = {"model": MODEL, "messages": ASKED, "stream": True}
+    try:
+        stream = await client.with_options(max_retries=retries).chat.completions.create(**asked)
+    except APIStatusError:
+        return False
+    return bool([chunk async for chunk in stream])
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the client try again at once."""
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
+    monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.001)
+
+
+@pytest.mark.usefixtures("no_waiting")
+@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.parametrize("status", [500, 501])
+async def test_a_failure_that_names_nothing_has_the_next_request_go_without(status: int, retries: int) -> None:
+    """It may be billed: no more is sent than a bare client would send."""
+    async with MeterScene.open() as scene:
+        server = Refusing(scene, status, UNNAMED, host="gateway.test")
+        assert [await reads(server.client, retries) for _ in range(3)] == [retries > 0, True, True]
+        await server.client.close()
+        await scene.settled()
+        assert ["stream_options" in body for body in server.bodies] == [True, *[False] * (2 + retries)]
+        ends = [Provenance.UNKNOWN] + [Provenance.PARTIAL] * (2 + retries)
+        assert [event.provenance for event in scene.ends] == ends
+        assert [event.attempt for event in scene.ends[:2]] == ([1, 2] if retries else [1, 1])
+
+
+@pytest.mark.usefixtures("no_waiting")
+async def test_one_that_fails_without_as_well_is_asked_again() -> None:
+    async with MeterScene.open() as scene:
+        is_down = True
+        server = Refusing(scene, 500, UNNAMED, lambda _: is_down, host="gateway.test")
+        assert not await reads(server.client, 1)
+        is_down = False
+        assert [await reads(server.client, 0) for _ in range(2)] == [True] * 2
+        await server.client.close()
+        await scene.settled()
+        assert ["stream_options" in body for body in server.bodies] == [True, False, True, True]
+        assert [event.provenance for event in scene.ends[2:]] == [Provenance.REPORTED] * 2
 
 
 WRONG: list[dict[str, Any]] = [
