@@ -156,6 +156,29 @@ class PriceBook:
         units = upper_bound(period.dearest, bound, _NOTHING) if period.rates else None
         return None if units is None else to_usd(units)
 
+    def cost_of_sum(
+        self, provider: str, model: str, service_tier: str | None, usage: Usage, at_ns: int, *, prompt_tokens: int = 0
+    ) -> CostEstimate:
+        """Compute the cost of several requests together from the sum of their usage.
+
+        The sum alone does not tell how long each prompt was, so the caller says at which length they are priced.
+
+        Args:
+            provider: As in events, such as `openai`.
+            model: The model that answered.
+            service_tier: The tier that served them.
+            usage: The sum of what was reported for them. It counts as of one request where a price has a fee for each.
+            at_ns: When they left: nanoseconds since the Unix epoch.
+            prompt_tokens: The length of each of the prompts, in tokens. Longer ones may be dearer.
+
+        Returns:
+            The cost, an interval where a rate is not known exactly; unpriced if some of the usage has no price.
+        """
+        period = self._period(provider, model, None, service_tier, at_ns)
+        rates = rates_at(period.rates, prompt_tokens)
+        price = None if rates is None else rates.price(usage)
+        return _UNPRICED if price is None else CostEstimate(low_units=price[0], high_units=price[1])
+
     def models(self, at_ns: int | None = None) -> Sequence[ModelPrices]:
         """List the models that have a price, by provider and name.
 

@@ -13,13 +13,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from .endpoints import chat, conversations, embeddings, files, responses, vector_stores
+from .accounts import ADMIN_PREFIX, Bill
+from .endpoints import chat, conversations, embeddings, files, organization, responses, vector_stores
 from .endpoints import models as catalogue
 from .errors import ApiError, not_simulated
 from .faults import HEADER, EndpointPath, Fault, server_error
 from .http.exchange import Exchange
 from .service import Answer, Call, Plain, Service, Stream
-from .statistics import Bill
 
 logger = logging.getLogger("runmeter")
 
@@ -58,6 +58,9 @@ ENDPOINTS: list[tuple[str, EndpointPath, Handler]] = [
     ("DELETE", "/vector_stores/{id}/files/{file_id}", vector_stores.delete_file),
     ("GET", "/models", catalogue.list_models),
     ("GET", "/models/{id}", catalogue.retrieve),
+    ("GET", "/organization/usage/completions", organization.usage_of_completions),
+    ("GET", "/organization/usage/embeddings", organization.usage_of_embeddings),
+    ("GET", "/organization/costs", organization.costs),
 ]
 
 NOT_SIMULATED: list[tuple[str, str]] = [
@@ -125,7 +128,7 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request of the endpoint."""
         exchange = Exchange(scope, receive, send, self._service.new_id("req_"))
-        account = self._service.accounts.of(exchange.api_key)
+        account = self._service.accounts.of(exchange.api_key, exchange.header("openai-project"))
         account.request(self._name)
         try:
             await self._serve(exchange, account)
@@ -142,7 +145,7 @@ class Endpoint:
 
     async def _serve(self, exchange: Exchange, account: Bill) -> None:
         body = await exchange.body()
-        _authorise(exchange)
+        _authorise(exchange, self._path)
         latency, fault = self._take_faults(exchange, body)
         if latency or fault:
             account.fault()
@@ -180,7 +183,17 @@ class Endpoint:
 
 def _call(exchange: Exchange, body: bytes, fault: Fault | None, account: Bill, ending: ExitStack) -> Call:
     first, second = exchange.path_ids
-    return Call(body, first, fault, account, second, exchange.query, exchange.header("content-type") or "", ending)
+    return Call(
+        body=body,
+        id=first,
+        fault=fault,
+        account=account,
+        part_id=second,
+        query=exchange.query,
+        lists=exchange.lists,
+        content_type=exchange.header("content-type") or "",
+        ending=ending,
+    )
 
 
 def _bill_all(answer: Answer) -> None:
@@ -225,14 +238,26 @@ async def _break_off(exchange: Exchange, stream: Stream, fault: Fault, position:
             await exchange.end_events()
 
 
-def _authorise(exchange: Exchange) -> None:
-    """Check that there is a key: any will do."""
+def _authorise(exchange: Exchange, path: EndpointPath) -> None:
+    """Check that there is a key, any of the right kind: an admin key for the organization's figures, else another.
+
+    The words for one of the wrong kind: community.openai.com/t/1345041 (2025).
+    """
     if not exchange.api_key:
         message = (
             "You didn't provide an API key. You need to provide your API key in an Authorization header using "
             "Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
         )
         raise ApiError(401, message, code="invalid_api_key")
+    about_organization = path.startswith("/organization/")
+    if exchange.api_key.startswith(ADMIN_PREFIX) is not about_organization:
+        scope = "api.usage.read" if about_organization else "model.request"
+        message = (
+            f"You have insufficient permissions for this operation. Missing scopes: {scope}. Check that you have the "
+            "correct role in your organization, and if you're using a restricted API key, that it has the necessary "
+            "scopes."
+        )
+        raise ApiError(401, message)
 
 
 class _Traits(msgspec.Struct):

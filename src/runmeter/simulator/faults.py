@@ -25,6 +25,9 @@
 | `cumulative_usage` | a stream that has the usage so far in each chunk. Chat Completions only | in full |
 | `null_finish_reason` | an answer whose finish reason (Responses: status) is null | in full |
 | `empty_output` | a stream whose last event has no output, though output was streamed. Responses API only | in full |
+| `billed_tier` | an answer that says nothing of it | in full, in `tier`, whichever the answer tells |
+| `billed_12h` | an answer that says nothing of it | in full, its cache writes as written for 12 hours |
+| `billed_twice` | an answer that says nothing of it | twice, as if another client had asked for the same |
 
 `conversation_locked` and `orphaned_calls` wait for a request to `/responses` that names a conversation.
 The stream's kinds wait for a request that streams. Chat Completions knows the nested error only, and sends
@@ -32,8 +35,7 @@ it for both.
 """
 
 import math
-import threading
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from typing import Literal, TypeAlias, get_args
 
 import msgspec
@@ -65,6 +67,9 @@ FaultKind: TypeAlias = Literal[
     "cumulative_usage",
     "null_finish_reason",
     "empty_output",
+    "billed_tier",
+    "billed_12h",
+    "billed_twice",
 ]
 EndpointPath: TypeAlias = Literal[
     "/responses",
@@ -88,6 +93,9 @@ EndpointPath: TypeAlias = Literal[
     "/vector_stores/{id}/files/{file_id}",
     "/models",
     "/models/{id}",
+    "/organization/usage/completions",
+    "/organization/usage/embeddings",
+    "/organization/costs",
 ]
 HEADER = "x-simulate"
 """A request header that asks for a fault, such as `X-Simulate: rate_limit; retry_after=0.5`."""
@@ -109,6 +117,9 @@ _ENDPOINTS: Mapping[FaultKind, Set[str]] = {
     "no_usage": _BILLED,
     "zero_usage": _BILLED,
     "null_usage": _BILLED,
+    "billed_tier": _BILLED,
+    "billed_12h": _GENERATING,
+    "billed_twice": _BILLED,
 }
 """Where a kind makes sense, if not everywhere."""
 _STREAMS = frozenset[FaultKind](
@@ -143,7 +154,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     after_events: int = 3
     """For those that end a stream: how many events still come. The last one never does."""
     tier: Literal["default", "flex", "scale", "priority", "ultrafast"] = "priority"
-    """For `other_tier`: the service tier that serves."""
+    """For `other_tier` and `billed_tier`: the service tier that serves."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(FaultKind):
@@ -229,71 +240,3 @@ _ERRORS: Mapping[FaultKind, Callable[[Fault, str], ApiError]] = {
     "wrong_key": lambda *_: _wrong_key(),
 }
 """The errors of the kinds that are answered with one, and with nothing else."""
-
-
-class Faults:
-    """The faults waiting for their requests, oldest first. Safe from any thread."""
-
-    def __init__(self, faults: Iterable[Fault] = ()) -> None:
-        self._waiting = [_Waiting(fault, fault.times) for fault in faults]
-        self._lock = threading.Lock()
-
-    def add(self, faults: Iterable[Fault]) -> None:
-        """Append faults to those that are waiting."""
-        with self._lock:
-            self._waiting += [_Waiting(fault, fault.times) for fault in faults]
-
-    def clear(self) -> None:
-        """Forget the faults that are waiting."""
-        with self._lock:
-            self._waiting = []
-
-    def take(
-        self, endpoint: str, *, stream: bool, conversation: bool, header: str | None
-    ) -> tuple[Fault | None, Fault | None]:
-        """Take the latency and the other fault that hit a request: the first waiting of each, or the header's.
-
-        Raises:
-            ApiError: 400: the header is not understood, or makes no sense here.
-        """
-        if header:
-            fault = parse_header(header)
-            if not fault.hits(endpoint, stream=stream, conversation=conversation):
-                message = f"X-Simulate: '{fault.kind}' makes no sense for this request to {endpoint}."
-                raise ApiError(400, message, param=HEADER)
-            return (fault, None) if fault.kind == "latency" else (None, fault)
-        with self._lock:
-            hitting = [
-                waiting
-                for waiting in self._waiting
-                if waiting.fault.hits(endpoint, stream=stream, conversation=conversation)
-            ]
-            return self._first(hitting, latency=True), self._first(hitting, latency=False)
-
-    def _first(self, hitting: Iterable["_Waiting"], *, latency: bool) -> Fault | None:
-        for waiting in hitting:
-            if (waiting.fault.kind == "latency") is latency and waiting.left != 0:
-                if waiting.left is not None:
-                    waiting.left -= 1
-                self._waiting = [each for each in self._waiting if each.left != 0]
-                return waiting.fault
-        return None
-
-
-class _Waiting(msgspec.Struct):
-    fault: Fault
-    left: int | None
-
-
-def parse_header(value: str) -> Fault:
-    """Read a header of the form `kind; name=value; …`.
-
-    Raises:
-        ApiError: 400: an unknown kind, field or value.
-    """
-    kind, *settings = (part.strip() for part in value.split(";"))
-    fields = dict(setting.partition("=")[::2] for setting in settings)
-    try:
-        return msgspec.convert({"kind": kind, **fields}, Fault, strict=False)
-    except msgspec.ValidationError as error:
-        raise ApiError(400, f"X-Simulate: {value!r}: {error}", param=HEADER) from error

@@ -1,6 +1,7 @@
 """The simulator's life: a server in a thread of its own, so that callers on asyncio and on trio can both talk to it."""
 
 import importlib.util
+import math
 import threading
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from runmeter.engine import Tokenizer, stand_in, stop_standing_in
+from runmeter.engine import PriceBook, Tokenizer, stand_in, stop_standing_in
 
 from .faults import Fault
 from .model.replies import Reply, Script
@@ -47,6 +48,8 @@ class Simulator:
         faults: Iterable[Fault] = (),
         port: int = 0,
         clock: Callable[[], float] = _stopped_clock,
+        billing_delay: float = 0,
+        prices: PriceBook | None = None,
     ) -> None:
         """Prepare a simulator without starting it.
 
@@ -56,16 +59,20 @@ class Simulator:
             faults: Misbehaviour, as by `inject`.
             port: Where to listen; 0 lets the system choose.
             clock: Gives the time of answers, in seconds since the Unix epoch.
+            billing_delay: Seconds after which a request shows in the organization's usage and costs.
+            prices: What it bills; by default what genai-prices and the shipped file say.
 
         Raises:
             ImportError: The `simulator` extra is not installed.
-            ValueError: The port is not between 0 and 65535.
+            ValueError: The port is not between 0 and 65535, or the delay is negative or infinite.
         """
         _require_extra()
         if not 0 <= port <= 65_535:
             raise ValueError(f"port must be between 0 and 65535, not {port}")
+        if not 0 <= billing_delay < math.inf:
+            raise ValueError(f"billing_delay must be finite and cannot be negative, not {billing_delay}")
         self._port = port
-        self._service = Service(script, faults, clock)
+        self._service = Service(script, faults, clock, billing_delay=billing_delay, prices=prices)
         self._thread: ServerThread | None = None
         self._entered = threading.Lock()
         """Held from entering to leaving, so that of two that enter at once one is refused."""

@@ -3,11 +3,16 @@
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cache
 from typing import Protocol, TypeAlias
 
 import msgspec
 
-from .faults import Fault, Faults
+from runmeter.engine import PriceBook
+
+from .accounts import Accounts, Bill
+from .fault_queue import Faults
+from .faults import Fault
 from .model.billing import Generation, Meter
 from .model.limits import fitted, limited
 from .model.prompt import Item, Prompt
@@ -17,7 +22,6 @@ from .objects.store import Store
 from .objects.thoughts import Thoughts
 from .objects.upload import Upload
 from .objects.vector_store import VectorStore
-from .statistics import Accounts, Bill
 
 STORED_RESPONSES = 10_000
 """Upper bound on responses kept; the oldest are forgotten, as the real ones are after 30 days."""
@@ -44,6 +48,8 @@ class Call(msgspec.Struct, frozen=True):
     """The second id in the path, if it has one: of a part of what `id` names."""
     query: Mapping[str, str] = {}
     """The URL's parameters."""
+    lists: Mapping[str, Sequence[str]] = {}
+    """All values of each of the URL's parameters, for those that are lists: `name=a&name=b`, or `name[]=a&name[]=b`."""
     content_type: str = "application/json"
     """The media type of the body."""
     ending: ExitStack = msgspec.field(default_factory=ExitStack)
@@ -105,16 +111,29 @@ class StoredResponse(msgspec.Struct):
     """The whole conversation: all input and the output. None as long as it is not complete."""
 
 
+@cache
+def _usual_prices() -> PriceBook:
+    """Make the price book of all simulators that were given none: its rates take long to load."""
+    return PriceBook()
+
+
 class Service:
     """State of the simulated service. Only faults, replies and accounts may be used off the server's thread."""
 
     def __init__(
-        self, script: Script | Iterable[Reply] | None, faults: Iterable[Fault], clock: Callable[[], float]
+        self,
+        script: Script | Iterable[Reply] | None,
+        faults: Iterable[Fault],
+        clock: Callable[[], float],
+        *,
+        billing_delay: float = 0,
+        prices: PriceBook | None = None,
     ) -> None:
         self.clock = clock
         self.replies = Replies(script)
         self.faults = Faults(faults)
-        self.accounts = Accounts()
+        self.accounts = Accounts(clock, billing_delay)
+        self.prices = prices or _usual_prices()
         self.responses = Store[StoredResponse](STORED_RESPONSES)
         self.items = Store[StoredItem](STORED_ITEMS)
         self.thoughts = Thoughts(STORED_ITEMS)

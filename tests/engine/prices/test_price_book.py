@@ -564,6 +564,38 @@ def test_audio_and_images_lie_within_the_estimate(truth: Usage) -> None:
         assert paid is None or most is None or paid <= most
 
 
+# --- Sums ---
+
+
+@given(st.sampled_from(["gpt-6-luna", "gpt-6.2-sol"]), st.sampled_from([None, "flex"]), st.lists(text_usages()))
+def test_the_cost_of_a_sum_is_the_sum_of_costs_where_prompts_are_of_one_price(
+    model: str, tier: str | None, several: list[Usage]
+) -> None:
+    several = [usage for usage in several if usage.input_tokens <= 272_000]
+    costs = [BOOK.cost(request(usage, model, tier=tier)) for usage in several]
+    whole = sum(several, Usage())
+    assert BOOK.cost_of_sum("openai", model, tier, whole, NOW) == sum(costs, CostEstimate())
+
+
+@given(st.sampled_from(["gpt-6-luna", "gpt-6.2-sol"]), text_usages())
+def test_the_cost_of_a_sum_is_at_the_length_of_prompt_that_it_is_told(model: str, usage: Usage) -> None:
+    cost = BOOK.cost_of_sum("openai", model, None, usage, NOW, prompt_tokens=usage.input_tokens)
+    assert cost == BOOK.cost(request(usage, model))
+
+
+@pytest.mark.parametrize(
+    ("model", "tier", "usage"),
+    [
+        ("no-such-model", None, Usage(1, 1)),
+        ("gpt-6-luna", "ultrafast", Usage(1, 1)),
+        ("gpt-6.2-astra", None, Usage(9, 1, cache_write_tokens=9)),
+        ("gpt-6-luna", None, Usage(1, 1, cache_read_tokens=2)),
+    ],
+)
+def test_a_sum_without_a_price_is_unpriced(model: str, tier: str | None, usage: Usage) -> None:
+    assert BOOK.cost_of_sum("openai", model, tier, usage, NOW) == UNPRICED
+
+
 def test_an_upper_bound_by_hand() -> None:
     # gpt-6.1-terra, all input written to the cache for 12 hours: $2.50 a million tokens, $5 output.
     bound = Usage(100_000, 10_000)

@@ -10,6 +10,7 @@ import msgspec
 
 from runmeter.engine import Usage
 
+from ..accounts import BilledRequest
 from ..errors import ApiError, decode, not_simulated
 from ..faults import Fault, FaultKind, server_error
 from ..misreports import told_usage
@@ -55,11 +56,13 @@ class PendingCompletion:
         self._generation: Generation = service.generate(prompt, call.fault)
         self._finish = None if self._has_fault("null_finish_reason") else self._generation.finish
         self._include_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
+        self._arrived = service.clock()
+        self._tier = served_tier(request.service_tier, call.fault)
         self._head = {
             "id": service.new_id("chatcmpl-"),
-            "created": int(service.clock()),
+            "created": int(self._arrived),
             "model": self._model,
-            "service_tier": served_tier(request.service_tier, call.fault),
+            "service_tier": self._tier,
             "system_fingerprint": None,
         }
         self._call_ids = [service.new_id("call_") for block in self._generation.blocks if block.tool]
@@ -100,14 +103,18 @@ class PendingCompletion:
 
     def completed(self) -> None:
         """Bill all that was generated."""
-        self._account.bill(self._model, self._generation.usage, tool_calls=self._generation.tool_calls)
+        self._bill(self._generation.usage, tool_calls=self._generation.tool_calls)
 
     def abandoned(self, tokens: int) -> None:
         """Bill what was generated until the client left."""
-        self._account.bill(self._model, self._generation.usage_after(tokens))
+        self._bill(self._generation.usage_after(tokens))
 
     def failed(self) -> None:
         """Bill nothing, as the service failed."""
+
+    def _bill(self, usage: Usage, *, tool_calls: int = 0) -> None:
+        request = BilledRequest("completions", self._model, usage, self._tier, self._arrived)
+        self._account.bill(request, self._fault, tool_calls=tool_calls)
 
     def _calls(self) -> list[Block]:
         return [block for block in self._generation.blocks if block.tool]

@@ -15,6 +15,7 @@ import msgspec
 
 from runmeter.engine import Tokenizer, Usage
 
+from ..accounts import BilledRequest
 from ..errors import ApiError, decode
 from ..misreports import told_usage
 from ..model.catalogue import find_model
@@ -39,7 +40,7 @@ class CreateEmbedding(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     user: Any = None
 
 
-def create(service: Service, call: Call) -> Answer:  # noqa: ARG001 - every endpoint takes them
+def create(service: Service, call: Call) -> Answer:
     """Answer POST /embeddings with a vector for each text."""
     request = decode(call.body, CreateEmbedding)
     model = find_model(request.model, embeds=True)
@@ -56,7 +57,8 @@ def create(service: Service, call: Call) -> Answer:  # noqa: ARG001 - every endp
         for index, vector in enumerate(vectors)
     ]
     total = sum(map(len, inputs))
-    call.account.bill(model.id, Usage(input_tokens=total))
+    billed = BilledRequest("embeddings", model.id, Usage(input_tokens=total), "default", service.clock())
+    call.account.bill(billed, call.fault)
     usage = told_usage({"prompt_tokens": total, "total_tokens": total}, call.fault)
     return msgspec.json.encode({"object": "list", "data": data, "model": model.id, **usage})
 

@@ -8,6 +8,9 @@ from typing import Any
 
 import msgspec
 
+from runmeter.engine import Usage
+
+from ..accounts import BilledRequest
 from ..errors import ApiError, decode, not_simulated
 from ..faults import Fault, FaultKind
 from ..model.billing import Generation
@@ -136,7 +139,7 @@ class PendingResponse:
     def abandoned(self, tokens: int) -> None:
         """Bill what was generated until the client left."""
         usage = self._generation.usage_after(tokens)
-        self._account.bill(self._prompt.model.id, usage)
+        self._bill(usage)
         self._keep(cancelled(self.draft, usage))
         if self._has_fault("orphaned_calls"):
             self._complete_turn()
@@ -152,13 +155,17 @@ class PendingResponse:
         return self._fault is not None and self._fault.kind == kind
 
     def _settle(self) -> None:
-        usage, calls = self._generation.usage, self._generation.tool_calls
-        self._account.bill(self._prompt.model.id, usage, tool_calls=calls)
+        self._bill(self._generation.usage, tool_calls=self._generation.tool_calls)
         output = store_output(self.final.output)
         self._keep(self.final, [*self._prompt.items, *(stored.item for stored in output)])
         if self._store:
             self._service.keep_items([*self._given, *output])
             self._service.thoughts.keep(output)
+
+    def _bill(self, usage: Usage, *, tool_calls: int = 0) -> None:
+        draft = self.draft
+        request = BilledRequest("completions", draft.model, usage, draft.service_tier, draft.created_at)
+        self._account.bill(request, self._fault, tool_calls=tool_calls)
 
     def _complete_turn(self) -> None:
         if self._turn is not None:

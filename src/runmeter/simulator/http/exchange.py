@@ -1,7 +1,7 @@
 """One request and the way back to its client."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
@@ -36,6 +36,14 @@ class Exchange:
     def query(self) -> Mapping[str, str]:
         """The URL's parameters, the last where there are several of a name."""
         return self._request.query_params
+
+    @property
+    def lists(self) -> Mapping[str, Sequence[str]]:
+        """All values of each of the URL's parameters, those of `name` and of `name[]` together."""
+        values: dict[str, list[str]] = {}
+        for name, value in self._request.query_params.multi_items():
+            values.setdefault(name.removesuffix("[]"), []).append(value)
+        return values
 
     def header(self, name: str) -> str | None:
         """Read a header of the request."""
