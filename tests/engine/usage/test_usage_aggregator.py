@@ -28,7 +28,8 @@ from runmeter.engine.events import (
 )
 from runmeter.engine.prices.cost_estimate import CostEstimate
 from runmeter.engine.prices.price_book import PriceBook
-from runmeter.engine.usage.aggregator import MAX_NAMES, RECENT_RUNS, REPORTED, UNKNOWN, UsageAggregator
+from runmeter.engine.usage.aggregator import RECENT_RUNS, UsageAggregator
+from runmeter.engine.usage.cell import MAX_NAMES, REPORTED, UNKNOWN
 from runmeter.engine.usage.row import UsageRow, sum_rows
 from runmeter.engine.usage.statistics import OTHER, UsageStatistics
 
