@@ -23,6 +23,8 @@ from .errors import (
     BusClosed,
     ConfigurationError,
     EngineNotRunning,
+    LedgerError,
+    LedgerFull,
     RunAborted,
     RunEnded,
     RunmeterError,
@@ -51,6 +53,8 @@ from .events import (
     Usage,
 )
 from .execution import Execution, ambient_run, current_execution, metered_execution, outside_run
+from .ledger.ledger import Ledger
+from .ledger.statistics import LedgerStatistics
 from .models import retirements
 from .pattern import Pattern, run_child
 from .prices.context_sizes import context_size
@@ -104,6 +108,11 @@ __all__ = [
     "HistogramSnapshot",
     "IdSource",
     "KnownEvent",
+    "Ledger",
+    "LedgerError",
+    "LedgerFull",
+    "LedgerReader",
+    "LedgerStatistics",
     "ModelCall",
     "ModelCallStarted",
     "ModelPrices",
@@ -123,6 +132,7 @@ __all__ = [
     "RunTimeout",
     "RunmeterError",
     "Runtime",
+    "SQLiteLedger",
     "Status",
     "StrayCancellation",
     "StreamClosed",
@@ -172,14 +182,19 @@ __all__ = [
     "tags",
 ]
 
-_MOVED = {"Advice", "Advisor"}
-"""Names that were the engine's, and are found where they are now. Nothing here depends on them."""
+_ON_FIRST_USE = {
+    "Advice": "..advice",  # the engine's before; nothing here depends on it
+    "Advisor": "..advice",
+    "LedgerReader": ".ledger.reader",  # these load sqlite3
+    "SQLiteLedger": ".ledger.sqlite",
+}
+"""Names that are imported when they are first used, with their modules."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MOVED:
+    if name not in _ON_FIRST_USE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module("..advice", __name__), name)
+    value = globals()[name] = getattr(import_module(_ON_FIRST_USE[name], __name__), name)
     return value
 
 

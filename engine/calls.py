@@ -185,6 +185,7 @@ class ModelCall(Operation):
     _failure: "_Failure | None" = None
     _mark: "Token[ModelCall | None] | None" = None
     _first_chunk_ns: int | None = None
+    _awaits_ledger = False
 
     def __init__(self, execution: MeteredRun, request: ModelRequest, attempt: int) -> None:
         super().__init__(execution)
@@ -309,6 +310,9 @@ class ModelCall(Operation):
         super().__enter__()
         self._announce()
         self.is_open = True
+        recording = self._execution.runtime.recording
+        if recording is not None and recording.keeps_requests and not self._awaits_ledger:
+            self._kept(recording.on_disk_now())
         around = _inside.get()
         if around is not self:  # which it is at another attempt
             while around is not None and not around.is_open:  # it has ended in another context
@@ -316,6 +320,30 @@ class ModelCall(Operation):
             self.around = around
             self._mark = _inside.set(self)
         return self
+
+    async def __aenter__(self) -> Self:
+        """Enter it, and where the ledger promises that a request is on disk before it leaves, wait for that: without
+        blocking the event loop, as `with` would."""
+        self._awaits_ledger = True
+        self.__enter__()
+        recording = self._execution.runtime.recording
+        if recording is not None and recording.keeps_requests:
+            try:
+                self._kept(await recording.on_disk())
+            except BaseException as error:  # cancelled: the request never left
+                self.usage, self.provenance = Usage(), Provenance.REPORTED
+                self.__exit__(type(error), error, error.__traceback__)
+                raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.__exit__(exc_type, exc, tb)
+
+    def _kept(self, durable: bool) -> None:
+        if not durable:
+            self.notice("ledger", "the request leaves all the same, though the ledger could not take it")
 
     def _announce(self) -> None:
         execution, request = self._execution, self._request

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from contextvars import Token
 from functools import partial
+from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -24,6 +25,8 @@ from .concurrency.outside import enter_engine, leave_engine, outside
 from .errors import ConfigurationError, EngineNotRunning, RunAborted, RunTimeout
 from .events import Event
 from .execution import Execution, current_execution, watch_outside
+from .ledger.ledger import Ledger
+from .ledger.recording import Recording, ledger_of
 from .mapping import Progress, run_many
 from .pattern import Context, Messages, Pattern, PatternFunction, Work, describe, do_work
 from .prices.price_book import PriceBook
@@ -45,6 +48,8 @@ TELEMETRY_BATCH = 50
 """Events that telemetry is handed at once: it takes some 25 µs for each, and as many batches as a turn has time for."""
 ABORT_GRACE = 1.0
 """Seconds that runs stopped at closing have to clean up."""
+LEDGER_GRACE = 1.0
+"""Seconds that the ledger has to write its last events, however short the engine's own limit is."""
 STOP_LIMIT = 1.0
 """Seconds more that closing waits for the runs of streams: one that does not end by then is left behind."""
 
@@ -71,6 +76,8 @@ class Engine:
         assume_tier: The service tier of requests that name none, such as `default` where that is the OpenAI project's
             own. Without it, a request whose usage is not reported may cost what the dearest tier costs, and budgets
             reserve as much.
+        ledger: Where events are kept beyond this process: the path of a SQLite file, which is made if there is none, or
+            a ledger, such as `SQLiteLedger("runs.db", commit="run")`, which says what it promises.
         drain_timeout: Seconds that closing waits for runs in flight, and again for lossless subscribers. With 0 runs
             are stopped at once, and what subscribers have not taken is lost to them.
         clock: Where times come from.
@@ -90,6 +97,7 @@ class Engine:
         prices: PriceBook | None = None,
         telemetry: Telemetry | None = None,
         budgets: Sequence[Budget] = (),
+        ledger: str | PathLike[str] | Ledger | None = None,
         max_concurrent_runs: int | None = None,
         assume_tier: str | None = None,
         drain_timeout: float = 30.0,
@@ -112,6 +120,10 @@ class Engine:
         clock = clock or SystemClock()
         assumed_tier = check_tier(assume_tier)
         self._budgets = Budgets(budgets, self._usage.prices, clock, assumed_tier) if budgets else None
+        self._recording: Recording | None = None
+        if (kept_in := ledger_of(ledger)) is not None:
+            recorded = self._bus.subscribe(kept_in.put, name="ledger", lane="lossless")
+            self._recording = Recording(kept_in, recorded.catch_up)
         self._runtime = Runtime(
             self,
             self._bus.publish,
@@ -121,6 +133,7 @@ class Engine:
             budgets=self._budgets,
             assumed_tier=assumed_tier,
             edit=editing(error_messages),
+            recording=self._recording,
         )
         self._started = False
         self._outside_before = 0
@@ -245,6 +258,9 @@ class Engine:
         self._check_open()
         if (tags := ambient_tags.get()) and not info.tags:
             info = msgspec.structs.replace(info, tags=tags)
+        if self._recording is not None and not self._recording.ledger.is_ready and not is_within_receiver():
+            await self._recording.admission()
+            self._check_open()
         if (self._slots is None and not self._bus.is_crowded) or is_within_receiver():
             return await self._attend(Execution(_tapped(self._runtime, channel), info), work, timeout)
         async with self._slots or nullcontext():
@@ -259,12 +275,18 @@ class Engine:
         if timeout is not None:
             scope.deadline = anyio.current_time() + timeout
         self._running.add(scope)
+        durable: bool | None = None
         try:
-            with execution:
-                with scope:
-                    value = await do_work(execution.info.pattern, work)
-                if scope.cancelled_caught:
-                    raise self._reason(execution, timeout)
+            try:
+                with execution:
+                    with scope:
+                        value = await do_work(execution.info.pattern, work)
+                    if scope.cancelled_caught:
+                        raise self._reason(execution, timeout)
+            except Exception:
+                await self._keep(execution)
+                raise
+            durable = await self._keep(execution)
         finally:
             self._running.remove(scope)
             if self._closing and not self._running:
@@ -277,7 +299,18 @@ class Engine:
             tuple(execution.child_requests),
             self._usage.prices,
             execution.trace_id,
+            durable,
         )
+
+    async def _keep(self, execution: Execution) -> bool | None:
+        """Have a run's events on disk, where the ledger promises that; tell whether they are."""
+        recording = self._recording
+        if recording is None or not recording.keeps_runs or execution.parent is not None:
+            return None
+        durable = await recording.on_disk()
+        if not durable:
+            execution.notice("ledger", execution.info.pattern, recording.ledger.error or "the ledger has closed")
+        return durable
 
     def _reason(self, execution: Execution, timeout: float | None) -> Exception:
         if timeout is None or self._aborting:
@@ -342,6 +375,8 @@ class Engine:
         self._new_scope = patient_scope()
         self._loop = LoopThread()
         self._usage.follow(self._folding.catch_up)
+        if self._recording is not None:
+            await anyio.to_thread.run_sync(self._recording.ledger.open, self._usage.prices, self._runtime.clock)
         await self._bus.__aenter__()
         await self._tasks.start()
         self._started = True
@@ -398,14 +433,25 @@ class Engine:
             finally:
                 self._folding.catch_up()
                 self._usage.unfollow(self._folding.catch_up)
+                await self._close_ledger()
+
+    async def _close_ledger(self) -> None:
+        recording, self._recording = self._recording, None
+        if recording is not None:
+            recording.catch_up()
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(recording.ledger.close, max(self._drain_timeout, LEDGER_GRACE))
 
     def _is_within(self, execution: Execution) -> bool:
         """Tell whether a run is one of ours and goes on. A task that has outlived its run begins anew."""
         return execution.runtime.owner is self and not execution.finished
 
     def _publish_late(self, event: Event) -> None:
-        """Count the late events of a run that would not stop in time. No subscriber hears of them."""
+        """Count the late events of a run that would not stop in time. Of the subscribers, the ledger alone hears of
+        them, until it has closed."""
         self._usage.fold((event,))
+        if self._recording is not None:
+            self._recording.ledger.put((event,))
 
     def _check_open(self) -> None:
         if self._closing:

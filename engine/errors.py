@@ -143,6 +143,14 @@ class BudgetExceeded(RunmeterError):
         self.ways_out = tuple(ways_out)
 
 
+class LedgerError(RunmeterError):
+    """A ledger cannot be opened, read or written: the sentence names the file, the cause and the way out."""
+
+
+class LedgerFull(LedgerError):
+    """A new run was refused, because the ledger cannot take events at the moment (`on_full="refuse"`)."""
+
+
 class TokenizerError(RunmeterError):
     """A shipped vocabulary is missing or damaged: reinstall the package."""
 

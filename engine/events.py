@@ -250,7 +250,8 @@ class Notice(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True, ta
     """A warning that comes before something becomes an error."""
 
     kind: str
-    """Topic of the warning: `budget`, `usage`, `unreported_usage`, `unmetered`, `background` or `model_retirement`."""
+    """Topic of the warning: `budget`, `usage`, `unreported_usage`, `unmetered`, `background`, `ledger` or
+    `model_retirement`."""
     subject: str
     """The budget or the model that it warns of."""
     message: str

@@ -129,6 +129,8 @@ class Execution:
 
         Where a budget applies, its upper bound is reserved on entering, unless that was done by `reserve`; on leaving,
         its usage takes the reservation's place, or all of the reservation counts where the usage is not known.
+        With a ledger that promises `commit="request"`, entering waits until the request is on disk: `async with` lets
+        others run meanwhile, `with` blocks the thread.
 
         Args:
             request: What is asked for.
@@ -369,6 +371,12 @@ class _Idle(Operation):
 
 class _NoModelCall(_Idle, ModelCall):
     bound = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
 
     def first_chunk(self) -> None:
         """Measure nothing outside an engine."""

@@ -29,6 +29,9 @@ class RunResult(msgspec.Struct, Generic[Value], frozen=True):
     trace_id: str
     """The id of the trace that the run is in: the caller's where there is one, or else the run's own id, or the
     outermost run's. 32 hexadecimal digits, to look the run up by."""
+    durable: bool | None = None
+    """Whether the run's events are on disk: False if the ledger could not take them, which does not take the answer
+    away. None where that was not waited for: without a ledger, with `commit="group"`, or within another run."""
 
     def __repr__(self) -> str:
         return f"RunResult(run_id={self.run_id!r}, value={self.value!r}, duration_ns={self.duration_ns})"

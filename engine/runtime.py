@@ -11,6 +11,7 @@ from .budgets.budgets import Budgets
 from .clock import Clock, IdSource, SystemClock, random_run_id
 from .errors import ConfigurationError
 from .events import Event
+from .ledger.recording import Recording
 from .tracing import Tracing
 from .validation.checks import Id, Name, check_id, check_tags, encode, name_of
 from .validation.error_messages import Edit, full
@@ -35,6 +36,8 @@ class Runtime(msgspec.Struct, frozen=True):
     """The service tier of requests that name none, where the answer does not say either."""
     edit: Edit = full
     """Decides which messages of errors events keep."""
+    recording: Recording | None = None
+    """The recording of its events in a ledger."""
     noticed: set[tuple[str, str]] = msgspec.field(default_factory=set)
     """Kinds and subjects of the notices that are given once, `MAX_NOTICED` of them at most."""
 

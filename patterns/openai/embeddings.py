@@ -96,12 +96,15 @@ class MeteredEmbeddings:
         request = self._describe(self._requests.clients.get(), bound)
 
         async def send(attempt: int) -> list[Vector]:
-            async with execution.reserve(request) as allowed, self._requests.clients.key_at_hand():
-                with execution.model_call(allowed, attempt=attempt) as call:
-                    try:
-                        return await self._attempt(texts, call)
-                    finally:
-                        await bound_late(call, sent)
+            async with (
+                execution.reserve(request) as allowed,
+                self._requests.clients.key_at_hand(),
+                execution.model_call(allowed, attempt=attempt) as call,
+            ):
+                try:
+                    return await self._attempt(texts, call)
+                finally:
+                    await bound_late(call, sent)
 
         return await with_retries(send, self._requests.policy)
 

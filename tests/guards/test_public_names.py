@@ -12,7 +12,8 @@ NAMES = {
         Advice Advisor AssistantCall AssistantRun Budget BudgetExceeded BudgetStatus Bus BusClosed BusStatistics
         Clock Codec ConfigurationError CostEstimate Delta Engine EngineNotRunning EngineStatistics Event
         Execution ExecutionFinished ExecutionStarted FunctionCall Histogram HistogramSnapshot IdSource JSON
-        KnownEvent MSGPACK ModelCall ModelCallStarted ModelPrices ModelRequest Notice Pattern PriceBook
+        KnownEvent Ledger LedgerError LedgerFull LedgerReader LedgerStatistics MSGPACK ModelCall ModelCallStarted
+        ModelPrices ModelRequest Notice Pattern PriceBook SQLiteLedger
         Provenance Retrieval RetrievalCall RunAborted RunEnded RunInfo RunReported RunResult RunStream
         RunTimeout RunmeterError Runtime Status StrayCancellation StreamClosed SubscriberStatistics Subscription
         SystemClock Telemetry TokenCount TokenCounter TokenUsage Tokenizer TokenizerError ToolCall TraceContext

@@ -90,7 +90,7 @@ class MeteredResponses:
         async def send(attempt: int) -> "Response":
             async with execution.reserve(request) as allowed, self._clients.key_at_hand():
                 client = self._clients.get()  # not the one of before: the pattern may have been closed meanwhile
-                with execution.model_call(allowed, attempt=attempt) as call:
+                async with execution.model_call(allowed, attempt=attempt) as call:
                     try:
                         return await self._attempt(client, _limited(params, allowed), exchange, call)
                     except BaseException:

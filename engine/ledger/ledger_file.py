@@ -1,0 +1,232 @@
+"""The ledger's file as its writer sees it: groups of events, each in one transaction, and each event once."""
+
+import os
+import socket
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..clock import Clock
+from ..codec import JSON
+from ..errors import LedgerError
+from ..events import (
+    Event,
+    ExecutionFinished,
+    ExecutionStarted,
+    ModelCallStarted,
+    RunReported,
+    TokenUsage,
+    UnknownEvent,
+)
+from .file_lock import FileLock
+from .schema import CHUNK, open_for_writing
+
+CHECKPOINT_PAGES = 4_000
+"""Pages of the write-ahead log (4 KiB each) after which they are copied into the file."""
+KNOWN_RUNS = 10_000
+"""Runs whose number in the file is remembered."""
+
+_ADD_RUN = """
+    INSERT INTO runs (run_id, writer, start_ns) VALUES (?, ?, ?) ON CONFLICT (run_id) DO NOTHING"""
+_START_RUN = """
+    INSERT INTO runs (run_id, writer, start_ns, pattern, framework, root_run_id, parent_run_id, conversation_id,
+        trace_id, tags) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (run_id) DO UPDATE SET start_ns = excluded.start_ns, pattern = excluded.pattern,
+        framework = excluded.framework, root_run_id = excluded.root_run_id, parent_run_id = excluded.parent_run_id,
+        conversation_id = excluded.conversation_id, trace_id = excluded.trace_id, tags = excluded.tags
+    WHERE pattern IS NULL"""
+_END_RUN = """
+    UPDATE runs SET status = ?, duration_ns = ?, error_type = ? WHERE id = ? AND status IS NULL"""
+_ADD_EVENT = """
+    INSERT INTO events (run, seq, time_ns, kind, data) VALUES (?, ?, ?, ?, ?) ON CONFLICT (run, seq) DO NOTHING"""
+_OPEN_REQUEST = """
+    INSERT INTO open_requests (run, call_id) VALUES (?, ?) ON CONFLICT (run, call_id) DO NOTHING"""
+_CLOSE_REQUEST = "DELETE FROM open_requests WHERE run = ? AND call_id = ?"
+
+encode_tags = msgspec.json.Encoder(order="sorted").encode
+
+
+class LedgerFile:
+    """A ledger's file, open for writing. Used by one thread at a time.
+
+    Args:
+        path: The file. It is made if there is none.
+        clock: Tells when this process was last seen to write.
+
+    Raises:
+        LedgerError: the file cannot be opened or written, is not a ledger, or is a newer version's.
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.path = path
+        self._clock = clock
+        self._lock = FileLock(path.with_name(path.name + "-lock"))
+        with self._lock.held():
+            self.connection = open_for_writing(path)
+        self._file = _identity(path)
+        self._runs: dict[str, int] = {}
+        self.writer = 0
+        with self.transaction():
+            self.writer = self._enlist()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Change the file: all that the block does, on disk when it ends, or nothing.
+
+        Raises:
+            LedgerError: nothing was changed.
+        """
+        connection = self.connection
+        try:
+            with self._lock.held():
+                self._check_place()
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                finally:
+                    # SQLite has rolled back by itself when the disk is full, and has not at other errors.
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+        except (sqlite3.Error, OSError) as error:
+            raise LedgerError(f"the ledger {self.path} cannot be written: {error}") from error
+
+    def append(self, events: Sequence[Event]) -> None:
+        """Add a group of events. Those that are there already are not added again.
+
+        Raises:
+            LedgerError: none was added.
+        """
+        with self.transaction() as connection:
+            runs = self._add_runs(connection, events)
+            connection.executemany(
+                _ADD_EVENT,
+                [
+                    (runs[each.run_id], each.seq, each.time_ns, _kind(each), JSON.encode(each).decode())
+                    for each in events
+                ],
+            )
+            self._track_requests(connection, runs, events)
+            connection.executemany(
+                _END_RUN,
+                [
+                    (each.status, each.duration_ns, getattr(each, "error_type", None), runs[each.run_id])
+                    for each in events
+                    if isinstance(each, ExecutionFinished | RunReported)
+                ],
+            )
+            connection.execute(
+                "UPDATE writers SET seen_ns = max(seen_ns, ?) WHERE id = ?", (self._clock.time_ns(), self.writer)
+            )
+        self._runs = runs if len(runs) <= KNOWN_RUNS else dict(list(runs.items())[-KNOWN_RUNS // 2 :])
+
+    def checkpoint(self, *, at_end: bool = False) -> None:
+        """Copy the write-ahead log into the file, once it is long, or at the end."""
+        log = self.path.with_name(self.path.name + "-wal")
+        try:
+            if not at_end and log.stat().st_size < CHECKPOINT_PAGES * 4096:
+                return
+            with self._lock.held():
+                self.connection.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if at_end else 'PASSIVE'})").fetchall()
+        except (sqlite3.Error, OSError):
+            pass  # the log keeps all of it, and the next commit tells what is wrong
+
+    def close(self) -> None:
+        """Say that this process writes no more, and close the file."""
+        try:
+            with self.transaction() as connection:
+                connection.execute("UPDATE writers SET ended_ns = ? WHERE id = ?", (self._clock.time_ns(), self.writer))
+            self.checkpoint(at_end=True)
+        finally:
+            self.connection.close()
+            self._lock.close()
+
+    def _enlist(self) -> int:
+        now = self._clock.time_ns()
+        cursor = self.connection.execute(
+            "INSERT INTO writers (pid, host, started_ns, seen_ns) VALUES (?, ?, ?, ?)",
+            (os.getpid(), socket.gethostname(), now, now),
+        )
+        assert cursor.lastrowid is not None  # noqa: S101 - a row was inserted
+        return cursor.lastrowid
+
+    def _check_place(self) -> None:
+        """See that the path still leads to this file: SQLite itself would go on writing to one that was moved away."""
+        if _identity(self.path) == self._file:
+            return
+        # What was acknowledged lies in the log of the old path: the moved file takes it along.
+        self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        raise LedgerError(f"the ledger {self.path} was moved, removed or replaced while in use: put it back")
+
+    def _add_runs(self, connection: sqlite3.Connection, events: Sequence[Event]) -> dict[str, int]:
+        """Add the runs that begin in a group, and find the numbers of all of its runs.
+
+        Returns:
+            The numbers of these runs and of earlier ones, by run id.
+        """
+        starts = [_run_row(each, self.writer) for each in events if isinstance(each, ExecutionStarted | RunReported)]
+        connection.executemany(_START_RUN, starts)
+        runs = dict(self._runs)
+        missing = [run_id for run_id in {each.run_id: None for each in events} if run_id not in runs]
+        _find_runs(connection, missing, runs)
+        strangers = {each.run_id: each.time_ns for each in reversed(events) if each.run_id not in runs}
+        if strangers:  # their start was not handed over, or comes later
+            rows = [(run_id, self.writer, time_ns) for run_id, time_ns in strangers.items()]
+            connection.executemany(_ADD_RUN, rows)
+            _find_runs(connection, list(strangers), runs)
+        return runs
+
+    def _track_requests(self, connection: sqlite3.Connection, runs: dict[str, int], events: Sequence[Event]) -> None:
+        """Keep account of the requests that have left and not ended."""
+        opened = {(runs[each.run_id], each.call_id): None for each in events if type(each) is ModelCallStarted}
+        ended: list[tuple[int, int]] = []
+        for each in events:
+            if type(each) is TokenUsage:
+                key = (runs[each.run_id], each.call_id)
+                if key in opened:
+                    del opened[key]
+                else:
+                    ended.append(key)
+        connection.executemany(_OPEN_REQUEST, opened)
+        connection.executemany(_CLOSE_REQUEST, ended)
+
+
+def _kind(event: Event) -> str:
+    return event.kind if type(event) is UnknownEvent else str(type(event).__struct_config__.tag)
+
+
+def _run_row(event: ExecutionStarted | RunReported, writer: int) -> tuple[Any, ...]:
+    if isinstance(event, RunReported):
+        start_ns = event.time_ns - (event.duration_ns or 0)
+        return (event.run_id, writer, start_ns, event.pattern, event.framework, event.run_id, None, None, None, "{}")
+    return (
+        event.run_id,
+        writer,
+        event.time_ns,
+        event.pattern,
+        event.framework,
+        event.root_run_id,
+        event.parent_run_id,
+        event.conversation_id,
+        event.trace_id,
+        encode_tags(event.tags).decode(),
+    )
+
+
+def _find_runs(connection: sqlite3.Connection, run_ids: Sequence[str], found: dict[str, int]) -> None:
+    for start in range(0, len(run_ids), CHUNK):
+        some = run_ids[start : start + CHUNK]
+        marks = ",".join("?" * len(some))
+        found.update(connection.execute(f"SELECT run_id, id FROM runs WHERE run_id IN ({marks})", some))  # noqa: S608 - marks
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino

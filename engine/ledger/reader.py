@@ -1,0 +1,340 @@
+"""Reading a ledger: its days, runs, requests and events. Nothing of it can be changed, and its writers are not held up.
+
+Each reading sees the ledger as it was at one moment, in a short transaction: one that stays open would keep the
+write-ahead log from being copied into the file.
+"""
+
+import os
+import socket
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from ..codec import JSON
+from ..events import Event, ModelCallStarted, Status, TokenUsage
+from ..prices.price_book import PriceBook
+from ..usage.aggregator import UsageAggregator
+from ..usage.statistics import UsageStatistics
+from .days import EPOCH, DayFold, DayUsage, decode_tags, folded_through, read_days, read_stretch
+from .schema import CHUNK, open_for_reading
+
+SILENCE_NS = 60 * 10**9
+"""Nanoseconds without a sign of life after which a writer on another host counts as gone."""
+PAGE = 1_000
+"""Rows that are read in one go."""
+_RUN = (
+    "id, run_id, root_run_id, parent_run_id, pattern, framework, tags, conversation_id, trace_id, start_ns,"
+    " duration_ns, status, error_type, writer, cost_low, cost_high"
+)
+
+
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A run, as the ledger lists it."""
+
+    run_id: str
+    root_run_id: str | None
+    """The outermost run's id; None of a run whose start was never seen."""
+    parent_run_id: str | None
+    pattern: str | None
+    framework: str | None
+    tags: Mapping[str, str]
+    conversation_id: str | None
+    trace_id: str | None
+    start_ns: int
+    """Nanoseconds since the Unix epoch."""
+    duration_ns: int | None
+    status: Status | None
+    """The way that the run ended; None if it has not."""
+    error_type: str | None
+    lost: bool
+    """It never ended: its process has gone."""
+    cost_low: float
+    cost_high: float | None
+    """Cost in USD with that of the runs within it, as far as it is rolled up and rounded: to sort by, not to bill."""
+
+
+class RequestRecord(msgspec.Struct, frozen=True):
+    """A request to a model, with the run that made it."""
+
+    run: RunRecord
+    started: ModelCallStarted | None
+    """None if the ledger holds its end alone."""
+    ended: TokenUsage | None
+    """None if it has not ended: then it may have been billed, up to the bound in `started`."""
+    lost: bool
+    """It never ended: its process has gone."""
+
+
+class LedgerReader:
+    """Reads a ledger, while others may write it. A context manager; used by one thread at a time.
+
+    Args:
+        path: The ledger's file.
+        prices: What tokens cost, for what is not rolled up yet.
+
+    Raises:
+        LedgerError: there is no ledger, it cannot be read, or is a newer version's.
+    """
+
+    def __init__(self, path: str | PathLike[str], prices: PriceBook | None = None) -> None:
+        self.path = Path(path)
+        self.prices = PriceBook() if prices is None else prices
+        self._connection = open_for_reading(self.path)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def days(self, since: date | None = None, until: date | None = None) -> list[DayUsage]:
+        """Read the statistics by UTC day and cell, in order of days: those from roll-ups and of events since.
+
+        Args:
+            since: The first day.
+            until: The day after the last one.
+        """
+        first = (since - EPOCH).days if since else 0
+        end = (until - EPOCH).days if until else 2**31
+        usage: dict[tuple[Any, ...], DayUsage] = {}
+        connection = self._connection
+        connection.execute("BEGIN")
+        try:
+            for each in (*read_days(connection, first, end), *self._rest()):
+                if first <= (each.day - EPOCH).days < end:
+                    key = (each.day, each.cell.key)
+                    usage[key] = usage[key] + each if key in usage else each
+        finally:
+            connection.execute("COMMIT")
+        return [usage[key] for key in sorted(usage, key=_day_order)]
+
+    def replay(self) -> UsageStatistics:
+        """Fold all events that are kept, as the live engine's aggregator did: the same statistics."""
+        aggregator = UsageAggregator(self.prices)
+        for events in self._stretches(0):
+            aggregator.fold(events)
+        return aggregator.snapshot()
+
+    def events(self, run_ids: Sequence[str] | None = None) -> Iterator[Event]:
+        """Read events in the order in which they were written.
+
+        Args:
+            run_ids: Those of these runs only.
+        """
+        if run_ids is None:
+            for stretch in self._stretches(0):
+                yield from stretch
+            return
+        for start in range(0, len(run_ids), CHUNK):
+            some = run_ids[start : start + CHUNK]
+            rows = self._connection.execute(
+                f"SELECT data FROM events WHERE run IN (SELECT id FROM runs WHERE run_id IN ({_marks(some)}))"  # noqa: S608
+                " ORDER BY id",
+                some,
+            ).fetchall()
+            yield from (JSON.decode(data.encode()) for (data,) in rows)
+
+    def run(self, run_id: str) -> RunRecord | None:
+        """Find a run by its id, or by the beginning of it; None if there is none, or there are several."""
+        rows = self._connection.execute(
+            f"SELECT {_RUN} FROM runs WHERE run_id >= ? AND run_id < ? LIMIT 2",  # noqa: S608 - fixed names
+            (run_id, run_id + "g"),  # behind every hexadecimal digit
+        ).fetchall()
+        return self._records(rows)[0] if len(rows) == 1 else None
+
+    def tree(self, root_run_id: str) -> list[RunRecord]:
+        """List a run and all runs within it, in the order in which they began."""
+        rows = self._connection.execute(
+            f"SELECT {_RUN} FROM runs WHERE root_run_id = ? OR run_id = ? ORDER BY start_ns, id",  # noqa: S608 - fixed names
+            (root_run_id, root_run_id),
+        ).fetchall()
+        return self._records(rows)
+
+    def runs(
+        self,
+        since_ns: int = 0,
+        until_ns: int = 2**63 - 1,
+        *,
+        pattern: str | None = None,
+        status: Status | None = None,
+        tags: Mapping[str, str] | None = None,
+        outermost: bool = False,
+        order: str = "newest",
+        limit: int = -1,
+    ) -> list[RunRecord]:
+        """List runs.
+
+        Args:
+            since_ns: The earliest start, in nanoseconds since the Unix epoch.
+            until_ns: The time before which they began.
+            pattern: Of this pattern only.
+            status: That ended in this way only.
+            tags: With all of these tags.
+            outermost: Without those that are within another.
+            order: `newest`, `oldest`, `slowest` or `dearest` first.
+            limit: How many, at most. -1: all.
+        """
+        conditions = ["start_ns >= ?", "start_ns < ?"]
+        values: list[Any] = [since_ns, until_ns]
+        filters: list[tuple[str, Any]] = [("pattern = ?", pattern), ("status = ?", status)]
+        for condition, value in filters:
+            if value is not None:
+                conditions.append(condition)
+                values.append(value)
+        for name, text in (tags or {}).items():
+            conditions.append("EXISTS (SELECT 1 FROM json_each(tags) WHERE key = ? AND value = ?)")
+            values += [name, text]
+        if outermost:
+            conditions.append("parent_run_id IS NULL")
+        rows = self._connection.execute(
+            f"SELECT {_RUN} FROM runs WHERE {' AND '.join(conditions)} ORDER BY {_ORDERS[order]} LIMIT ?",  # noqa: S608
+            (*values, limit),
+        ).fetchall()
+        return self._records(rows)
+
+    def unended_runs(self) -> list[RunRecord]:
+        """List the runs that have not ended: those under way, and those whose process has gone (`lost`)."""
+        rows = self._connection.execute(
+            f"SELECT {_RUN} FROM runs WHERE status IS NULL ORDER BY start_ns"  # noqa: S608 - fixed names
+        ).fetchall()
+        return self._records(rows)
+
+    def unended_requests(self) -> list[RequestRecord]:
+        """List the requests that have not ended: those under way, and those whose process has gone (`lost`)."""
+        rows = self._connection.execute(
+            "SELECT events.data, open_requests.run FROM open_requests JOIN events"
+            " ON events.run = open_requests.run AND events.seq = open_requests.call_id ORDER BY events.id"
+        ).fetchall()
+        runs = self._by_number({run for _, run in rows})
+        found = [(runs[run], JSON.decode(data.encode())) for data, run in rows if run in runs]
+        return [
+            RequestRecord(run, event, None, run.lost) for run, event in found if isinstance(event, ModelCallStarted)
+        ]
+
+    def requests(self, since_ns: int = 0, until_ns: int = 2**63 - 1) -> Iterator[RequestRecord]:
+        """Read the requests that left in a time and have ended, from the events themselves: slow for millions.
+
+        Args:
+            since_ns: The earliest time of leaving, in nanoseconds since the Unix epoch.
+            until_ns: The time before which they left.
+        """
+        after = 0
+        while True:
+            rows = self._connection.execute(
+                "SELECT id, run, data FROM events WHERE id > ? AND kind = 'token_usage' AND time_ns >= ?"
+                " ORDER BY id LIMIT ?",
+                (after, since_ns, PAGE),
+            ).fetchall()
+            if not rows:
+                return
+            after = rows[-1][0]
+            runs = self._by_number({run for _, run, _ in rows})
+            for _, number, data in rows:
+                event = JSON.decode(data.encode())
+                if isinstance(event, TokenUsage) and since_ns <= event.start_ns < until_ns:
+                    yield RequestRecord(runs[number], None, event, lost=False)
+
+    def _rest(self) -> Iterator[DayUsage]:
+        """Fold the events that are not rolled up yet."""
+        fold = DayFold(self._connection, self.prices)
+        for events in self._stretches(folded_through(self._connection)):
+            fold.fold(events)
+        return fold.usage()
+
+    def _stretches(self, after: int) -> Iterator[list[Event]]:
+        while True:
+            after, events = read_stretch(self._connection, after, PAGE)
+            if not events:
+                return
+            yield events
+
+    def _by_number(self, numbers: set[int]) -> dict[int, RunRecord]:
+        found: dict[int, RunRecord] = {}
+        for start in range(0, len(wanted := sorted(numbers)), CHUNK):
+            some = wanted[start : start + CHUNK]
+            rows = self._connection.execute(
+                f"SELECT {_RUN} FROM runs WHERE id IN ({_marks(some)})",  # noqa: S608 - fixed names
+                some,
+            ).fetchall()
+            found.update(zip((row[0] for row in rows), self._records(rows), strict=True))
+        return found
+
+    def _records(self, rows: Sequence[tuple[Any, ...]]) -> list[RunRecord]:
+        gone = _gone_writers(self._connection)
+        return [_record(row, gone) for row in rows]
+
+
+_ORDERS = {
+    "newest": "start_ns DESC, id DESC",
+    "oldest": "start_ns, id",
+    "slowest": "duration_ns DESC, id",
+    "dearest": "coalesce(cost_high, 9e99) DESC, id",
+}
+
+
+def _record(row: tuple[Any, ...], gone: frozenset[int]) -> RunRecord:
+    _, run_id, root, parent, pattern, framework, tags, conversation_id, trace_id, start_ns, duration_ns, *rest = row
+    status, error_type, writer, cost_low, cost_high = rest
+    return RunRecord(
+        run_id=run_id,
+        root_run_id=root,
+        parent_run_id=parent,
+        pattern=pattern,
+        framework=framework,
+        tags=decode_tags(tags),
+        conversation_id=conversation_id,
+        trace_id=trace_id,
+        start_ns=start_ns,
+        duration_ns=duration_ns,
+        status=None if status is None else Status(status),
+        error_type=error_type,
+        lost=status is None and writer in gone,
+        cost_low=cost_low,
+        cost_high=cost_high,
+    )
+
+
+def _gone_writers(connection: sqlite3.Connection) -> frozenset[int]:
+    """Find the writers that will end no more of their runs: they have said so, or their process has gone."""
+    latest = connection.execute("SELECT coalesce(max(seen_ns), 0) FROM writers").fetchone()[0]
+    rows = connection.execute("SELECT id, pid, host, seen_ns, ended_ns FROM writers").fetchall()
+    here = socket.gethostname()
+    return frozenset(
+        writer
+        for writer, pid, host, seen_ns, ended_ns in rows
+        if ended_ns is not None or (not _is_alive(pid) if host == here else latest - seen_ns > SILENCE_NS)
+    )
+
+
+def _is_alive(pid: int) -> bool:
+    """Tell whether there is such a process on this host. One that has taken its number stands for it, alas."""
+    if os.name != "posix":  # signal 0 would end it there
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _day_order(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    day, (pattern, framework, model, tags) = key
+    return day, pattern, framework, model is not None, model or "", tags
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))

@@ -1,0 +1,120 @@
+"""The ledger in a SQLite file: what it promises, and the thread that keeps the promise."""
+
+import logging
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+
+from ..clock import Clock
+from ..errors import ConfigurationError, EngineNotRunning
+from ..events import Event
+from ..prices.price_book import PriceBook
+from ..validation.checks import check_seconds
+from .ledger import Commit, OnFull, Told
+from .ledger_file import LedgerFile
+from .roll_up import RollUp
+from .statistics import LedgerStatistics
+from .writer import WINDOW, Writer
+
+logger = logging.getLogger("runmeter")
+
+
+class SQLiteLedger:
+    """A ledger in a SQLite file, which several processes of one host may share.
+
+        Engine(ledger="runs.db")
+        Engine(ledger=SQLiteLedger("runs.db", commit="run"))
+
+    Args:
+        path: The file. It is made if there is none, readable by this user alone.
+        commit: `group` (events are on disk after `window` seconds: a crash loses no older ones), `run` (when
+            `Engine.run` returns, its events are on disk; runs that end at once share a commit), or `request` (also, a
+            request is on disk before it leaves). A run within a run is on disk with its outermost one.
+        on_full: While events cannot be committed, because the disk is full for example, new runs `wait`, or are
+            refused with `LedgerFull`. Runs under way go on either way, and their events wait in memory.
+        window: Seconds that events wait for others, to share a commit.
+
+    Raises:
+        ConfigurationError: there is no such promise, or the window is no number of seconds.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        commit: Commit = "group",
+        on_full: OnFull = "wait",
+        window: float = WINDOW,
+    ) -> None:
+        if commit not in ("group", "run", "request"):
+            raise ConfigurationError(f"commit is 'group', 'run' or 'request', not {commit!r:.100}")
+        if on_full not in ("wait", "refuse"):
+            raise ConfigurationError(f"on_full is 'wait' or 'refuse', not {on_full!r:.100}")
+        check_seconds("window", window, positive=False)
+        self.path = Path(path)
+        self.commit: Commit = commit
+        self.on_full: OnFull = on_full
+        self._window = window
+        self._writer: Writer | None = None
+
+    def __repr__(self) -> str:
+        return f"SQLiteLedger({str(self.path)!r}, commit={self.commit!r})"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes the events of new runs: it can commit, and is not far behind."""
+        return self._open_writer.is_ready
+
+    @property
+    def error(self) -> str | None:
+        """The reason why the last commit failed; None if it did not."""
+        return self._open_writer.error
+
+    def open(self, prices: PriceBook, clock: Clock) -> None:
+        """Open the file and start to write to it.
+
+        Args:
+            prices: What tokens cost, for the roll-ups.
+            clock: Tells when this process was last seen to write.
+
+        Raises:
+            EngineNotRunning: another engine uses it.
+            LedgerError: the file cannot be opened or written, is not a ledger, or is a newer version's.
+        """
+        if self._writer is not None:
+            raise EngineNotRunning(f"{self!r} is used by another engine: give each its own, of the same path")
+        store = LedgerFile(self.path, clock)
+        self._writer = Writer(store, self._window, RollUp(store, prices))
+        self._writer.start()
+
+    def put(self, events: Sequence[Event]) -> None:
+        """Take events, to be committed within the window. From any thread."""
+        self._open_writer.put(events)
+
+    def sync(self, told: Told) -> None:
+        """Commit the events taken so far now, and tell whether they are on disk."""
+        self._open_writer.sync(told)
+
+    def when_ready(self, told: Callable[[], object]) -> None:
+        """Tell once it takes the events of new runs, or has closed."""
+        self._open_writer.when_ready(told)
+
+    def close(self, limit: float) -> None:
+        """Commit what is pending and close the file.
+
+        Args:
+            limit: Seconds that this may take: events that are not on disk by then are lost, which the log tells.
+        """
+        writer, self._writer = self._open_writer, None
+        if not writer.close(limit):
+            logger.error("the ledger %s lacks its last %d events: %s", self.path, writer.backlog, writer.error)
+
+    def statistics(self) -> LedgerStatistics:
+        """Read the account of its events: received, on disk, pending and skipped."""
+        return self._open_writer.statistics()
+
+    @property
+    def _open_writer(self) -> Writer:
+        if self._writer is None:
+            raise EngineNotRunning(f"{self!r} is open while an engine uses it")
+        return self._writer

@@ -1,0 +1,264 @@
+"""The thread that writes a ledger: it takes events from any thread, and commits them in groups.
+
+Events wait for a short window, so that those of many runs share a commit, which costs one `fsync` however many they
+are. A caller that needs its events on disk says so and is told when they are; that ends the window at once, and
+callers that come during a commit share the next one. A group that could not be committed is tried again, whole, until
+it is: so no event is lost as long as the process lives.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Literal, Protocol, TypeAlias
+
+from ..errors import LedgerError
+from ..events import Event
+from .ledger import Told
+from .statistics import LedgerStatistics
+
+logger = logging.getLogger("runmeter")
+
+WINDOW = 0.05
+"""Seconds that the first event of a group waits for more."""
+GROUP = 5_000
+"""Events of one commit, at most."""
+CROWDED = 100_000
+"""Events not on disk with which it is far behind: new runs wait."""
+FIRST_RETRY, LAST_RETRY = 0.1, 5.0
+"""Seconds before a group that failed is tried again: after its first failure, and at most."""
+
+Load: TypeAlias = Literal["busy", "idle", "closing"]
+"""What the writer has to do besides its chores: `busy` while events come."""
+Chore: TypeAlias = Callable[[Load], bool]
+
+
+class EventStore(Protocol):
+    """A store that takes groups of events: all of a group, on disk when the call returns, or none."""
+
+    def append(self, events: Sequence[Event]) -> None:
+        """Add a group. Raises LedgerError if none of it was added."""
+
+    def checkpoint(self) -> None:
+        """Tidy up between groups, where that is due."""
+
+    def close(self) -> None:
+        """Close the store."""
+
+
+class Writer:
+    """Commits events to a store in a thread of its own. Safe from any thread.
+
+    Args:
+        store: Takes the groups; closed with the writer.
+        window: Seconds that the first event of a group waits for more.
+        chore: Work on the store between the groups, such as roll-ups: does a piece of it, and tells whether there is
+            more.
+    """
+
+    def __init__(self, store: EventStore, window: float = WINDOW, chore: Chore = lambda _: False) -> None:
+        self._store = store
+        self._window = window
+        self._chore = chore
+        self._changed = threading.Condition()
+        self._pending: list[Event] = []
+        self._first_at = 0.0  # when the oldest pending event came
+        self._waiting: list[tuple[int, Told]] = []
+        self._held_back: list[Callable[[], object]] = []
+        self._received = self._done = self._skipped = self._commits = self._failures = 0
+        self._failed_in_a_row = 0
+        self._error: str | None = None
+        self._closing = self._was_tried_at_end = self._ended = False
+        self._thread = threading.Thread(target=self._work, name="runmeter ledger", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes the events of new runs: its commits succeed, and are not far behind."""
+        return self._error is None and self.backlog < CROWDED
+
+    @property
+    def error(self) -> str | None:
+        """The reason why the last commit failed; None if it did not."""
+        return self._error
+
+    @property
+    def backlog(self) -> int:
+        """The number of events that are not on disk."""
+        return self._received - self._done
+
+    def put(self, events: Sequence[Event]) -> None:
+        """Take events, to be committed within the window."""
+        if not events:
+            return
+        with self._changed:
+            if not self._pending:
+                self._first_at = monotonic()
+                self._changed.notify()
+            self._pending += events
+            self._received += len(events)
+
+    def sync(self, told: Told) -> None:
+        """Have all events taken so far committed now, and tell when they are, or at once if they cannot be.
+
+        While commits fail, no caller waits for the next try.
+        """
+        with self._changed:
+            settled = True if self._done >= self._received else False if self._error or self._ended else None
+            if settled is None:
+                self._waiting.append((self._received, told))
+                self._changed.notify()
+        if settled is not None:
+            told(settled)
+
+    def when_ready(self, told: Callable[[], object]) -> None:
+        """Tell once it is ready, or has closed: from the writer's thread, or at once. `told` must not raise."""
+        with self._changed:
+            waits = not self.is_ready and not self._ended
+            if waits:
+                self._held_back.append(told)
+        if not waits:
+            told()
+
+    def close(self, limit: float) -> bool:
+        """Commit what is pending and end the thread.
+
+        Args:
+            limit: Seconds to wait for it.
+
+        Returns:
+            Whether all events are on disk.
+        """
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(limit)
+        return self._done == self._received
+
+    def statistics(self) -> LedgerStatistics:
+        """Read the writer's account as it is now."""
+        with self._changed:
+            return LedgerStatistics(
+                received=self._received,
+                durable=self._done - self._skipped,
+                pending=self._received - self._done,
+                skipped=self._skipped,
+                commits=self._commits,
+                failures=self._failures,
+                last_error=self._error,
+            )
+
+    def _work(self) -> None:
+        try:
+            may_rest = False
+            while (group := self._next_group(may_rest=may_rest)) is not None:
+                if group:
+                    self._commit(group)
+                may_rest = bool(self._error) or not (self._do_chore("busy" if group else "idle") or group)
+            while not self._error and self._do_chore("closing"):
+                pass
+        finally:
+            try:
+                self._store.close()
+            except LedgerError as error:
+                logger.error("closing: %s", error)
+            self._ended = True
+            self._tell(ok=False)
+            self._let_in()
+
+    def _next_group(self, *, may_rest: bool) -> Sequence[Event] | None:
+        """Wait for a group that is due. An empty one means: there is time for chores; None: the end."""
+        with self._changed:
+            while True:
+                if self._error and self._pending and not self._closing:
+                    delay = min(FIRST_RETRY * 2 ** min(self._failed_in_a_row - 1, 20), LAST_RETRY)
+                    self._changed.wait_for(lambda: self._closing, delay)
+                    break
+                if self._closing:
+                    if not self._pending or (self._error and self._was_tried_at_end):
+                        return None
+                    self._was_tried_at_end = True
+                    break
+                if self._pending:
+                    rest = self._first_at + self._window - monotonic()
+                    if rest <= 0 or self._waiting or len(self._pending) >= GROUP:
+                        break
+                    self._changed.wait(rest)
+                elif not may_rest:
+                    return ()
+                else:
+                    self._changed.wait()
+            return self._pending[:GROUP]
+
+    def _commit(self, group: Sequence[Event]) -> None:
+        try:
+            self._append(group)
+        except LedgerError as error:
+            self._fail(error)
+            return
+        with self._changed:
+            del self._pending[: len(group)]
+            self._done += len(group)
+            self._commits += 1
+            if self._error:
+                logger.info("the ledger takes events again")
+            self._error, self._failed_in_a_row = None, 0
+        self._tell(ok=True)
+        if self.is_ready:
+            self._let_in()
+        self._store.checkpoint()
+
+    def _append(self, group: Sequence[Event]) -> None:
+        """Append a group; where something in it has no form in the ledger, all but that."""
+        try:
+            self._store.append(group)
+            return
+        except LedgerError:
+            raise
+        except Exception as error:  # whatever a value in an event may be: it is no reason to lose the others
+            logger.warning("ledger: an event cannot be kept, and further ones are counted: %s", type(error).__name__)
+        skipped = 0
+        for event in group:
+            try:
+                self._store.append((event,))
+            except LedgerError:
+                raise
+            except Exception:
+                skipped += 1
+        self._skipped += skipped
+
+    def _fail(self, error: LedgerError) -> None:
+        with self._changed:
+            first = self._error is None
+            self._error = str(error)
+            self._failures += 1
+            self._failed_in_a_row += 1
+        if first:
+            logger.warning("%s; its events wait in memory, and are tried again", error)
+        self._tell(ok=False)
+
+    def _tell(self, *, ok: bool) -> None:
+        """Tell the callers whose events are on disk; if they cannot be, all."""
+        with self._changed:
+            due = [told for position, told in self._waiting if not ok or position <= self._done]
+            self._waiting = [each for each in self._waiting if ok and each[0] > self._done]
+        for told in due:
+            told(ok)
+
+    def _let_in(self) -> None:
+        with self._changed:
+            due, self._held_back = self._held_back, []
+        for told in due:
+            told()
+
+    def _do_chore(self, load: Load) -> bool:
+        try:
+            return self._chore(load)
+        except LedgerError as error:
+            logger.warning("ledger: %s", error)
+        except Exception:
+            logger.exception("ledger: a roll-up failed")
+        return False
