@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 # A worker for each core. One that has nothing left to do takes from another's end, and one that dies is replaced.
 PYTEST := $(BIN)/pytest -n auto --dist worksteal
 
+# Bytecode is kept, whatever the shell says: the tests start hundreds of processes, each of which imports thousands of modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test campaign bench lint types check clean
 
 demo: $(VENV)/ready

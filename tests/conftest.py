@@ -3,18 +3,39 @@
 import gc
 import signal
 from collections.abc import AsyncIterator
+from functools import cache
+from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
-from openai import AsyncOpenAI
-from simulator_support import connect
+import xdist  # type: ignore[import-untyped] # which it is
 
-from runmeter.patterns.requests import bounds
-from runmeter.simulator import Simulator
+# The process that hands tests to others needs nothing of what they import: seconds in which nothing else would run.
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
-# How long an example takes says nothing on a machine with other work, and the first may import something.
-settings.register_profile("runmeter", deadline=None)
-settings.load_profile("runmeter")
+    from runmeter.simulator import Simulator
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Set up, in each process that runs tests, what their modules find when they are imported."""
+    if not xdist.is_xdist_controller(session):
+        _set_up_hypothesis()
+        _share_certificates()
+
+
+def _set_up_hypothesis() -> None:
+    from hypothesis import settings
+
+    # How long an example takes says nothing on a machine with other work, and the first may import something.
+    settings.register_profile("runmeter", deadline=None)
+    settings.load_profile("runmeter")
+
+
+def _share_certificates() -> None:
+    """Have HTTP clients share what they trust: 20 ms for each client otherwise, which tests make by the thousand."""
+    import httpcore2
+
+    httpcore2.default_ssl_context = cache(httpcore2.default_ssl_context)
 
 
 def pytest_configure() -> None:
@@ -50,19 +71,25 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(autouse=True)
 def time_for_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have cancelled requests get their bounds, however long their tokens take to count on a busy machine."""
+    from runmeter.patterns.requests import bounds
+
     monkeypatch.setattr(bounds, "LATE_LIMIT", 3600)
 
 
 @pytest.fixture
-async def simulator() -> AsyncIterator[Simulator]:
+async def simulator() -> AsyncIterator["Simulator"]:
     """One that nobody has used yet."""
+    from runmeter.simulator import Simulator
+
     simulator = Simulator()
     async with simulator:
         yield simulator
 
 
 @pytest.fixture
-async def client(simulator: Simulator) -> AsyncIterator[AsyncOpenAI]:
+async def client(simulator: "Simulator") -> AsyncIterator["AsyncOpenAI"]:
     """Its client, which refuses answers that are not as the API's."""
+    from simulator_support import connect
+
     async with connect(simulator.url, _strict_response_validation=True) as client:
         yield client

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai import AsyncOpenAI
 from openai.types import FileCreateParams
-from simulator_support import TLS, connect
+from simulator_support import connect
 
 from runmeter.simulator import Fault, Simulator
 from runmeter.simulator.endpoints import files
@@ -25,7 +25,7 @@ FILE = ("notes.txt", b"The sea is grey.\n")
 @pytest.fixture
 async def http(simulator: Simulator) -> AsyncIterator[httpx2.AsyncClient]:
     headers = {"authorization": "Bearer sk"}
-    async with httpx2.AsyncClient(verify=TLS, headers=headers, base_url=simulator.url) as client:
+    async with httpx2.AsyncClient(headers=headers, base_url=simulator.url) as client:
         yield client
 
 

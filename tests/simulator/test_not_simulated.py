@@ -4,7 +4,6 @@ from typing import Any
 
 import httpx2
 import pytest
-from simulator_support import TLS
 
 from runmeter.simulator import Simulator
 from runmeter.simulator.app import ENDPOINTS, NOT_SIMULATED, NOT_SIMULATED_RESOURCES
@@ -83,7 +82,7 @@ CHAT: list[tuple[dict[str, Any], str, str]] = [
 
 async def ask(simulator: Simulator, path: str, body: dict[str, Any]) -> httpx2.Response:
     usual = {"input": "Hi."} if path == "/responses" else {"messages": [{"role": "user", "content": "Hi."}]}
-    async with httpx2.AsyncClient(verify=TLS, headers=KEY, base_url=simulator.url) as http:
+    async with httpx2.AsyncClient(headers=KEY, base_url=simulator.url) as http:
         return await http.post(path, json={"model": "gpt-4.1", **usual, **body})
 
 
@@ -135,7 +134,7 @@ PLACES = [
 
 
 async def test_endpoints_that_are_not_simulated_say_so(simulator: Simulator) -> None:
-    async with httpx2.AsyncClient(verify=TLS, headers=KEY, base_url=simulator.url) as http:
+    async with httpx2.AsyncClient(headers=KEY, base_url=simulator.url) as http:
         for method, path in PLACES:
             answer = await http.request(method, path)
             assert answer.status_code == 400, (method, path)

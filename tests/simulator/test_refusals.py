@@ -11,7 +11,6 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsNon
 from openai.types.responses import InputTokenCountParams, response_create_params, response_input_item_param
 from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming
 from openai.types.responses.response_input_param import FunctionCallOutput
-from simulator_support import TLS
 
 from runmeter.simulator import Simulator
 from runmeter.simulator.endpoints.embeddings import CreateEmbedding
@@ -110,7 +109,7 @@ async def test_what_the_api_does_not_take_is_refused_in_its_shape(
     simulator: Simulator, path: str, settings: dict[str, Any], param: str | None, code: str | None
 ) -> None:
     body = {"model": "gpt-6-luna", **ASKED.get(path, {}), **settings}
-    async with httpx2.AsyncClient(verify=TLS, headers=KEY) as http:
+    async with httpx2.AsyncClient(headers=KEY) as http:
         response = await http.post(f"{simulator.url}{path}", json=body)
     error = response.json()["error"]
     assert (response.status_code, error["type"]) == (400, "invalid_request_error")
@@ -119,7 +118,7 @@ async def test_what_the_api_does_not_take_is_refused_in_its_shape(
 
 async def test_a_body_nested_too_deeply_is_refused(simulator: Simulator) -> None:
     body = b'{"model": "gpt-6-luna", "text": {"x": %s}}' % (b"[" * 20_000)
-    async with httpx2.AsyncClient(verify=TLS, headers=KEY) as http:
+    async with httpx2.AsyncClient(headers=KEY) as http:
         response = await http.post(f"{simulator.url}/responses", content=body)
     assert response.status_code == 400
 
@@ -146,7 +145,7 @@ NO_BODIES = [
 
 @pytest.mark.parametrize("path", POSTS)
 async def test_what_is_no_request_at_all_is_refused_and_never_breaks(simulator: Simulator, path: str) -> None:
-    async with httpx2.AsyncClient(verify=TLS, headers=KEY, base_url=simulator.url) as http:
+    async with httpx2.AsyncClient(headers=KEY, base_url=simulator.url) as http:
         conversation = (await http.post("/conversations")).json()["id"]
         store = (await http.post("/vector_stores", json={})).json()["id"]
         path = path.format(conversation=conversation, store=store)
@@ -166,7 +165,7 @@ REQUESTS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("path", "fields"), REQUESTS, ids=lambda value: value if isinstance(value, str) else "")
 async def test_odd_values_never_break_it(simulator: Simulator, path: str, fields: dict[str, Any]) -> None:
-    async with httpx2.AsyncClient(verify=TLS, headers=KEY, base_url=simulator.url) as http:
+    async with httpx2.AsyncClient(headers=KEY, base_url=simulator.url) as http:
         uploaded = await http.post("/files", data={"purpose": "assistants"}, files={"file": ("a.txt", b"The sea.")})
         file = uploaded.json()["id"]
         store = (await http.post("/vector_stores", json={"file_ids": [file]})).json()["id"]
@@ -201,7 +200,7 @@ PARTS = [
 async def test_odd_parameters_never_break_it(
     simulator: Simulator, path: str, request_type: Any, values: list[Any]
 ) -> None:
-    async with httpx2.AsyncClient(verify=TLS, headers=KEY, base_url=simulator.url) as http:
+    async with httpx2.AsyncClient(headers=KEY, base_url=simulator.url) as http:
         for name, odd in itertools.product(request_type.__struct_fields__, values):
             answer = await http.post(path, json={"model": "gpt-4.1", **ASKED[path], name: odd})
             assert answer.status_code in {200, 400, 404}, (name, repr(odd)[:80], answer.text)
@@ -318,7 +317,7 @@ def _function(api: str, **settings: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", [5, "", "<lambda>", "a b", "caf\u00e9", "x" * 65, "look\n"])
 async def test_names_the_api_does_not_take_for_tools_are_refused(simulator: Simulator, path: str, name: Any) -> None:
     body = {"model": "gpt-4.1", **ASKED[path], "tools": [_function(path, name=name)]}
-    async with httpx2.AsyncClient(verify=TLS, headers=KEY) as http:
+    async with httpx2.AsyncClient(headers=KEY) as http:
         response = await http.post(f"{simulator.url}{path}", json=body)
     error = response.json()["error"]
     assert response.status_code == 400
@@ -360,7 +359,7 @@ ODD: list[dict[str, Any]] = [
 )
 async def test_what_is_no_schema_is_refused(simulator: Simulator, path: str, schema: dict[str, Any]) -> None:
     body = {"model": "gpt-4.1", **ASKED[path], "tools": [_function(path, name="look", parameters=schema)]}
-    async with httpx2.AsyncClient(verify=TLS, headers=KEY) as http:
+    async with httpx2.AsyncClient(headers=KEY) as http:
         response = await http.post(f"{simulator.url}{path}", json=body)
         settings = _format(path, schema)
         output = await http.post(f"{simulator.url}{path}", json={"model": "gpt-4.1", **ASKED[path], **settings})
@@ -383,7 +382,7 @@ async def test_what_is_no_schema_is_refused(simulator: Simulator, path: str, sch
 )
 async def test_a_malformed_tool_choice_is_refused(simulator: Simulator, path: str, choice: Any) -> None:
     body = {"model": "gpt-4.1", **ASKED[path], "tools": [_function(path, name="look")], "tool_choice": choice}
-    async with httpx2.AsyncClient(verify=TLS, headers=KEY) as http:
+    async with httpx2.AsyncClient(headers=KEY) as http:
         response = await http.post(f"{simulator.url}{path}", json=body)
     assert response.status_code == 400
     assert response.json()["error"]["param"].startswith("tool_choice")

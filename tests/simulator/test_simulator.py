@@ -14,7 +14,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 from process_support import output_of, python
-from simulator_support import TLS, connect
+from simulator_support import connect
 from time_support import until
 
 from runmeter.engine import Usage
@@ -44,7 +44,7 @@ REQUESTS: list[tuple[str, dict[str, Any]]] = [
 
 async def test_the_same_requests_get_the_same_bytes_from_every_new_simulator() -> None:
     async def bodies() -> list[bytes]:
-        async with Simulator() as url, httpx2.AsyncClient(verify=TLS, headers=KEY) as http:
+        async with Simulator() as url, httpx2.AsyncClient(headers=KEY) as http:
             return [(await http.post(url + path, json=body)).content for path, body in REQUESTS]
 
     first, second = await bodies(), await bodies()
@@ -171,7 +171,7 @@ async def test_leaving_it_while_requests_pour_in_is_quiet(caplog: pytest.LogCapt
             pass
 
     for moment in range(5):
-        async with anyio.create_task_group() as tasks, httpx2.AsyncClient(verify=TLS, headers=KEY) as http:
+        async with anyio.create_task_group() as tasks, httpx2.AsyncClient(headers=KEY) as http:
             simulator = Simulator()
             async with simulator as url:
                 for _ in range(20):
@@ -204,7 +204,7 @@ def test_importing_it_needs_no_extra() -> None:
 
 async def test_it_logs_nothing_while_all_is_well(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    async with Simulator() as url, httpx2.AsyncClient(verify=TLS, headers=KEY) as http:
+    async with Simulator() as url, httpx2.AsyncClient(headers=KEY) as http:
         assert (await http.get(f"{url}/models")).status_code == 200
         drop = {**KEY, "x-simulate": "drop"}
         with pytest.raises(httpx2.RemoteProtocolError):
@@ -218,7 +218,7 @@ async def test_it_logs_nothing_while_all_is_well(caplog: pytest.LogCaptureFixtur
 
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer"}, {"authorization": "sk-simulated"}])
 async def test_without_a_key_nothing_is_answered(simulator: Simulator, headers: dict[str, str]) -> None:
-    async with httpx2.AsyncClient(verify=TLS, headers=headers) as http:
+    async with httpx2.AsyncClient(headers=headers) as http:
         response = await http.get(f"{simulator.url}/models")
     assert response.status_code == 401
     assert response.json()["error"]["code"] == "invalid_api_key"
@@ -233,7 +233,7 @@ async def test_the_clients_error_for_it_is_authentication(simulator: Simulator) 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v1/thread", 404), ("PUT", "/v1/models", 405)])
 async def test_unknown_urls_and_methods_are_refused(simulator: Simulator, method: str, path: str, status: int) -> None:
-    async with httpx2.AsyncClient(verify=TLS, headers=KEY) as http:
+    async with httpx2.AsyncClient(headers=KEY) as http:
         response = await http.request(method, simulator.url.removesuffix("/v1") + path)
     assert response.status_code == status
     assert response.json()["error"]["message"] == f"Invalid URL ({method} {path})"
@@ -257,7 +257,7 @@ async def test_unknown_urls_and_methods_are_refused(simulator: Simulator, method
 async def test_malformed_requests_are_refused_in_the_apis_shape(
     simulator: Simulator, path: str, body: bytes, param: str | None
 ) -> None:
-    async with httpx2.AsyncClient(verify=TLS, headers=KEY) as http:
+    async with httpx2.AsyncClient(headers=KEY) as http:
         response = await http.post(simulator.url + path, content=body)
     error = response.json()["error"]
     assert response.status_code == 400
@@ -390,7 +390,7 @@ async def test_each_api_key_has_an_account_and_all_add_up(simulator: Simulator, 
     await other.embeddings.create(model="text-embedding-3-small", input="Hello.")
     with pytest.raises(openai.InternalServerError):
         await other.chat.completions.create(model="gpt-6-luna", messages=[{"role": "user", "content": "Hello."}])
-    async with httpx2.AsyncClient(verify=TLS) as http:
+    async with httpx2.AsyncClient() as http:
         assert (await http.get(f"{simulator.url}/models")).status_code == 401
     one, two, nobody = (simulator.statistics(key) for key in ("sk-simulated", "sk-other", ""))
     assert (one.requests, set(one.usage), one.faults) == ({"POST /responses": 1}, {"gpt-6-luna"}, 0)

@@ -6,9 +6,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
-from openai import AsyncOpenAI, DefaultAsyncHttpxClient, DefaultHttpxClient, OpenAI
+from openai import AsyncOpenAI, OpenAI
 from pattern_support import KEY, check_whole
-from simulator_support import TLS
 
 from runmeter import (
     Engine,
@@ -70,12 +69,11 @@ class MeterScene:
 
     def client(self, **settings: Any) -> AsyncOpenAI:
         """Make a metered client for the simulator, which tries once unless told otherwise."""
-        http = DefaultAsyncHttpxClient(verify=TLS)
-        return meter(AsyncOpenAI(**{**self.settings(), "http_client": http, **settings}))
+        return meter(AsyncOpenAI(**{**self.settings(), **settings}))
 
     def sync_client(self, **settings: Any) -> OpenAI:
         """Make a metered client that is sync."""
-        return meter(OpenAI(**{**self.settings(), "http_client": DefaultHttpxClient(verify=TLS), **settings}))
+        return meter(OpenAI(**{**self.settings(), **settings}))
 
     def settings(self) -> dict[str, Any]:
         """Make a client's settings."""

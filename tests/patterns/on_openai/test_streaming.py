@@ -10,7 +10,6 @@ import openai
 import pytest
 from pattern_support import KEY, Run, check_whole, find
 from scene_support import PatternScene
-from simulator_support import TLS
 from time_support import passing, until
 
 from runmeter.engine import (
@@ -167,8 +166,8 @@ async def test_a_slow_listener_holds_the_request_up(scene: Scene, monkeypatch: p
     """Two answers of one length: one is read to its end, while nobody takes more than a piece of the other."""
     long = "parcel " * 12_000
     scene.simulator.script(Reply(long), Reply(long))
-    transport = CountingTransport(verify=TLS)
-    async with scene.pattern() as pattern, Engine() as engine, httpx2.AsyncClient(verify=TLS) as other:
+    transport = CountingTransport()
+    async with scene.pattern() as pattern, Engine() as engine, httpx2.AsyncClient() as other:
         monkeypatch.setattr(pattern.clients.get()._client, "_transport", transport)
         async with engine.stream(pattern, QUESTION, buffer=4) as stream:
             async for item in stream:
