@@ -9,7 +9,7 @@ import msgspec
 import openai
 import pytest
 from openai import AsyncOpenAI
-from simulator_support import TLS, connect
+from simulator_support import connect
 
 from runmeter.engine import PriceBook, Usage
 from runmeter.simulator import Fault, Reply, Simulator
@@ -216,7 +216,7 @@ async def test_what_there_is_not_is_refused(
 
 async def test_lists_are_read_with_and_without_brackets(simulator: Simulator, client: AsyncOpenAI) -> None:
     await ask(client)
-    async with httpx2.AsyncClient(verify=TLS, headers={"authorization": f"Bearer {ADMIN}"}) as http:
+    async with httpx2.AsyncClient(headers={"authorization": f"Bearer {ADMIN}"}) as http:
         for name in ("group_by", "group_by[]"):
             url = f"{simulator.url}/organization/usage/completions?start_time={NOON}&{name}=model&{name}=batch"
             (row,) = (await http.get(url)).json()["data"][0]["results"]
@@ -242,7 +242,7 @@ async def test_what_else_an_organization_has_is_not_simulated(client: AsyncOpenA
 
 
 async def exact_costs(simulator: Simulator, query: str = "") -> dict[str | None, Decimal | None]:
-    async with httpx2.AsyncClient(verify=TLS, headers={"authorization": f"Bearer {ADMIN}"}) as http:
+    async with httpx2.AsyncClient(headers={"authorization": f"Bearer {ADMIN}"}) as http:
         body = (await http.get(f"{simulator.url}/organization/costs?start_time={NOON}{query}")).content
     page = msgspec.json.decode(body, type=CostPage)
     return {row.line_item: row.amount.value for bucket in page.data for row in bucket.results}
@@ -323,7 +323,7 @@ async def test_prices_may_be_the_users_own(clock: Clock, tmp_path: Any) -> None:
 
 
 async def _costs_at(url: str) -> Decimal | None:
-    async with httpx2.AsyncClient(verify=TLS, headers={"authorization": f"Bearer {ADMIN}"}) as http:
+    async with httpx2.AsyncClient(headers={"authorization": f"Bearer {ADMIN}"}) as http:
         body = (await http.get(f"{url}/organization/costs?start_time={NOON}")).content
     return msgspec.json.decode(body, type=CostPage).data[0].results[0].amount.value
 
