@@ -74,6 +74,7 @@ from .usage.aggregator import UsageAggregator
 from .usage.histogram import Histogram, HistogramSnapshot
 from .usage.row import UsageRow
 from .usage.statistics import UsageCell, UsageStatistics
+from .usage.totals import Totals
 
 lifecycle = retirements
 """The name that `retirements` had before."""
@@ -146,6 +147,7 @@ __all__ = [
     "Tokenizer",
     "TokenizerError",
     "ToolCall",
+    "Totals",
     "TraceContext",
     "Tracing",
     "UnboundedRequest",

@@ -264,6 +264,8 @@ class ExecutionFinished(_Event, frozen=True, gc=False, kw_only=True, omit_defaul
     duration_ns: int
     error_type: str | None = None
     error_message: str | None = None
+    children: int = 0
+    """Number of runs within it that had ended by then, those within these not counted."""
 
 
 class RunReported(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="run_reported"):

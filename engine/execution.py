@@ -67,6 +67,7 @@ class Execution:
     trace: TraceContext | None = None
     duration_ns = 0
     """Nanoseconds from its start to its end."""
+    _ended_children = 0
     scope: Scope | None = None
     """The budgets that apply to it; None if the engine has none."""
     _span: Any = None
@@ -305,6 +306,7 @@ class Execution:
             runtime.budgets.finish(self.scope)
         if self.parent is not None:  # which keeps the numbers, and not the child
             self.parent.child_requests += self.requests + self.child_requests
+            self.parent._ended_children += 1  # noqa: SLF001 - a run too
         if runtime.tracing is not None:
             runtime.tracing.end_span(self._span)
         try:
@@ -312,7 +314,13 @@ class Execution:
         except ValueError:
             pass  # left in another context than entered, like a generator closed elsewhere: that one never saw us
         if exc is None:
-            self.emit(ExecutionFinished, self.trace, status=Status.OK, duration_ns=self.duration_ns)
+            self.emit(
+                ExecutionFinished,
+                self.trace,
+                status=Status.OK,
+                duration_ns=self.duration_ns,
+                children=self._ended_children,
+            )
         else:
             self._failed(exc)
 
@@ -325,6 +333,7 @@ class Execution:
             duration_ns=self.duration_ns,
             error_type=kind,
             error_message=message_of(error, kind, self.runtime.edit),
+            children=self._ended_children,
         )
         logger.debug(
             "run %s of %s ended: %s, by %s, after %.3f s",

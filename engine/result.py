@@ -8,6 +8,7 @@ import msgspec
 from .events import TokenUsage, Usage
 from .prices.cost_estimate import CostEstimate
 from .prices.price_book import PriceBook
+from .usage.totals import Totals
 
 Value = TypeVar("Value")
 
@@ -42,39 +43,43 @@ class RunResult(msgspec.Struct, Generic[Value], frozen=True):
         return getattr(self.value, "content", self.value)
 
     @property
+    def totals(self) -> Totals:
+        """The sums over all requests, those of child runs included. Tools are not counted here."""
+        return _sum(self.requests + self.child_requests, self.prices)
+
+    @property
     def usage(self) -> Usage:
         """Tokens of all requests, those of child runs included, as far as they are known: see `unknown_requests`."""
-        return _sum_usage(self.requests + self.child_requests)
+        return self.totals.usage
 
     @property
     def own_usage(self) -> Usage:
         """Tokens of the run's own requests."""
-        return _sum_usage(self.requests)
+        return _sum(self.requests, self.prices).usage
 
     @property
     def unknown_requests(self) -> int:
         """The number of requests, those of child runs included, that never said what they used, or what they read."""
-        return sum(not request.is_input_known for request in self.requests + self.child_requests)
+        return self.totals.unknown_requests
 
     @property
     def cost(self) -> CostEstimate:
         """Cost in USD of all requests, those of child runs included. What is not known widens the interval."""
-        return _sum_cost(self.requests + self.child_requests, self.prices)
+        return self.totals.cost
 
     @property
     def own_cost(self) -> CostEstimate:
         """Cost in USD of the run's own requests."""
-        return _sum_cost(self.requests, self.prices)
+        return _sum(self.requests, self.prices).cost
 
     @property
     def child_cost(self) -> CostEstimate:
         """Cost in USD of the requests of child runs, at any depth."""
-        return _sum_cost(self.child_requests, self.prices)
+        return _sum(self.child_requests, self.prices).cost
 
 
-def _sum_usage(requests: Iterable[TokenUsage]) -> Usage:
-    return sum((request.usage for request in requests if request.usage is not None), start=Usage())
-
-
-def _sum_cost(requests: Iterable[TokenUsage], prices: PriceBook) -> CostEstimate:
-    return sum((prices.cost(request) for request in requests), start=CostEstimate())
+def _sum(requests: Iterable[TokenUsage], prices: PriceBook) -> Totals:
+    totals = Totals()
+    for request in requests:
+        totals = totals.with_request(request, prices.cost(request))
+    return totals

@@ -15,6 +15,7 @@ from runmeter.engine import (
     Notice,
     Provenance,
     TokenUsage,
+    Totals,
 )
 
 from . import semconv
@@ -26,6 +27,7 @@ ENDED_RUNS = 4_096
 """Runs that have ended and are remembered, for events of theirs that come late."""
 MAX_NOTICES = 128
 """Notices that a run keeps for its span: the SDK's own default for a span's events."""
+_TOOL_CALL = Totals(function_calls=1)
 _BY_CERTAINTY = (Provenance.REPORTED, Provenance.ESTIMATED, Provenance.PARTIAL, Provenance.UNKNOWN)
 
 
@@ -56,6 +58,10 @@ class OpenRun:
     """Sum over the run's own requests."""
     finish_reasons: tuple[str, ...] = ()
     """Finish reasons of the last request that has any."""
+    totals: Totals = Totals()  # noqa: RUF009 - frozen
+    """Sum over the run's own requests and tools, and over those of the runs within it that have ended."""
+    ended_children: int = 0
+    """Number of these runs that came here whole, with all that is within them."""
     notices: list[Notice] = field(default_factory=list)
     """The run's first notices, at most `MAX_NOTICES`."""
 
@@ -74,6 +80,15 @@ class OpenRun:
         """Tell whether all of the run's events have come, so that the sums over them are true."""
         return self.events == finished.seq + 1
 
+    def is_total(self, finished: ExecutionFinished) -> bool:
+        """Tell whether the events of the runs within it have all come, too, so that its totals are true."""
+        return self.is_whole(finished) and self.ended_children == finished.children
+
+    def count_tool_call(self) -> None:
+        """Take a tool's work that has ended into the sums."""
+        self.tool_calls += 1
+        self.totals += _TOOL_CALL
+
     def end_request(self, event: TokenUsage, cost: CostEstimate) -> None:
         """Take a request that has ended into the sums."""
         self.request = self.requests.pop(event.call_id, None)
@@ -82,6 +97,7 @@ class OpenRun:
         if event.provenance is not self.provenance:
             self.provenance = max(self.provenance, event.provenance, key=_BY_CERTAINTY.index)
         self.cost += cost
+        self.totals = self.totals.with_request(event, cost)
         self.finish_reasons = event.finish_reasons or self.finish_reasons
         if event.usage is not None:
             if event.is_input_known:
@@ -120,11 +136,11 @@ class OpenRuns:
         elif isinstance(event, ModelCallStarted):
             run.requests[event.call_id] = event
         elif isinstance(event, FunctionCall):
-            run.tool_calls += 1
+            run.count_tool_call()
         elif isinstance(event, ExecutionStarted):
             run.started = event
         elif isinstance(event, ExecutionFinished):
-            self._close(event.run_id)
+            self._close(run, event)
         elif isinstance(event, Notice) and len(run.notices) < MAX_NOTICES:
             run.notices.append(event)
         return run
@@ -138,7 +154,13 @@ class OpenRuns:
         run = self._runs[run_id] = OpenRun()
         return run
 
-    def _close(self, run_id: str) -> None:
+    def _close(self, run: OpenRun, event: ExecutionFinished) -> None:
+        run_id = event.run_id
+        if (started := run.started) is not None and started.parent_run_id is not None:
+            parent = self._runs.get(started.parent_run_id)
+            if parent is not None:
+                parent.totals += run.totals
+                parent.ended_children += run.is_total(event)
         self._runs.pop(run_id, None)
         self._ended[run_id] = None
         if len(self._ended) > ENDED_RUNS:

@@ -23,6 +23,7 @@ from runmeter.engine import (
     Provenance,
     Retrieval,
     TokenUsage,
+    Totals,
     TraceContext,
     Usage,
 )
@@ -150,6 +151,10 @@ class SpanBuilder:
                 attributes[semconv.TAG_PREFIX + tag] = value
         if run.is_whole(event):
             _describe_sums(attributes, run)
+        if run.is_total(event):
+            _describe_totals(attributes, run.totals)
+        else:
+            attributes[semconv.TOTAL_INCOMPLETE] = True
         notices = [_notice(notice) for notice in run.notices]
         return self._span(event, trace, name, _INTERNAL, start_ns, attributes, failure(event), events=notices)
 
@@ -363,6 +368,27 @@ def _describe_sums(attributes: Attributes, run: OpenRun) -> None:
         attributes[semconv.USAGE_OUTPUT_TOKENS] = run.output_tokens
     if run.finish_reasons:
         attributes[semconv.RESPONSE_FINISH_REASONS] = run.finish_reasons
+
+
+def _describe_totals(attributes: Attributes, totals: Totals) -> None:
+    """Add the sums over the run with all runs within it."""
+    attributes[semconv.TOTAL_REQUESTS] = totals.requests
+    attributes[semconv.TOTAL_TOOL_CALLS] = totals.function_calls
+    if not totals.requests:
+        return
+    attributes[semconv.TOTAL_INPUT_TOKENS] = totals.usage.input_tokens
+    attributes[semconv.TOTAL_OUTPUT_TOKENS] = totals.usage.output_tokens
+    if totals.unknown_requests:
+        attributes[semconv.TOTAL_UNKNOWN_REQUESTS] = totals.unknown_requests
+    cost = totals.cost
+    usd = cost.nearest_usd
+    if usd is not None:
+        attributes[semconv.TOTAL_COST_USD] = attributes[semconv.TOTAL_COST_USD_LOW] = usd
+        attributes[semconv.TOTAL_COST_USD_HIGH] = usd
+        return
+    attributes[semconv.TOTAL_COST_USD_LOW] = float(cost.low)
+    if cost.high is not None:
+        attributes[semconv.TOTAL_COST_USD_HIGH] = float(cost.high)
 
 
 def failure(event: ExecutionFinished | AssistantRun) -> str | None:

@@ -16,8 +16,9 @@ NAMES = {
         ModelPrices ModelRequest Notice Pattern PriceBook SQLiteLedger
         Provenance Retrieval RetrievalCall RunAborted RunEnded RunInfo RunReported RunResult RunStream
         RunTimeout RunmeterError Runtime Status StrayCancellation StreamClosed SubscriberStatistics Subscription
-        SystemClock Telemetry TokenCount TokenCounter TokenUsage Tokenizer TokenizerError ToolCall TraceContext
-        Tracing UnboundedRequest UnknownEvent Unpriced Usage UsageAggregator UsageCell UsageRow UsageStatistics
+        SystemClock Telemetry TokenCount TokenCounter TokenUsage Tokenizer TokenizerError ToolCall Totals
+        TraceContext Tracing UnboundedRequest UnknownEvent Unpriced Usage UsageAggregator UsageCell UsageRow
+        UsageStatistics
         ambient_run await_foreign call_at_close carry context_size contradiction_in current_execution
         error_message forget_close hand_reservation hold_reservation install is_own_failure lifecycle
         metered_execution open_model_call outside_requests outside_run provider_standing_at retirements

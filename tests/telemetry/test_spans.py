@@ -355,6 +355,13 @@ def test_a_run_sums_its_own_requests_and_nobody_elses() -> None:
         "runmeter.run.cost.usd": 12.1,
         "runmeter.run.inference_calls": 2,
         "runmeter.run.tool_calls": 1,
+        "runmeter.total.cost.usd": 122.1,
+        "runmeter.total.cost.usd_low": 122.1,
+        "runmeter.total.cost.usd_high": 122.1,
+        "runmeter.total.input_tokens": 1110,
+        "runmeter.total.output_tokens": 111,
+        "runmeter.total.requests": 3,
+        "runmeter.total.tool_calls": 1,
         "runmeter.usage.provenance": "reported",
         "runmeter.pattern": "support",
         "runmeter.framework": "langgraph",
@@ -382,6 +389,11 @@ def test_what_one_request_leaves_unknown_the_run_does_not_claim() -> None:
     assert attributes["runmeter.usage.provenance"] == "unknown"
     assert attributes["gen_ai.usage.input_tokens"] == 100
     assert "runmeter.run.cost.usd" not in attributes
+    assert attributes["runmeter.total.cost.usd_low"] == 11
+    assert "runmeter.total.cost.usd" not in attributes
+    assert "runmeter.total.cost.usd_high" not in attributes
+    assert (attributes["runmeter.total.requests"], attributes["runmeter.total.unknown_requests"]) == (2, 1)
+    assert attributes["runmeter.total.input_tokens"] == 100
 
 
 async def test_how_a_run_ended_is_its_spans_status(captured: Captured) -> None:
@@ -600,7 +612,28 @@ def test_dropped_events_cost_their_own_spans_only(program: list[tuple[str, bool,
     expected = [event.trace.span_id for event in kept if isinstance(event, ENDS) and event.trace is not None]
     assert sorted(f"{ids(span)[1]:016x}" for span in captured.spans) == sorted(expected)
     finished = [event.run_id for event in kept if isinstance(event, ExecutionFinished)]
+    assert_totals_are_whole_or_absent(captured, events, kept)
     assert captured.telemetry.statistics().open_runs == len({event.run_id for event in kept} - set(finished))
+
+
+def assert_totals_are_whole_or_absent(captured: Captured, events: list[Event], kept: list[Event]) -> None:
+    """A run's totals are those of all requests in it and in the runs within it; or they are said to be incomplete."""
+    parents = {each.run_id: each.parent_run_id for each in events if isinstance(each, ExecutionStarted)}
+
+    def is_in(event: Event, run_id: object) -> bool:
+        at: str | None = event.run_id
+        while at is not None and at != run_id:
+            at = parents[at]
+        return at is not None
+
+    for span in captured.spans:
+        attributes = span.attributes or {}
+        if "runmeter.run.status" in attributes:
+            inside = [event for event in events if is_in(event, attributes["runmeter.run.id"])]
+            whole = all(event in kept for event in inside)
+            requests = sum(isinstance(event, TokenUsage) for event in inside)
+            assert attributes.get("runmeter.total.requests") == (requests if whole else None)
+            assert attributes.get("runmeter.total.incomplete") is (None if whole else True)
 
 
 def test_sampled_is_what_the_span_says(captured: Captured) -> None:
