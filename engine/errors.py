@@ -9,6 +9,8 @@ RunmeterError
 ├── StrayCancellation    a pattern awaited something that had been cancelled elsewhere
 ├── RunTimeout           a run took longer than its timeout (also a TimeoutError)
 ├── BudgetExceeded       a request was refused, because a budget has no room for it
+├── LedgerError          a ledger cannot be opened, read or written
+│   └── LedgerFull       a new run was refused, because the ledger takes no events at the moment
 ├── TokenizerError       a shipped vocabulary is missing or damaged
 └── ConfigurationError   arguments that contradict each other (also a ValueError)
     └── UnboundedRequest a budget applies to a request without a known upper bound
