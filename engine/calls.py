@@ -57,6 +57,7 @@ class MeteredRun(Protocol):
     trace: TraceContext | None
     requests: list[TokenUsage]
     finished: bool
+    at_end: tuple[Callable[[], object], ...]
 
     @property
     def runtime(self) -> Runtime:
@@ -393,12 +394,15 @@ class ModelCall(Operation):
             "usage", f"the usage told of a request has values that are not counts, and are not believed: {values}"
         )
 
-    def _ended(self, error: BaseException | None, duration_ns: int) -> None:
+    def _leave_context(self) -> None:
         if self._mark is not None:
             try:
                 _inside.reset(self._mark)
             except (ValueError, RuntimeError):
                 pass  # left in another context than entered: there `is_open` says so
+
+    def _ended(self, error: BaseException | None, duration_ns: int) -> None:
+        self._leave_context()
         if not self.is_open:
             return  # a budget refused another attempt, and the last one has ended
         self.is_open = False

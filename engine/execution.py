@@ -12,7 +12,7 @@ the same; it does nothing.
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from itertools import count
 from types import TracebackType
@@ -494,7 +494,7 @@ def outside_run() -> Execution | None:
     """
     outside.count()
     runtime = outside.runtime
-    return None if runtime is None else Execution(runtime, RunInfo(OUTSIDE))
+    return None if runtime is None else _OutsideRun(runtime, RunInfo(OUTSIDE))
 
 
 def metered_execution() -> Execution | None:
@@ -524,7 +524,62 @@ def ambient_run(name: str, framework: str) -> Execution | None:
     return Execution(runtime, RunInfo(name, framework, tags=ambient_tags.get()))
 
 
-class _OutsideModelCall(ModelCall):
+class _OutsideRun(Execution):
+    """The run of a request that belongs to no other. It ends with its engine, if that closes before."""
+
+    def model_call(self, request: ModelRequest, *, attempt: int = 1) -> ModelCall:
+        return _CallOutside(self, request, attempt)
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        outside.call_at_close(self.runtime.owner, self._close)
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if outside.forget_close(self._close):
+            super().__exit__(exc_type, exc, tb)
+            return
+        # The engine has closed, and has ended it, in another context than this one.
+        if self.runtime.tracing is not None:
+            self.runtime.tracing.end_span(self._span)
+        with suppress(ValueError, RuntimeError):
+            _current.reset(self._outer)
+
+    def _close(self) -> None:
+        super().__exit__(None, None, None)
+
+
+class _CallOutside(ModelCall):
+    """A request that belongs to no run, in one of its own: it ends with that run, if not before."""
+
+    _closed = False
+
+    def __enter__(self) -> Self:
+        is_first = self.call_id < 0
+        super().__enter__()
+        if is_first:
+            self._execution.at_end = (*self._execution.at_end, self._close)
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if not self._closed:
+            super().__exit__(exc_type, exc, tb)
+            return
+        if self._execution.runtime.tracing is not None:
+            self._execution.runtime.tracing.end_span(self._span)
+        self._leave_context()
+
+    def _close(self) -> None:
+        if self.is_open:
+            self._closed = True
+            super().__exit__(None, None, None)
+
+
+class _OutsideModelCall(_CallOutside):
     """A request that belongs to no run, in a run of its own that begins and ends with it."""
 
     def __init__(self, run: Execution, request: ModelRequest, attempt: int) -> None:

@@ -150,7 +150,8 @@ class SpanTracing:
         span.ended = True
         try:
             _started.reset(started)
-        except ValueError:  # another context, like that of a generator closed elsewhere: it never saw the span
+        except (ValueError, RuntimeError):
+            # Another context, like that of a generator closed elsewhere: it never saw the span. Or the second time.
             return
         detach(attached)
 

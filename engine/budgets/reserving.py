@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextvars import Context, ContextVar, Token
 from types import TracebackType
 from typing import Protocol
+from weakref import ref
 
 import anyio
 import msgspec
@@ -14,9 +15,10 @@ from ..request import ModelRequest
 from .budgets import Budgets
 from .reservation import Notify, Reservation, Scope
 
-_reservation: ContextVar[Reservation | None] = ContextVar("runmeter_reservation", default=None)
+# Contexts outlive requests: they refer to reservations, and keep none.
+_reservation: ContextVar["ref[Reservation] | None"] = ContextVar("runmeter_reservation", default=None)
 """The reservation that the next request to a model uses."""
-_held: ContextVar[Reservation | None] = ContextVar("runmeter_held_reservation", default=None)
+_held: ContextVar["ref[Reservation] | None"] = ContextVar("runmeter_held_reservation", default=None)
 """The reservation of the request that this code is inside of."""
 
 
@@ -48,21 +50,21 @@ class BudgetedRequest:
         self._notify = notify
         self._may_lower = may_lower
         self._reservation: Reservation
-        self._tokens: tuple[Token[Reservation | None], Token[Reservation | None]]
+        self._tokens: tuple[Token[ref[Reservation] | None], Token[ref[Reservation] | None]]
 
     def __enter__(self) -> ModelRequest:
         return self._enter(self._budgets.reserve(self._scope, self._request, self._notify, may_lower=self._may_lower))
 
     async def __aenter__(self) -> ModelRequest:
-        held = _held.get()
         # What waits holds nothing that others wait for, so none can wait for another in a circle.
-        if not self._scope.can_wait or (held is not None and held.is_live):
+        if not self._scope.can_wait or _is_inside_another():
             return self.__enter__()
         return self._enter(await self._in_turn())
 
     def _enter(self, reservation: Reservation) -> ModelRequest:
         self._reservation = reservation
-        self._tokens = _reservation.set(reservation), _held.set(reservation)
+        referred = ref(reservation)
+        self._tokens = _reservation.set(referred), _held.set(referred)
         return reservation.request
 
     async def _in_turn(self) -> Reservation:
@@ -105,6 +107,12 @@ class BudgetedRequest:
         self.__exit__(exc_type, exc, tb)
 
 
+def _is_inside_another() -> bool:
+    held = _held.get()
+    reservation = None if held is None else held()
+    return reservation is not None and reservation.is_live
+
+
 def hand_reservation(context: Context) -> None:
     """Have the next request of another context use the reservation that this one has made."""
     context.run(_reservation.set, _reservation.get())
@@ -129,7 +137,8 @@ def claim(
         BudgetExceeded: a budget has no room for it.
         UnboundedRequest: it has no known upper bound, and a budget needs one.
     """
-    made = _reservation.get()
+    referred = _reservation.get()
+    made = None if referred is None else referred()
     if made is not None and made.scope is scope:
         if budgets.take(made):
             return made.request.bound, _use(budgets, made)
@@ -141,7 +150,7 @@ def claim(
 
 
 def _use(budgets: Budgets, reservation: Reservation) -> Callable[[TokenUsage], None]:
-    token = _held.set(reservation)
+    token = _held.set(ref(reservation))
 
     def end(event: TokenUsage) -> None:
         budgets.settle(reservation, event)

@@ -85,10 +85,10 @@ class Outside:
         with self._lock:
             self._at_close[end] = owner
 
-    def forget_close(self, end: Callable[[], object]) -> None:
-        """Take back what was to be called when an engine closes."""
+    def forget_close(self, end: Callable[[], object]) -> bool:
+        """Take back what was to be called when an engine closes. Tell whether it was, and is not called now."""
         with self._lock:
-            self._at_close.pop(end, None)
+            return self._at_close.pop(end, None) is not None
 
     def count(self) -> None:
         """Count a request, and warn of the first since an engine has started."""

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
@@ -358,6 +359,8 @@ class MeteringHandler(BaseCallbackHandler):
             opened = open_calls[run_id] = OpenCall(
                 self, self._forget, run, call, context, question, awaited, outside=outside
             )
+            if outside is not None:  # which may end before, with its engine
+                outside.at_end = (partial(self._give_up, run_id), *outside.at_end)
         root = self._root(run_id, parent_run_id)
         root.calls.add(run_id)
         self._calls[run_id] = root, opened
@@ -380,6 +383,15 @@ class MeteringHandler(BaseCallbackHandler):
         context = copy_context()
         context.run(run.__enter__)
         return context, run
+
+    def _give_up(self, run_id: UUID) -> None:
+        """End a request that is in a run of its own, if it has not ended when that does."""
+        opened = open_calls.get(run_id)
+        if opened is None:
+            return
+        if isinstance(opened.call, ModelCall) and opened.question is not None and opened.call.bound is None:
+            opened.call.bound = opened.question.sent.bound_here(by_bytes=True)
+        self.abandon(run_id, None)
 
     def _drop_batch(self, params: Mapping[str, Any]) -> None:
         """End the requests of a batch that LangChain has started: one was refused, so that none of them leaves."""
