@@ -4,7 +4,8 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from functools import cache
-from typing import Any
+from io import BufferedWriter
+from typing import Any, cast
 
 import httpx2
 
@@ -12,12 +13,17 @@ from .exchange import MeteredExchange, Within
 from .streams import EVENT_ENDS, StreamReading, without_usage
 from .trouble import trouble
 
-_AT_ONCE = 200
-"""How many pieces of a stream are kept to be read together: each by itself would cost more than all at once."""
+_AT_ONCE = 32_768
+"""Bytes of a stream that are kept to be read together: each piece by itself would cost more than all at once."""
+_TIMED = frozenset(("BoundAsyncStream", "BoundSyncStream"))
+"""The HTTP libraries' own layers around each body (httpx2 2.16.2, httpx 0.28.1, `_client.py`)."""
 
 
 class BodyReading:
     """The bytes of an answer on their way, and what is made of them.
+
+    They are kept, and read many at once: at first whenever the answer may begin in them, then once they are many.
+    Where one of the events is not to be seen by the caller, each piece is read as it comes.
 
     Args:
         exchange: What the answer is the end of.
@@ -33,42 +39,42 @@ class BodyReading:
         self._rest = b""
         self._parts: list[bytes] = []
         """What has come of a body that is read as a whole."""
-        self.kept: list[bytes] = []
-        """Bytes to be read later."""
         self._is_over = False
+        self._is_seen = False
+        """True once something has come that shows what kind of body it is."""
         self._hides_usage = False
+        self.may_wait = True
+        """What comes may just be kept: not until the answer begins, and never where an event is not to be seen."""
+        self._sink = sink = _Sink(self._take)
+        self._kept: BufferedWriter[Any] = BufferedWriter(cast("Any", sink), _AT_ONCE)
+        self.keep: Callable[[bytes], object] = self._kept.write
+        """Keeps bytes that are passed on, to be read later."""
         if self._status >= 400:
             return
         exchange.opened()
-        if isinstance(exchange, MeteredExchange) and "event-stream" in response.headers.get("content-type", ""):
+        if isinstance(exchange, MeteredExchange) and _is_stream(exchange, response):
             self._reading = exchange.streamed()
+            self.may_wait = False
             self._hides_usage = exchange.sent.adds_usage
             if self._hides_usage:
                 _say_changed(response, decoded=self._decoder is not None)
 
-    @property
-    def may_wait(self) -> bool:
-        """Bytes may be kept to be read later, many at once.
-
-        Not until the answer begins, and not where one of its events is not to be seen.
-        """
-        reading = self._reading
-        return not self._hides_usage and reading is not None and (reading.pieces > 0 or self._is_over)
-
     def read_kept(self) -> None:
         """Read what was kept."""
-        if self.kept:
-            kept = b"".join(self.kept)
-            self.kept.clear()
-            self._take(self._decoded(kept))
+        with suppress(ValueError):  # what garbage collection has closed has handed it on
+            self._kept.flush()
 
     def take(self, data: bytes) -> bytes:
-        """Read bytes that have come. Returns those to pass on, which are fewer where an event is not to be seen."""
-        plain = self._decoded(data)
-        if not self._hides_usage:
-            self._take(plain)
-            return data
-        return self._shown(plain)
+        """Take bytes that have come. Returns those to pass on: without the event that is not to be seen."""
+        if self._hides_usage:
+            return self._shown(self._decoded(data))
+        self.keep(data)
+        reading = self._reading
+        if reading is not None and not self._is_over:
+            if self._decoder is not None or not data.endswith(b"\n\n") or reading.beginning.search(data) is not None:
+                self.read_kept()
+            self.may_wait = reading.answered
+        return data
 
     def finish(self) -> bytes:
         """Take the end of the body. Returns what had been kept back."""
@@ -79,12 +85,15 @@ class BodyReading:
             if self._hides_usage:
                 shown = self._shown(tail)
             else:
-                self._take(tail)
+                self._read_events(tail)
         rest, self._rest = b"".join((*self._parts, self._rest)), b""
         self._parts.clear()
         if not self._is_over:
             self._finish(rest)
         return shown + without_usage(rest) if self._hides_usage else b""
+
+    def _take(self, kept: bytes) -> None:
+        self._read_events(self._decoded(kept))
 
     def _decoded(self, data: bytes) -> bytes:
         return data if self._decoder is None else _joined(self._decoder.decode(data))
@@ -94,11 +103,15 @@ class BodyReading:
         if not self._rest and data.endswith(b"\n\n") and b'"usage"' not in data:
             self._read(data)
             return data
-        block = self._take(data)
+        block = self._read_events(data)
         return without_usage(block) if block else b""
 
-    def _take(self, data: bytes) -> bytes:
+    def _read_events(self, data: bytes) -> bytes:
         """Read the events that are whole by now. Returns them."""
+        if not self._is_seen and (start := data.lstrip()):
+            self._is_seen = True
+            if start.startswith(b"{") and isinstance(self._exchange, MeteredExchange):
+                self._reading = self._exchange.reading = None  # all at once, though a stream was asked for
         if self._reading is None:
             self._parts.append(data)
             return b""
@@ -124,20 +137,32 @@ class BodyReading:
     async def prepare(self, error: BaseException | None = None) -> None:
         """Work out what a request used at most whose answer has not come to its end."""
         if not self._is_over:
-            self.read_kept()
+            self._catch_up()
             await self._exchange.prepare(error)
 
     def prepare_here(self, error: BaseException | None = None) -> None:
         """Work it out in this thread."""
         if not self._is_over:
-            self.read_kept()
+            self._catch_up()
             self._exchange.prepare_here(error)
 
-    def _end(self, how: Callable[[], None]) -> None:
-        if self._is_over:
-            return
+    def _catch_up(self) -> None:
+        """Read all that has come: it may have told the usage."""
         self.read_kept()
+        try:
+            if self._reading is not None:
+                self._reading.end()
+        except Exception as error:
+            trouble.note(error)
+
+    def _end(self, how: Callable[[], None]) -> None:
+        if not self._is_over:
+            self.read_kept()
+            self._close(how)
+
+    def _close(self, how: Callable[[], None]) -> None:
         self._is_over = True
+        self._sink.take = None
         try:
             how()
         except Exception as error:
@@ -150,20 +175,50 @@ class BodyReading:
             self._reading.read(block)
         except Exception as error:
             trouble.note(error)
-            self.left()
+            self._close(self._exchange.left)
 
     def _finish(self, rest: bytes) -> None:
         exchange = self._exchange
         if self._status >= 400:
             self._end(lambda: exchange.refused(self._status, rest))
         elif isinstance(exchange, Within):
-            self._is_over = True
+            self._close(exchange.left)
         elif self._reading is None:
             self._end(lambda: exchange.answered(rest))
         else:
             if rest.strip():
                 self._read(rest)
             self._end(exchange.stream_ended)
+
+
+class _Sink:
+    """The end of a buffer of bytes: as much of a raw file as a buffer needs, and none that garbage collection closes.
+
+    Args:
+        take: Takes the bytes.
+    """
+
+    closed = False
+
+    def __init__(self, take: Callable[[bytes], object]) -> None:
+        self.take: Callable[[bytes], object] | None = take
+        """None once they are of no more use."""
+
+    def writable(self) -> bool:
+        """Tell that it can be written to."""
+        return True
+
+    def write(self, kept: memoryview) -> int:
+        """Take all bytes."""
+        if self.take is not None:
+            self.take(bytes(kept))
+        return len(kept)
+
+    def flush(self) -> None:
+        """Keep nothing back."""
+
+    def close(self) -> None:
+        """Stay open: what is dropped with its buffer may be read after that."""
 
 
 class AsyncBody(httpx2.AsyncByteStream):
@@ -179,19 +234,17 @@ class AsyncBody(httpx2.AsyncByteStream):
         return self._stream.elapsed
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        reading, stream = self._reading, self._stream.__aiter__()
+        reading, stream = self._reading, _inner(self._stream).__aiter__()
         try:
-            reading.read_kept()  # the client reads what follows the answer in a second turn (openai 3.54.0)
             async for data in stream:
                 if passed := reading.take(data):
                     yield passed
                 if reading.may_wait:
                     break
+            keep = reading.keep
             async for data in stream:
-                reading.kept.append(data)
+                keep(data)
                 yield data
-                if len(reading.kept) > _AT_ONCE:
-                    reading.read_kept()
             if rest := reading.finish():
                 yield rest
         except GeneratorExit:
@@ -230,20 +283,17 @@ class SyncBody(httpx2.SyncByteStream):
         return self._stream.elapsed
 
     def __iter__(self) -> Iterator[bytes]:
-        reading = self._reading
+        reading, stream = self._reading, iter(_inner(self._stream))
         try:
-            reading.read_kept()
-            stream = iter(self._stream)
             for data in stream:
                 if passed := reading.take(data):
                     yield passed
                 if reading.may_wait:
                     break
+            keep = reading.keep
             for data in stream:
-                reading.kept.append(data)
+                keep(data)
                 yield data
-                if len(reading.kept) > _AT_ONCE:
-                    reading.read_kept()
             if rest := reading.finish():
                 yield rest
         except GeneratorExit:
@@ -296,6 +346,19 @@ def _library_of(response: Any) -> Any:
     return older if older is not None and isinstance(response, older.Response) else httpx2
 
 
+def _inner(stream: Any) -> Any:
+    """Find what a layer of the library passes on that does no more than note when it is closed: one layer fewer."""
+    return getattr(stream, "_stream", stream) if type(stream).__name__ in _TIMED else stream
+
+
+def _is_stream(exchange: MeteredExchange, response: Any) -> bool:
+    """Tell whether an answer is streamed, by its head; what was asked for as a stream shows so itself."""
+    sent = exchange.sent
+    return (sent.body.stream is True and not sent.adds_usage) or (
+        "event-stream" in response.headers.get("content-type", "")
+    )
+
+
 def _say_changed(response: Any, *, decoded: bool) -> None:
     """Take out of a response's head what is not true of the body that is passed on."""
     response.headers.pop("content-length", None)
@@ -312,7 +375,9 @@ def _end_of_events(block: bytes) -> int:
 
 def _decoder_of(response: Any) -> Any:
     """Make what undoes a body's encoding; None where it has none."""
-    encoding = response.headers.get("content-encoding")
+    if "content-encoding" not in response.headers:
+        return None
+    encoding = response.headers["content-encoding"]
     if not encoding or encoding.strip().lower() == "identity":
         return None
     # A response of its own, since one decoder cannot serve two readers; the library has no public way to make one.

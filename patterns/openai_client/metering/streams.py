@@ -1,4 +1,4 @@
-"""Streamed answers, read as their bytes pass on to the caller: events that say nothing new are not parsed.
+"""Streamed answers, read as their bytes pass on to the caller: many events at once, of which few need to be parsed.
 
 Markers are looked for in the bytes. Within a text of JSON a quotation mark is always escaped, so that a marker that has
 one is never a part of what a model says.
@@ -7,7 +7,7 @@ one is never a part of what a model says.
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -18,10 +18,13 @@ from .answers import failure_in, record_response
 
 _SAYS_SOMETHING: Mapping[str, Any] = {"choices": [{"delta": {"content": "…"}}]}
 """Stands for the chunks with text or calls: an answer that has any took tokens to write."""
+_AT_ONCE = 65_536
+"""Bytes of events that are kept to be read together."""
 _ERRORS = b'"type":"error"', b'{"error":{'
 """Marks of an error: told in the event itself, as documented, or under `error`, as real servers send it."""
 EVENT_ENDS = b"\r\n\r\n", b"\r\r", b"\n\n"
 """Blank lines, of each kind of line break that a stream of events may have (WHATWG HTML, 2026)."""
+_DATA = re.compile(rb"^data:[ \t]*(.*)", re.MULTILINE).findall
 _HAS_USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _RESPONSE_ENDS = frozenset(("response.completed", "response.incomplete", "response.failed"))
 
@@ -33,48 +36,82 @@ class StreamReading(ABC):
         call: Told when it begins, and how it ends.
     """
 
+    beginning: ClassVar[re.Pattern[bytes]]
+    """What is in the events with which an answer begins, and perhaps in some before."""
+
     def __init__(self, call: ModelCall) -> None:
         self.call = call
-        self.pieces = 0
-        """Parts of the answer with something in them: of a token each, or more."""
         self.answered = False
         """True once a part of the answer has come: of its text, a refusal or a call, and not of reasoning."""
         self.complete = False
-        """True once the answer is all there, whatever comes after it."""
+        """True once the answer is all there, whatever comes after it. Known at the end."""
         self.failed = False
-        """True once the stream has said that the answer ends in an error."""
-        self._begun = False
+        """True once the stream has said that the answer ends in an error. Known at the end."""
+        self._unread: list[bytes] = []
+        self._size = 0
+        self._uncounted = b""
+        self._pieces = 0
+        self._is_over = False
 
     def read(self, block: bytes) -> None:
-        """Read some whole events."""
-        if b"\r" in block:
-            block = _with_plain_breaks(block)
-        if not self._begun:
-            self._begun = self.begin(block)
-        if b'" :' in block:
-            block = block.replace(b'" :', b'":')
-        if b'": ' in block:
-            block = block.replace(b'": ', b'":')
-        before = self.answered
-        self.scan(block)
-        if self.answered and not before:
+        """Take some whole events, to be read with others. Only whether the answer begins is looked for at once."""
+        self._unread.append(block)
+        self._size += len(block)
+        if not self.answered and self.beginning.search(block) and self.begins(block):
+            self.answered = True
             self.call.first_chunk()
-
-    @abstractmethod
-    def begin(self, block: bytes) -> bool:
-        """Read what the first events say of the answer. Returns False if they are not of it, as a keep-alive is."""
-
-    @abstractmethod
-    def scan(self, block: bytes) -> None:
-        """Look for what the events say that is new."""
+        if self._size > _AT_ONCE:
+            self.catch_up()
 
     def end(self) -> None:
         """Record what is known at the end, if the answer did not say it."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self.catch_up()
         call = self.call
-        if call.usage is None and not self.failed and self.pieces:
-            call.record(Usage(output_tokens=self.pieces), Provenance.PARTIAL)
+        if call.usage is None and not self.failed and (pieces := self.counted()):
+            call.record(Usage(output_tokens=pieces), Provenance.PARTIAL)
         if not self.complete:
             call.finish_reasons = ("error",)
+
+    def counted(self) -> int:
+        """Count the parts of the answer with something in them, of a token each or more, where usage is not told."""
+        block, self._uncounted = self._uncounted, b""
+        if block:
+            self._pieces += self.count(_in_one_form(block))
+        return self._pieces
+
+    def catch_up(self) -> None:
+        """Read the events that have been kept."""
+        if not self._unread:
+            return
+        block = _with_plain_breaks(b"".join(self._unread))
+        self._unread.clear()
+        self._size = 0
+        if not self.scan(block) and (in_one_form := _in_one_form(block)) is not block:
+            block = in_one_form
+            self.scan(block)
+        if self.call.response_id is None or self.call.response_model is None:
+            any(map(self.describe, events_in(block)))
+        self.counted()  # of the last block that may not be needed
+        self._uncounted = block
+
+    @abstractmethod
+    def begins(self, block: bytes) -> bool:
+        """Tell whether some events have a part of the answer: of its text, a refusal or a call."""
+
+    @abstractmethod
+    def scan(self, block: bytes) -> bool:
+        """Look for what events say of the end. Returns False if that is not all there is to say."""
+
+    @abstractmethod
+    def describe(self, event: Mapping[str, Any]) -> bool:
+        """Take what is not known of the answer from an event. Returns False of one that is not of it: a keep-alive."""
+
+    @abstractmethod
+    def count(self, block: bytes) -> int:
+        """Count the parts of the answer that events have."""
 
     def _fail(self, error: Any) -> None:
         self.failed = True
@@ -85,37 +122,49 @@ class StreamReading(ABC):
 class ResponseReading(StreamReading):
     """A streamed answer of the Responses API."""
 
-    def begin(self, block: bytes) -> bool:
-        """Take the id from the first event that has one."""
-        begun = False
-        for event in events_in(block):
-            response = event.get("response")
-            if isinstance(response, dict):
-                begun = True
-                self.call.response_id, self.call.response_model = response.get("id"), response.get("model")
-        return begun
+    beginning = re.compile(rb'\.delta"|"(?:function|custom_tool)_call"')
 
-    def scan(self, block: bytes) -> None:
-        """Count deltas, and read the last event, which has the usage."""
-        for event in events_with(b'"response":{', block):
-            if event.get("type") in _RESPONSE_ENDS and isinstance(event.get("response"), dict):
-                self.complete = True
-                record_response(self.call, event["response"])
+    def begins(self, block: bytes) -> bool:
+        """Look for a delta, or the name of a call."""
+        block = _in_one_form(block)
+        if b'"type":"function_call"' in block or b'"type":"custom_tool_call"' in block:
+            return True
+        return self.count(block) > block.count(b'reasoning_text.delta"')
+
+    def scan(self, block: bytes) -> bool:
+        """Read the last event, which has the usage."""
+        event = next(events_with(b'"response":{', block, last=True), {})
+        kind, response = event.get("type"), event.get("response")
+        if kind in _RESPONSE_ENDS and isinstance(response, dict):
+            self.complete = True
+            record_response(self.call, response)
+            if kind == "response.completed":
+                return True
         for marker in _ERRORS:
             for event in events_with(marker, block):
                 if event.get("type") == "error" or event.get("error"):
                     self._fail(event.get("error") or event)
-        # A summary of reasoning is not what is billed.
+        return False
+
+    def describe(self, event: Mapping[str, Any]) -> bool:
+        """Take the id from the first event that has one."""
+        response = event.get("response")
+        if not isinstance(response, dict):
+            return False
+        self.call.response_id = self.call.response_id or response.get("id")
+        self.call.response_model = self.call.response_model or response.get("model")
+        return True
+
+    def count(self, block: bytes) -> int:
+        """Count deltas, but those of a summary of reasoning, which is not what is billed."""
         deltas = block.count(b'.delta"') - block.count(b'reasoning_summary_text.delta"')
-        if deltas:
-            said = max(0, deltas - block.count(b'"delta":""'))
-            self.pieces += said
-            self.answered = self.answered or said > block.count(b'reasoning_text.delta"')
-        self.answered = self.answered or b'"type":"function_call"' in block or b'"type":"custom_tool_call"' in block
+        return max(0, deltas - block.count(b'"delta":""'))
 
 
 class CompletionReading(StreamReading):
     """A streamed answer of Chat Completions."""
+
+    beginning = re.compile(rb'"(?:content|arguments|refusal)"\s*:\s*"[^"]')
 
     def __init__(self, call: ModelCall) -> None:
         super().__init__(call)
@@ -125,38 +174,48 @@ class CompletionReading(StreamReading):
         self._is_whole = False
         """True once a chunk had the usage alone, as one at the end has."""
 
-    def begin(self, block: bytes) -> bool:
-        """Take id and model from the first chunk that says something."""
-        begun = False
-        for chunk in events_in(block):
-            self._describe(chunk)
-            begun = begun or bool(chunk.get("choices"))
-        return begun
+    def begins(self, block: bytes) -> bool:
+        """Take any text that is not empty for the beginning, which is what marks it."""
+        return True
 
-    def scan(self, block: bytes) -> None:
-        """Count deltas, and read the chunks with a reason for the end or with usage."""
-        said = block.count(b'"content":"') - block.count(b'"content":""')
-        said += block.count(b'"arguments":"') - block.count(b'"arguments":""')
-        said = max(0, said + block.count(b'"refusal":"'))
-        self.pieces += said + block.count(b'"reasoning_content":"')
-        self.answered = self.answered or said > 0
+    def scan(self, block: bytes) -> bool:
+        """Read the chunks with a reason for the end or with usage."""
         for marker in (b'"finish_reason":"', b'"usage":{', b'{"error":'):
             for chunk in events_with(marker, block):
                 self._read(chunk)
-        if b"data: [DONE]" in block:
-            self.complete = self.complete or not self.failed
+        if not self.complete and b"data: [DONE]" in block:
+            self.complete = not self.failed
+        return self.complete and self._is_whole
+
+    def describe(self, event: Mapping[str, Any]) -> bool:
+        """Take id and model from the first chunk that says something."""
+        call = self.call
+        call.response_id = call.response_id or event.get("id")
+        call.response_model = call.response_model or event.get("model")
+        call.service_tier = call.service_tier or event.get("service_tier")
+        return bool(event.get("choices"))
+
+    def count(self, block: bytes) -> int:
+        """Count texts that are not empty."""
+        said = block.count(b'"content":"') - block.count(b'"content":""')
+        said += block.count(b'"arguments":"') - block.count(b'"arguments":""')
+        return max(0, said + block.count(b'"refusal":"')) + block.count(b'"reasoning_content":"')
 
     def end(self) -> None:
         """Record the usage that was said last: of a stream that was cut, which said so in each chunk, it is a part."""
-        if self._usage is not None:
-            reading = read_usage(self._usage)
-            if self.pieces and reading.usage is not None and not _is_used(self._usage, every=True):
-                reading = read_usage([_SAYS_SOMETHING, self._usage])
-            if self._reasons or self._is_whole:
-                reading.record(self.call)
-            elif reading.usage is not None:
-                self.call.record(reading.usage, Provenance.PARTIAL)
+        self.catch_up()
+        if self._usage is not None and not self._is_over:
+            self._record(self._usage)
         super().end()
+
+    def _record(self, usage: Mapping[str, Any]) -> None:
+        reading = read_usage(usage)
+        if reading.usage is not None and not _is_used(usage, every=True) and self.counted():
+            reading = read_usage([_SAYS_SOMETHING, usage])
+        if self._reasons or self._is_whole:
+            reading.record(self.call)
+        elif reading.usage is not None:
+            self.call.record(reading.usage, Provenance.PARTIAL)
 
     def _read(self, chunk: Mapping[str, Any]) -> None:
         if chunk.get("error"):
@@ -170,16 +229,13 @@ class CompletionReading(StreamReading):
                 self.complete = True
                 self.call.finish_reasons = tuple(self._reasons[index] for index in sorted(self._reasons))
         if chunk.get("usage") is not None:
-            self._describe(chunk)
+            call = self.call
+            call.response_id = chunk.get("id") or call.response_id
+            call.response_model = chunk.get("model") or call.response_model
+            call.service_tier = chunk.get("service_tier") or call.service_tier
             self._is_whole = self._is_whole or not chunk.get("choices")
             if self._usage is None or _is_used(chunk):
                 self._usage = chunk
-
-    def _describe(self, chunk: Mapping[str, Any]) -> None:
-        call = self.call
-        call.response_id = chunk.get("id") or call.response_id
-        call.response_model = chunk.get("model") or call.response_model
-        call.service_tier = chunk.get("service_tier") or call.service_tier
 
 
 def _is_used(chunk: Mapping[str, Any], *, every: bool = False) -> bool:
@@ -191,24 +247,31 @@ def _is_used(chunk: Mapping[str, Any], *, every: bool = False) -> bool:
 
 def events_in(block: bytes) -> Iterator[dict[str, Any]]:
     """Parse the events of a block that are objects of JSON."""
-    for event in block.split(b"\n\n"):
-        lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
-        data = b"\n".join(lines)
-        if data.startswith(b"{"):
-            try:
-                yield msgspec.json.decode(data)
-            except (ValueError, RecursionError):
-                continue  # what is not JSON the client will complain of
+    return filter(None, map(_parsed, block.split(b"\n\n")))
 
 
-def events_with(marker: bytes, block: bytes) -> Iterator[dict[str, Any]]:
-    """Parse the events of a block in which a marker is, and no others."""
-    at = block.find(marker)
+def events_with(marker: bytes, block: bytes, *, last: bool = False) -> Iterator[dict[str, Any]]:
+    """Parse the events of a block in which a marker is, or only the last of them, and no others."""
+    at = block.rfind(marker) if last else block.find(marker)
     while at >= 0:
         end = block.find(b"\n\n", at)
         end = len(block) if end < 0 else end
-        yield from events_in(block[block.rfind(b"\n\n", 0, at) + 1 : end])
+        event = _parsed(block[block.rfind(b"\n\n", 0, at) + 1 : end])
+        if event:
+            yield event
         at = block.find(marker, end)
+
+
+def _parsed(event: bytes) -> dict[str, Any]:
+    """Parse an event that is an object of JSON; another is taken for one that says nothing."""
+    data = b"\n".join(_DATA(event))
+    if data.startswith(b"{"):
+        try:
+            said: dict[str, Any] = msgspec.json.decode(data)
+            return said
+        except (ValueError, RecursionError):
+            pass  # what is not JSON the client will complain of
+    return {}
 
 
 def without_usage(block: bytes) -> bytes:
@@ -225,4 +288,12 @@ def _has_usage_alone(event: bytes) -> bool:
 
 
 def _with_plain_breaks(block: bytes) -> bytes:
-    return block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return block.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in block else block
+
+
+def _in_one_form(block: bytes) -> bytes:
+    """Write JSON as most servers do, with no space around colons. Returns the block itself if it is so."""
+    for spaced in (b'" :', b'": '):
+        if spaced in block:
+            block = block.replace(spaced, b'":')
+    return block

@@ -149,7 +149,7 @@ def test_however_the_bytes_are_cut_the_same_is_read_and_passed_on(
         for start, end in pairwise(places):
             data = body[start:end]
             if reading.may_wait:
-                reading.kept.append(data)
+                reading.keep(data)
                 passed += data
             else:
                 passed += reading.take(data)
