@@ -37,7 +37,7 @@ from .subscription import Lane, Receiver, Subscription, is_within_receiver
 from .tracing import Telemetry
 from .usage.aggregator import UsageAggregator
 from .usage.statistics import UsageStatistics
-from .validation.checks import check_number, check_seconds, check_tier
+from .validation.checks import check_kind, check_methods, check_number, check_seconds, check_tier
 from .validation.error_messages import ErrorMessages, editing
 
 logger = logging.getLogger("runmeter")
@@ -112,14 +112,16 @@ class Engine:
         if max_concurrent_runs is not None:
             check_number("max_concurrent_runs", max_concurrent_runs, " or None")
         check_seconds("drain_timeout", drain_timeout, positive=False)
-        self._usage = usage or UsageAggregator(prices)
+        _check_parts(usage, telemetry, clock, new_run_id)
+        self._usage = UsageAggregator(prices) if usage is None else usage
         self._telemetry = telemetry
         self._limit = max_concurrent_runs
         self._drain_timeout = drain_timeout
         self._bus = Bus(late=self._publish_late)
-        clock = clock or SystemClock()
+        clock = SystemClock() if clock is None else clock
         assumed_tier = check_tier(assume_tier)
-        self._budgets = Budgets(budgets, self._usage.prices, clock, assumed_tier) if budgets else None
+        kept = Budgets(budgets, self._usage.prices, clock, assumed_tier)
+        self._budgets = kept if kept.limits else None
         self._recording: Recording | None = None
         if (kept_in := ledger_of(ledger)) is not None:
             recorded = self._bus.subscribe(kept_in.put, name="ledger", lane="lossless")
@@ -460,6 +462,18 @@ class Engine:
             raise EngineNotRunning("it has not started")
         if not self._loop.is_current:
             raise EngineNotRunning("it belongs to an event loop in another thread")
+
+
+def _check_parts(usage: object, telemetry: object, clock: object, new_run_id: object) -> None:
+    if usage is not None:
+        check_kind("usage", usage, UsageAggregator, "a UsageAggregator, such as a registry's `usage`")
+    if telemetry is not None:
+        needed = "start_span", "end_span", "receive", "flush"
+        check_methods("telemetry", telemetry, needed, "what `runmeter.telemetry.configure()` returns")
+    if clock is not None:
+        check_methods("clock", clock, ("time_ns", "monotonic_ns"), "a clock, such as `SystemClock()`")
+    if not callable(new_run_id):
+        check_methods("new_run_id", new_run_id, ("__call__",), "a function that makes an id")
 
 
 def _tapped(runtime: Runtime, channel: Channel | None) -> Runtime:

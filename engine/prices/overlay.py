@@ -35,6 +35,7 @@ from typing import Annotated, Any
 import msgspec
 
 from ..errors import ConfigurationError
+from ..validation.checks import check_kind
 from .rates import EXPRESSIBLE_PRICES, INPUT_PRICES, TOKEN_PRICES, Price
 from .units import DECIMALS, MONEY
 
@@ -206,9 +207,10 @@ def read_overlay(path: str | PathLike[str]) -> Overlay:
     """Read a user's file.
 
     Raises:
-        ConfigurationError: The file cannot be read, is not TOML, or has an entry that makes no sense. The message names
-            file, entry and field.
+        ConfigurationError: It is no path, the file cannot be read, is not TOML, or has an entry that makes no sense.
+            The message names file, entry and field.
     """
+    check_kind("PriceBook", path, (str, PathLike), "the path of a price file")
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..errors import ConfigurationError
 from ..events import (
     Event,
     ExecutionFinished,
@@ -22,6 +23,7 @@ from ..events import (
 )
 from ..prices.cost_estimate import CostEstimate
 from ..prices.price_book import PriceBook
+from ..validation.checks import check_kind
 from .cell import (
     COUNTED_IN_RUN,
     UNKNOWN,
@@ -71,8 +73,10 @@ class UsageAggregator:
     """
 
     def __init__(self, prices: PriceBook | None = None, max_keys: int = 2_000) -> None:
-        if max_keys < 8:
-            raise ValueError(f"max_keys must be at least 8, is {max_keys}")
+        if isinstance(max_keys, bool) or not isinstance(max_keys, int) or max_keys < 8:
+            raise ConfigurationError(f"max_keys must be a whole number, at least 8, is {max_keys!r:.100}")
+        if prices is not None:
+            check_kind("prices", prices, PriceBook, "a PriceBook, such as `PriceBook('prices.toml')`")
         self.prices = PriceBook() if prices is None else prices
         self._max_keys = max_keys
         self._cells: dict[Key, Cell] = {}

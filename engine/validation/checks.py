@@ -12,7 +12,7 @@ Arguments of `Engine` that make no sense are refused with `ConfigurationError`. 
 The usual case is told in C: `msgspec.convert` looks at types and lengths, and only UTF-8 can be encoded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2s
 from operator import index
 from typing import Annotated, Any, TypeAlias
@@ -141,6 +141,45 @@ def check_number(what: str, value: object, hint: str = "") -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigurationError(f"{what} must be a whole number, at least 1{hint}, is {value!r}")
+
+
+def check_kind(what: str, value: object, kind: type | tuple[type, ...], such_as: str) -> None:
+    """Refuse an argument that is not of a kind.
+
+    Args:
+        what: The argument's name.
+        value: The argument.
+        kind: Its class, or several that it may be of.
+        such_as: What to write in its place.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if not isinstance(value, kind):
+        raise ConfigurationError(f"{what} takes {such_as}, not {_kind_of(value)}")
+
+
+def check_methods(what: str, value: object, methods: Sequence[str], such_as: str) -> None:
+    """Refuse an argument that has not the methods of a protocol, or is a class that has them.
+
+    Args:
+        what: The argument's name.
+        value: The argument.
+        methods: The names of the protocol's.
+        such_as: What to write in its place.
+
+    Raises:
+        ConfigurationError: it has not.
+    """
+    missing = [name for name in methods if not callable(getattr(value, name, None))]
+    if missing or isinstance(value, type):
+        why = f", which has no {', '.join(missing)}" if missing and not isinstance(value, type) else ""
+        raise ConfigurationError(f"{what} takes {such_as}, not {_kind_of(value)}{why}")
+
+
+def _kind_of(value: object) -> str:
+    """Name what was given, and quote none of it: an argument in the wrong place may be a secret."""
+    return f"the class {value.__qualname__}" if isinstance(value, type) else f"one of the type {type(value).__name__}"
 
 
 def check_tier(tier: object) -> str | None:

@@ -73,7 +73,7 @@ def editing(choice: ErrorMessages) -> Edit:
         "full": lambda kind, message, known: message,  # noqa: ARG005 - everything
         "off": lambda kind, message, known: None,  # noqa: ARG005 - nothing
     }
-    if choice not in edits:
+    if not isinstance(choice, str) or choice not in edits:
         raise ConfigurationError(f"error_messages is masked, full, off or a function, not {choice!r:.100}")
     return edits[choice]
 

@@ -40,8 +40,7 @@ class Clients:
         timeout: float,
         client: "AsyncOpenAI | None" = None,
     ) -> None:
-        # Retries are the pattern's own, since each attempt is an event.
-        self._given = None if client is None else _checked(client).with_options(max_retries=0)
+        self._given = None if client is None else _discreet(client)
         self._api_key = api_key
         self._base_url = base_url
         self._timeout = timeout
@@ -137,10 +136,15 @@ _at_hand: ContextVar[tuple[Clients, str] | None] = ContextVar("runmeter_api_key"
 """The key for the request that is about to be made, and whose it is."""
 
 
-def _checked(client: Any) -> "AsyncOpenAI":
+def _discreet(client: Any) -> "AsyncOpenAI":
     if not (hasattr(client, "with_options") and hasattr(client, "responses") and hasattr(client._client, "aclose")):  # noqa: SLF001
-        raise ConfigurationError(f"client takes an async client such as openai.AsyncOpenAI(), not {client!r:.100}")
-    return cast("AsyncOpenAI", client)
+        said = type(client).__name__  # its own words may have a key in them
+        raise ConfigurationError(
+            f"client takes an async client such as openai.AsyncOpenAI(), not one of the type {said}"
+        )
+    from .redaction import discreet_copy  # slow, if the client were not there
+
+    return discreet_copy(cast("AsyncOpenAI", client))
 
 
 def check_key(source: str, key: object) -> None:

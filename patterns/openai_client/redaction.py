@@ -34,6 +34,24 @@ class DiscreetOpenAI(AsyncOpenAI):
         return _DiscreetDecoder(self.api_key)
 
 
+def discreet_copy(client: AsyncOpenAI) -> AsyncOpenAI:
+    """Copy a client, its kind and connections included, so that no error of the copy says its key.
+
+    The copy does not try again: retries are the patterns' own, since each attempt is an event.
+    """
+    copy = client.with_options(max_retries=0)
+    if isinstance(copy, AsyncOpenAI):
+        copy.__class__ = _discreet_kind(type(copy))
+    return copy
+
+
+def _discreet_kind(kind: type[AsyncOpenAI]) -> type[AsyncOpenAI]:
+    """Make the discreet kind of a client: Azure's, or a user's own, stays that."""
+    if issubclass(kind, DiscreetOpenAI):
+        return kind
+    return DiscreetOpenAI if kind is AsyncOpenAI else type(f"Discreet{kind.__name__}", (DiscreetOpenAI, kind), {})
+
+
 class _DiscreetDecoder(SSEDecoder):
     """Reads a stream, in which the client raises what an event says of an error before other code sees it."""
 
@@ -55,7 +73,10 @@ class _DiscreetDecoder(SSEDecoder):
 
 def _key_sent(response: httpx2.Response) -> str:
     """The key that was sent for a response. The client's own may be a newer one, if a function gives keys out."""
-    return str(response.request.headers.get("authorization", "")).removeprefix("Bearer ")
+    headers = response.request.headers
+    return str(headers.get("api-key") or headers.get("authorization", "")).removeprefix(
+        "Bearer "
+    )  # Azure's, or others'
 
 
 def _hide_in_errors(data: Any, key: str) -> Any:

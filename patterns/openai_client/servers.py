@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx2
 
+from .hosts import AZURE
+
 _OPENAI_HOST = re.compile(r"(?:[\w-]+\.)?api\.openai\.com")
 """OpenAI's own servers, those of a region too: `eu.api.openai.com` (source: openai 3.54.0, `_data_residency.py`)."""
 _ASK_OTHERWISE = (
@@ -33,6 +35,11 @@ def is_openai(host: str) -> bool:
     return bool(_OPENAI_HOST.fullmatch(host))
 
 
+def _is_azure(host: str) -> bool:
+    """Tell whether a host is Azure's: there a deployment may be missing, or the API's version is an older one."""
+    return host.lower().endswith(AZURE)
+
+
 def missing_api(response: httpx2.Response, body: object) -> str | None:
     """Say which API a server does not have, and what to do; None where something else was not found, or all is well.
 
@@ -41,7 +48,7 @@ def missing_api(response: httpx2.Response, body: object) -> str | None:
         body: The answer's content, read as JSON where it is that.
     """
     url = response.request.url
-    if response.status_code != 404 or response.request.method != "POST" or is_openai(url.host):
+    if response.status_code != 404 or response.request.method != "POST" or is_openai(url.host) or _is_azure(url.host):
         return None
     path = url.path.rstrip("/")
     name, advice = next((_APIS[end] for end in sorted(_APIS, key=len, reverse=True) if path.endswith(end)), ("", ""))

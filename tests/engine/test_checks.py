@@ -1,7 +1,9 @@
 """The engine's door: what callers, models and servers say is cleaned, cut, or refused by name; nothing raises later."""
 
 import math
+import time
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,10 @@ from runmeter.engine import (
     FunctionCall,
     ModelRequest,
     Notice,
+    PriceBook,
     Provenance,
     RunInfo,
+    SystemClock,
     TokenUsage,
     Usage,
     UsageAggregator,
@@ -30,6 +34,7 @@ from runmeter.engine import (
 from runmeter.engine.event_log import NAME, EventLog, read_events
 from runmeter.engine.testing import Recorder
 from runmeter.engine.validation.checks import ID_LIMIT, MOST, NAME_LIMIT, cut_text, sound_usage
+from runmeter.telemetry import configure
 
 HALF = "\ud800"
 """Half a surrogate pair: a `str` may hold it, UTF-8 may not."""
@@ -280,6 +285,47 @@ async def test_other_arguments_of_an_engine_are_refused_by_name() -> None:
             engine.subscribe("print", name="x")  # type: ignore[arg-type]
         with pytest.raises(ConfigurationError, match="unsubscribe"):
             engine.unsubscribe(None)  # type: ignore[arg-type]
+
+
+class _Halfway:
+    """A clock that tells one of two times."""
+
+    def time_ns(self) -> int:
+        return 0
+
+
+WRONG: dict[str, list[Any]] = {
+    "usage": [5, {}, UsageAggregator, "x", 0],
+    "prices": [5, "prices.toml", PriceBook, {}, 0],
+    "telemetry": [5, "http://collector", object(), configure, 0],
+    "budgets": [5, 0, {}, Budget(usd=1), [5], (budget for budget in [Budget(usd=1)]), "x"],
+    "ledger": [5, object(), 0],
+    "max_concurrent_runs": ["3", [], 0.5],
+    "assume_tier": [5, "", [], 0],
+    "drain_timeout": ["30", None, []],
+    "clock": [5, SystemClock, time.time, object(), _Halfway(), 0],
+    "new_run_id": [5, "0" * 32, None, object()],
+    "error_messages": [5, None, [], {}, "all"],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_an_argument_of_a_wrong_type_is_refused_by_name_whichever_it_is(name: str) -> None:
+    assert set(WRONG) == set(signature(Engine).parameters)
+    for wrong in WRONG[name]:
+        with pytest.raises(ConfigurationError, match=name):
+            Engine(**{name: wrong})
+
+
+def test_the_engines_parts_refuse_what_they_cannot_use() -> None:
+    for wrong in (5, 0, {}, b"x"):
+        with pytest.raises(ConfigurationError, match="price file"):
+            PriceBook(wrong)  # type: ignore[arg-type] # that is what is refused
+        with pytest.raises(ConfigurationError, match="prices"):
+            UsageAggregator(wrong)  # type: ignore[arg-type] # likewise
+    for keys in ("8", 7, None, 8.5):
+        with pytest.raises(ConfigurationError, match="max_keys"):
+            UsageAggregator(max_keys=keys)  # type: ignore[arg-type] # likewise
 
 
 def test_requests_and_runs_made_by_hand_are_sound() -> None:
