@@ -73,8 +73,9 @@ class UsageAggregator:
     """
 
     def __init__(self, prices: PriceBook | None = None, max_keys: int = 2_000) -> None:
-        if isinstance(max_keys, bool) or not isinstance(max_keys, int) or max_keys < 8:
-            raise ConfigurationError(f"max_keys must be a whole number, at least 8, is {max_keys!r:.100}")
+        given: object = max_keys
+        if isinstance(given, bool) or not isinstance(given, int) or given < 8:
+            raise ConfigurationError(f"max_keys must be a whole number, at least 8, is {given!r:.100}")
         if prices is not None:
             check_kind("prices", prices, PriceBook, "a PriceBook, such as `PriceBook('prices.toml')`")
         self.prices = PriceBook() if prices is None else prices

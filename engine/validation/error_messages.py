@@ -73,7 +73,8 @@ def editing(choice: ErrorMessages) -> Edit:
         "full": lambda kind, message, known: message,  # noqa: ARG005 - everything
         "off": lambda kind, message, known: None,  # noqa: ARG005 - nothing
     }
-    if not isinstance(choice, str) or choice not in edits:
+    given: object = choice
+    if not isinstance(given, str) or given not in edits:
         raise ConfigurationError(f"error_messages is masked, full, off or a function, not {choice!r:.100}")
     return edits[choice]
 

@@ -318,14 +318,15 @@ def test_an_argument_of_a_wrong_type_is_refused_by_name_whichever_it_is(name: st
 
 
 def test_the_engines_parts_refuse_what_they_cannot_use() -> None:
+    wrong: Any
     for wrong in (5, 0, {}, b"x"):
         with pytest.raises(ConfigurationError, match="price file"):
-            PriceBook(wrong)  # type: ignore[arg-type] # that is what is refused
+            PriceBook(wrong)
         with pytest.raises(ConfigurationError, match="prices"):
-            UsageAggregator(wrong)  # type: ignore[arg-type] # likewise
-    for keys in ("8", 7, None, 8.5):
+            UsageAggregator(wrong)
+    for wrong in ("8", 7, None, 8.5):
         with pytest.raises(ConfigurationError, match="max_keys"):
-            UsageAggregator(max_keys=keys)  # type: ignore[arg-type] # likewise
+            UsageAggregator(max_keys=wrong)
 
 
 def test_requests_and_runs_made_by_hand_are_sound() -> None:
