@@ -14,6 +14,7 @@ import msgspec
 from msgspec import convert
 
 from .budgets.reservation import Scope
+from .budgets.reserving import Claim
 from .errors import BudgetExceeded, ConfigurationError, RunEnded, StreamClosed
 from .events import (
     AssistantRun,
@@ -76,7 +77,7 @@ class MeteredRun(Protocol):
     def notice(self, kind: str, subject: str, message: str, *, once: bool = False) -> None:
         """Warn of something before it becomes an error."""
 
-    def claim(self, request: ModelRequest) -> tuple[Usage | None, Callable[[TokenUsage], None]]:
+    def claim(self, request: ModelRequest) -> Claim:
         """Take the reservation of a request that is about to leave."""
 
 
@@ -183,6 +184,7 @@ class ModelCall(Operation):
     has_left = False
     """True once a client that is metered itself has sent its request."""
     _settle: Callable[[TokenUsage], None] | None = None
+    _reserved_ns: int | None = None
     _failure: "_Failure | None" = None
     _mark: "Token[ModelCall | None] | None" = None
     _first_chunk_ns: int | None = None
@@ -305,7 +307,7 @@ class ModelCall(Operation):
     def __enter__(self) -> Self:
         scope = self._execution.scope
         if scope is not None and scope.limits and not self._execution.finished:
-            bound, self._settle = self._execution.claim(self._request)
+            bound, self._reserved_ns, self._settle = self._execution.claim(self._request)
             if self.bound is None:
                 self.bound = bound
         super().__enter__()
@@ -369,6 +371,7 @@ class ModelCall(Operation):
                 server_address=request.server_address,
                 server_port=request.server_port,
                 bound=self.bound,
+                reserved_ns=self._reserved_ns,
             )
         )
 
@@ -429,6 +432,7 @@ class ModelCall(Operation):
             bound=None if self.provenance is Provenance.REPORTED else self.bound,
             contradiction=self.contradiction,
             total_tokens=self.total_tokens,
+            reserved_ns=self._reserved_ns,
         )
         execution.requests.append(event)
         if self._settle is not None:

@@ -378,7 +378,9 @@ class Engine:
         self._loop = LoopThread()
         self._usage.follow(self._folding.catch_up)
         if self._recording is not None:
-            await anyio.to_thread.run_sync(self._recording.ledger.open, self._usage.prices, self._runtime.clock)
+            await anyio.to_thread.run_sync(
+                self._recording.ledger.open, self._usage.prices, self._runtime.clock, self._budgets
+            )
         await self._bus.__aenter__()
         await self._tasks.start()
         self._started = True

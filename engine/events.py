@@ -159,6 +159,9 @@ class ModelCallStarted(_Event, frozen=True, gc=False, kw_only=True, omit_default
     server_port: int | None = None
     bound: Usage | None = None
     """The upper bound of its input and output tokens, where that was worked out."""
+    reserved_ns: int | None = None
+    """The time at which its upper bound was reserved in budgets: it counts in their windows of that time. Nanoseconds
+    since the Unix epoch; None where no budget applied."""
 
 
 class TokenUsage(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="token_usage"):
@@ -194,6 +197,9 @@ class TokenUsage(_Event, frozen=True, gc=False, kw_only=True, omit_defaults=True
     """Which fields of what the server reported cannot all be true: its numbers are kept, the cost is an interval."""
     total_tokens: int | None = None
     """What the server says the total is, where that is not input and output together."""
+    reserved_ns: int | None = None
+    """The time at which its upper bound was reserved in budgets: it counts in their windows of that time. Nanoseconds
+    since the Unix epoch; None where no budget applied."""
 
     @property
     def is_input_known(self) -> bool:

@@ -22,7 +22,7 @@ import msgspec
 
 from .ambient import ambient_tags
 from .budgets.reservation import Scope
-from .budgets.reserving import BudgetedRequest, Reserving, claim
+from .budgets.reserving import BudgetedRequest, Claim, Reserving, claim
 from .calls import (
     AssistantCall,
     ModelCall,
@@ -42,7 +42,6 @@ from .events import (
     Status,
     TokenUsage,
     TraceContext,
-    Usage,
 )
 from .request import ModelRequest
 from .runtime import MAX_NOTICED, RunInfo, Runtime
@@ -177,11 +176,8 @@ class Execution:
             return nullcontext(request)
         return BudgetedRequest(budgets, self.scope, request, self._notify_of_budget, may_lower=may_lower)
 
-    def claim(self, request: ModelRequest) -> tuple[Usage | None, Callable[[TokenUsage], None]]:
+    def claim(self, request: ModelRequest) -> Claim:
         """Take the reservation of a request that is about to leave: the one made for it, or a new one.
-
-        Returns:
-            The request's upper bound, and a function to call with its end.
 
         Raises:
             BudgetExceeded: a budget has no room for it.

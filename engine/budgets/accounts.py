@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from ..errors import BudgetExceeded
-from ..events import Provenance, TokenUsage
+from ..events import TokenUsage
 from ..formats import Kind, format_amount
 from ..prices.cost_estimate import CostEstimate
-from ..prices.readings import is_contradictory, readings
 from ..prices.units import MONEY
 from .budget import NEVER, Budget, BudgetStatus
-from .request_limits import tokens_of
+from .spending import spent_by
 
 logger = logging.getLogger("runmeter")
 
@@ -31,7 +30,7 @@ SWEEP_AT = 64
 NO_TIME = (0, 0)
 """A window in which no time is."""
 
-_ZERO, _ONE = Decimal(0), Decimal(1)
+_ZERO = Decimal(0)
 _add, _subtract = MONEY.add, MONEY.subtract
 
 
@@ -130,10 +129,20 @@ class Account(Sums):
 
     def hold(self, amount: Decimal, now: int) -> "Hold":
         """Reserve an amount, whether there is room or not."""
-        start, expires = self.limit.slots(now)
-        if not self._slots or self._slots[-1].start_ns < start:
-            self._slots.append(Slot(start, expires))
-        return Hold(self, self._slots[-1], amount)
+        return Hold(self, self._slot(*self.limit.slots(now)), amount)
+
+    def restore(self, start_ns: int, expires_ns: int, spent: Decimal) -> None:
+        """Add what was spent before this process began, in the order of slots. It tells of nothing that was told."""
+        self._slot(start_ns, expires_ns).move(_ZERO, spent)
+        self.move(_ZERO, spent)
+        if self.limit.warn_from is not None and self.spent >= self.limit.warn_from:
+            self.warned_in = start_ns, expires_ns
+
+    def _slot(self, start_ns: int, expires_ns: int) -> Slot:
+        """Find the newest slot, or open this one if that is newer."""
+        if not self._slots or self._slots[-1].start_ns < start_ns:
+            self._slots.append(Slot(start_ns, expires_ns))
+        return self._slots[-1]
 
     @property
     def label(self) -> str:
@@ -194,23 +203,7 @@ class Hold:
             event: Its end.
             cost: What it cost, where the account counts USD.
         """
-        kind = self.account.limit.kind
-        if kind == "calls":
-            return _ONE
-        if kind == "usd":
-            assert cost is not None  # noqa: S101 - it was asked for
-            return max(self.asked, cost.low) if cost.high is None else cost.high
-        known = tokens_of(event.usage)
-        if known is not None and event.provenance is Provenance.REPORTED:
-            return self._most(event, known) if is_contradictory(event) else known
-        bound = tokens_of(event.bound)
-        return max(known or _ZERO, self.asked if bound is None else bound)
-
-    def _most(self, event: TokenUsage, known: Decimal) -> Decimal:
-        """The most tokens that a contradictory usage can mean; if it can mean nothing, what was asked for."""
-        assert event.usage is not None  # noqa: S101 - it was reported
-        heard = readings(event.usage, event.total_tokens)
-        return max((known, *(Decimal(reading.total_tokens) for reading in heard))) if heard else max(known, self.asked)
+        return spent_by(self.account.limit.kind, event, cost).within(self.asked)
 
     def _move(self, reserved: Decimal, spent: Decimal) -> None:
         self._slot.move(reserved, spent)

@@ -30,6 +30,7 @@ from .accounts import Account, Hold, Limit
 from .budget import NEVER, Budget, BudgetStatus
 from .request_limits import MIN_OUTPUT_TOKENS, NAMED_TIER, Need, Prices, limited, max_output_tokens, tokens_of, ways_out
 from .reservation import Notify, Reservation, Scope
+from .spending import Spending
 from .waiting_line import Line, Waiter
 
 logger = logging.getLogger("runmeter")
@@ -60,6 +61,7 @@ class Budgets:
         for label in labels:
             if labels.count(label) > 1:
                 raise ConfigurationError(f"two budgets are called {label!r}: give them names")
+        self.given = tuple(budgets)
         self.prices = prices
         self.limits = tuple(Limit(budget, kind, cap) for budget in budgets for kind, cap in budget.caps)
         # Reentrant, since the garbage collector may end a run, and a signal handler ask for the status, in the middle
@@ -70,7 +72,7 @@ class Budgets:
         self._notices: list[Callable[[], None]] = []
         self._line = Line()
         self._clock = clock
-        self._assumed_tier = assumed_tier
+        self.assumed_tier = assumed_tier
         self._roots: set[Scope] = set()
 
     def scope(self, pattern: str, tags: Mapping[str, str], run_id: str, parent: Scope | None) -> Scope:
@@ -80,6 +82,15 @@ class Budgets:
     def applies(self, pattern: str, tags: Mapping[str, str]) -> bool:
         """Tell whether a budget applies to a run that is not part of another."""
         return any(limit.budget.applies(frozenset((pattern,)), tags) for limit in self.limits)
+
+    def restore(self, spending: Iterable[Spending]) -> None:
+        """Begin with what was spent before, given in the order of slots."""
+        limits = {(limit.budget.label, limit.kind): limit for limit in self.limits}
+        with self._undisturbed():
+            now = self._clock.time_ns()
+            for each in spending:
+                account = limits[each.label, each.kind].account(each.scope, now)
+                account.restore(each.start_ns, each.expires_ns, each.amount)
 
     def finish(self, scope: Scope) -> None:
         """End a run's part: what it has not used is released, and what has not ended counts as spent, in full.
@@ -224,7 +235,7 @@ class Budgets:
         if short:
             return short
         holds = [account.hold(need.of(account.limit.kind), now) for account in accounts]
-        reservation = Reservation(scope, request, holds, notify)
+        reservation = Reservation(scope, request, holds, notify, now)
         scope.reservations.add(reservation)
         decision = f"limited to {request.max_output_tokens} output tokens and reserved" if full else "reserved"
         self._tell(decision, scope, request, ((hold.account, hold.asked) for hold in holds))
@@ -245,7 +256,7 @@ class Budgets:
 
     def _tier(self, request: ModelRequest) -> str | None:
         """Find the tier that will serve a request; None where that is not known."""
-        return self._assumed_tier if request.service_tier in (None, "auto") else request.service_tier
+        return self.assumed_tier if request.service_tier in (None, "auto") else request.service_tier
 
     def _admit_waiter(self, waiter: Waiter, now: int, taken: Set[Account]) -> Reservation | Set[Account]:
         admitted = self._admit(

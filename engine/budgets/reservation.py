@@ -32,12 +32,16 @@ class Scope:
 class Reservation:
     """The upper bound of a request, held until the request has ended."""
 
-    def __init__(self, scope: Scope, request: ModelRequest, holds: Sequence[Hold], notify: Notify) -> None:
+    def __init__(
+        self, scope: Scope, request: ModelRequest, holds: Sequence[Hold], notify: Notify, made_ns: int
+    ) -> None:
         self.scope = scope
         self.request = request
         """The request as it may be sent."""
         self.holds = holds
         self.notify = notify
+        self.made_ns = made_ns
+        """The time that it was made, in nanoseconds since the Unix epoch."""
         self.taken = False
         """True once a request uses it."""
         self.released = False

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextvars import Context, ContextVar, Token
 from types import TracebackType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from weakref import ref
 
 import anyio
@@ -124,14 +124,19 @@ def hold_reservation(context: Context) -> None:
     _held.set(context.get(_held))
 
 
-def claim(
-    budgets: Budgets, scope: Scope, request: ModelRequest, notify: Notify
-) -> tuple[Usage | None, Callable[[TokenUsage], None]]:
-    """Take the reservation of a request that is about to leave: the one made for it, or a new one.
+class Claim(NamedTuple):
+    """A reservation that a request uses."""
 
-    Returns:
-        The request's upper bound, and a function to call with its end: until then all that this context does is inside
-        the request.
+    bound: Usage | None
+    """The request's upper bound."""
+    reserved_ns: int
+    """The time of the reservation, in nanoseconds since the Unix epoch."""
+    end: Callable[[TokenUsage], None]
+    """A function to call with the request's end: until then all that its context does is inside the request."""
+
+
+def claim(budgets: Budgets, scope: Scope, request: ModelRequest, notify: Notify) -> Claim:
+    """Take the reservation of a request that is about to leave: the one made for it, or a new one.
 
     Raises:
         BudgetExceeded: a budget has no room for it.
@@ -141,15 +146,15 @@ def claim(
     made = None if referred is None else referred()
     if made is not None and made.scope is scope:
         if budgets.take(made):
-            return made.request.bound, _use(budgets, made)
+            return _use(budgets, made)
         if request.bound is None and not made.released:
             request = msgspec.structs.replace(request, bound=made.request.bound)
     reservation = budgets.reserve(scope, request, notify, may_lower=False)
     budgets.take(reservation)
-    return reservation.request.bound, _use(budgets, reservation)
+    return _use(budgets, reservation)
 
 
-def _use(budgets: Budgets, reservation: Reservation) -> Callable[[TokenUsage], None]:
+def _use(budgets: Budgets, reservation: Reservation) -> Claim:
     token = _held.set(ref(reservation))
 
     def end(event: TokenUsage) -> None:
@@ -159,4 +164,4 @@ def _use(budgets: Budgets, reservation: Reservation) -> Callable[[TokenUsage], N
         except (ValueError, RuntimeError):
             pass  # in another context, which never saw it; or for the second time
 
-    return end
+    return Claim(reservation.request.bound, reservation.made_ns, end)

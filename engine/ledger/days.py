@@ -153,7 +153,7 @@ class DayFold:
         rows: dict[str, tuple[Any, ...]] = {}
         wanted = run_ids - self._runs.keys()
         while wanted:
-            found = _read_runs(self._connection, sorted(wanted))
+            found = read_runs(self._connection, sorted(wanted))
             rows.update((row[0], row[1:]) for row in found)
             wanted = {row[1] for row in found if row[1] is not None} - self._runs.keys() - rows.keys()
         for run_id in rows:
@@ -228,7 +228,8 @@ def _json(value: object) -> str:
     return encode(value).decode()
 
 
-def _read_runs(connection: sqlite3.Connection, run_ids: Sequence[str]) -> list[tuple[Any, ...]]:
+def read_runs(connection: sqlite3.Connection, run_ids: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Read runs: id, parent's id, pattern, framework, tags and start."""
     rows: list[tuple[Any, ...]] = []
     for start in range(0, len(run_ids), CHUNK):
         some = run_ids[start : start + CHUNK]

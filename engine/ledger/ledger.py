@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, TypeAlias
 
+from ..budgets.budgets import Budgets
 from ..clock import Clock
 from ..events import Event
 from ..prices.price_book import PriceBook
@@ -32,8 +33,8 @@ class Ledger(Protocol):
     def error(self) -> str | None:
         """The reason why events cannot be committed at the moment."""
 
-    def open(self, prices: PriceBook, clock: Clock) -> None:
-        """Open it, and block meanwhile.
+    def open(self, prices: PriceBook, clock: Clock, budgets: Budgets | None = None) -> None:
+        """Open it, have budgets begin with what they have spent in the windows that are open, and block meanwhile.
 
         Raises:
             LedgerError: it cannot be opened or written.

@@ -76,6 +76,24 @@ MIGRATIONS: Sequence[str] = (
         PRIMARY KEY (day, pattern, framework, model, tags)
     ) STRICT, WITHOUT ROWID;
 
+    CREATE TABLE budgets (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        terms TEXT NOT NULL UNIQUE,
+        used_ns INTEGER NOT NULL
+    ) STRICT;
+
+    CREATE TABLE budget_spending (
+        budget INTEGER NOT NULL,
+        scope TEXT NOT NULL,
+        start_ns INTEGER NOT NULL,
+        expires_ns INTEGER NOT NULL,
+        usd TEXT NOT NULL,
+        tokens TEXT NOT NULL,
+        calls TEXT NOT NULL,
+        PRIMARY KEY (budget, scope, start_ns)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX budget_spending_by_end ON budget_spending (expires_ns);
+
     CREATE TABLE progress (
         name TEXT PRIMARY KEY,
         through INTEGER NOT NULL

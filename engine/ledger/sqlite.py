@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 
+from ..budgets.budgets import Budgets
 from ..clock import Clock
 from ..errors import ConfigurationError, EngineNotRunning
 from ..events import Event
@@ -13,6 +14,7 @@ from ..validation.checks import check_seconds
 from .ledger import Commit, OnFull, Told
 from .ledger_file import LedgerFile
 from .roll_up import RollUp
+from .spending_roll_up import SpendingRollUp
 from .statistics import LedgerStatistics
 from .writer import WINDOW, Writer
 
@@ -70,12 +72,14 @@ class SQLiteLedger:
         """The reason why the last commit failed; None if it did not."""
         return self._open_writer.error
 
-    def open(self, prices: PriceBook, clock: Clock) -> None:
-        """Open the file and start to write to it.
+    def open(self, prices: PriceBook, clock: Clock, budgets: Budgets | None = None) -> None:
+        """Open the file, have budgets begin with what they have spent, and start to write.
 
         Args:
             prices: What tokens cost, for the roll-ups.
             clock: Tells when this process was last seen to write.
+            budgets: Those of the engine. A budget that the ledger does not know yet is folded from all events that
+                are kept of its window, once: a minute for ten million.
 
         Raises:
             EngineNotRunning: another engine uses it.
@@ -84,7 +88,15 @@ class SQLiteLedger:
         if self._writer is not None:
             raise EngineNotRunning(f"{self!r} is used by another engine: give each its own, of the same path")
         store = LedgerFile(self.path, clock)
-        self._writer = Writer(store, self._window, RollUp(store, prices))
+        days = RollUp(store, prices)
+        spending = SpendingRollUp(store, prices, budgets.assumed_tier if budgets else None)
+        try:
+            if budgets is not None:
+                budgets.restore(spending.restore(budgets.given, clock.time_ns()))
+        except BaseException:
+            store.close()
+            raise
+        self._writer = Writer(store, self._window, lambda load: days(load) | spending(load))
         self._writer.start()
 
     def put(self, events: Sequence[Event]) -> None:
