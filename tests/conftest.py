@@ -6,8 +6,11 @@ from collections.abc import AsyncIterator
 from functools import cache
 from typing import TYPE_CHECKING
 
+import httpcore2
 import pytest
-import xdist  # type: ignore[import-untyped] # which it is
+from campaign_support import FULL, SHORT
+from hypothesis import settings
+from loop_choice import leave_other_loops_to_campaigns
 
 # The process that hands tests to others needs nothing of what they import: seconds in which nothing else would run.
 if TYPE_CHECKING:
@@ -16,33 +19,37 @@ if TYPE_CHECKING:
     from runmeter.simulator import Simulator
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Set up, in each process that runs tests, what their modules find when they are imported."""
-    if not xdist.is_xdist_controller(session):
-        _set_up_hypothesis()
-        _share_certificates()
+@pytest.hookimpl(tryfirst=True)  # before a profile is chosen
+def pytest_configure() -> None:
+    """Set up what modules of tests find when they are imported."""
+    _set_up_hypothesis()
+    _share_certificates()
+    _hear_signals()
 
 
 def _set_up_hypothesis() -> None:
-    from hypothesis import settings
-
     # How long an example takes says nothing on a machine with other work, and the first may import something.
-    settings.register_profile("runmeter", deadline=None)
-    settings.load_profile("runmeter")
+    settings.register_profile("short", max_examples=SHORT, deadline=None)
+    settings.register_profile("campaign", max_examples=FULL, deadline=None)
+    settings.load_profile("short")
 
 
 def _share_certificates() -> None:
     """Have HTTP clients share what they trust: 20 ms for each client otherwise, which tests make by the thousand."""
-    import httpcore2
-
     httpcore2.default_ssl_context = cache(httpcore2.default_ssl_context)
 
 
-def pytest_configure() -> None:
+def _hear_signals() -> None:
     """Have the commands that tests start hear signals: what a script runs in the background inherits deaf ears."""
     for told, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(told) is signal.SIG_IGN:
             signal.signal(told, usual)
+
+
+@pytest.hookimpl(tryfirst=True)  # before those with the mark are deselected
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run each case of a test on one event loop, and on the other in the campaigns."""
+    leave_other_loops_to_campaigns(items)
 
 
 def pytest_collection_finish() -> None:

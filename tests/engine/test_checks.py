@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from campaign_support import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runmeter.engine import (
@@ -139,7 +140,7 @@ async def test_what_is_no_usage_or_no_provenance_is_refused_by_name(arguments: A
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=3), st.booleans()), max_size=13))
-@settings(max_examples=200)
+@examples(200)
 def test_a_sound_usage_has_counts_alone(values: list[Any]) -> None:
     sound, wrong = sound_usage(Usage(*values))
     counts = [] if sound is None else [getattr(sound, name) for name in Usage.__struct_fields__]

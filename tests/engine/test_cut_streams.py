@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import anyio
 import httpx2
 import msgspec
 import openai
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from langchain_openai import ChatOpenAI
 from pattern_support import KEY, Run
@@ -56,6 +56,15 @@ CHAT_SHAPES: dict[str, tuple[Reply, dict[str, Any]]] = {
     "reasoning": (Reply(TEXT, reasoning_tokens=70), {"reasoning_effort": "low"}),
     "incomplete": (Reply(TEXT), {"max_completion_tokens": 16}),
 }
+
+
+CUTS: tuple[Cut, ...] = get_args(Cut)
+EACH_CHAT_SHAPE = [
+    pytest.param(shape, cut, marks=() if (number - offset) % len(CUTS) == 0 else pytest.mark.campaign)
+    for number, shape in enumerate(CHAT_SHAPES)
+    for offset, cut in enumerate(CUTS)
+]
+"""Each with each cut, in short each with one."""
 
 
 class Recording(msgspec.Struct, frozen=True):
@@ -170,7 +179,7 @@ def check(request: TokenUsage, truths: Sequence[Usage]) -> None:
         assert request.bound is None
 
 
-@pytest.mark.parametrize("cut", ["end", "reset", "cancelled"])
+@pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_wherever_a_stream_is_cut_what_is_said_of_it_is_true(
     monkeypatch: pytest.MonkeyPatch, simulator: Simulator, replayer: Replayer, shape: str, cut: Cut
@@ -198,8 +207,7 @@ async def test_wherever_a_stream_is_cut_what_is_said_of_it_is_true(
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # LangGraph needs it
-@pytest.mark.parametrize("cut", ["end", "reset", "cancelled"])
-@pytest.mark.parametrize("shape", CHAT_SHAPES)
+@pytest.mark.parametrize(("shape", "cut"), EACH_CHAT_SHAPE)
 async def test_the_same_holds_for_chat_completions_by_langchain(
     simulator: Simulator, replayer: Replayer, shape: str, cut: Cut
 ) -> None:
@@ -296,7 +304,6 @@ def runs() -> list[list[Event]]:
     return anyio.run(make)
 
 
-@settings(deadline=None)  # the first one loads the prices
 @given(data=st.data())
 def test_events_that_come_twice_and_in_any_order_change_no_total(runs: list[list[Event]], data: st.DataObject) -> None:
     expected = folded([event for run in runs for event in run])

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from campaign_support import examples
+from hypothesis import given
 from rich.console import Console
 from strategies import event_streams
 
@@ -48,7 +49,7 @@ def read(path: Path) -> list[Event]:
 
 
 @given(events=event_streams())
-@settings(max_examples=30)
+@examples(30)
 def test_what_is_written_is_read(events: Sequence[Event], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("log") / "events.jsonl"
     with EventLog(path) as log:

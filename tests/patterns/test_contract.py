@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import anyio
 import pytest
-from contract_support import CASES, Watcher, counted_steps, create
+from contract_support import CASES, EACH_PATTERN, Watcher, counted_steps, create
 
 from runmeter.engine import Engine, ExecutionFinished, Status
 from runmeter.patterns import BasePattern, PatternType
@@ -17,11 +17,9 @@ from runmeter.simulator.faults import FaultKind
 
 QUESTION = "Please add 19 and 23, and say what honey is made of."
 FAULTS: tuple[FaultKind, ...] = get_args(FaultKind)
-MOMENTS = 20
-"""How many moments of a run are tried for its cancellation, from its beginning to its end."""
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
+@pytest.fixture(params=EACH_PATTERN, ids=lambda case: f"{case[0]}-{case[1]}")
 def case(request: pytest.FixtureRequest) -> tuple[PatternType, str]:
     chosen: tuple[PatternType, str] = request.param
     return chosen
@@ -93,7 +91,9 @@ async def test_no_failure_breaks_the_count(pattern: BasePattern, simulator: Simu
     watcher.check_against(simulator)
 
 
-async def test_cancelled_at_any_moment_it_leaves_nothing_open(pattern: BasePattern) -> None:
+@pytest.mark.parametrize("count", [6, pytest.param(20, marks=pytest.mark.campaign)])
+async def test_cancelled_at_any_moment_it_leaves_nothing_open(pattern: BasePattern, count: int) -> None:
+    """So many moments of a run are tried, from its beginning to its end."""
     watcher = Watcher()
     async with pattern, watcher.engine() as engine:
         with counted_steps() as steps:
@@ -101,8 +101,8 @@ async def test_cancelled_at_any_moment_it_leaves_nothing_open(pattern: BasePatte
                 tasks.start_soon(partial(attempt, engine, pattern, stream=False))
         before = running_tasks()
         moments = random.Random(7)  # noqa: S311 - any moments will do, but always the same
-        for part in range(MOMENTS):
-            moment = round((part + moments.random()) * steps.made / MOMENTS) + 1
+        for part in range(count):
+            moment = round((part + moments.random()) * steps.made / count) + 1
             await cancelled_at(moment, engine, pattern, stream=part % 2 == 1)
             # LangChain tells its handlers of a cancellation in a shielded task, which takes one turn of the loop more.
             await anyio.lowlevel.checkpoint()

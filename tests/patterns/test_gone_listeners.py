@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract_support import CASES, Watcher, create
+from contract_support import EACH_PATTERN, Watcher, create
 
 from runmeter.engine import ExecutionFinished, Status
 from runmeter.patterns import ListenerGone, PatternType
@@ -26,7 +26,7 @@ class Socket:
         raise self.error
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
+@pytest.fixture(params=EACH_PATTERN, ids=lambda case: f"{case[0]}-{case[1]}")
 def case(request: pytest.FixtureRequest) -> tuple[PatternType, str]:
     chosen: tuple[PatternType, str] = request.param
     return chosen

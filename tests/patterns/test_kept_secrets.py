@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from contract_support import CASES, no_sleep
+from contract_support import CASES, EACH_PATTERN, no_sleep
 from langchain_openai import ChatOpenAI
 from openai import DefaultAsyncHttpxClient
 from otlp_receiver import receive_http
@@ -73,7 +73,7 @@ def heard() -> Iterator[Heard]:
     logger.setLevel(before)
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
+@pytest.fixture(params=EACH_PATTERN, ids=lambda case: f"{case[0]}-{case[1]}")
 def case(request: pytest.FixtureRequest) -> Case:
     chosen: Case = request.param
     return chosen

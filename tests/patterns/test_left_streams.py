@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
-from contract_support import CASES, Watcher, create
+from contract_support import EACH_PATTERN, Watcher, create
 from graphs import graph_of
 from virtual_time import VirtualTime
 
@@ -19,19 +19,19 @@ QUESTION = "Tell me a long story about " + "bees and wasps and " * 40
 
 
 @pytest.fixture
-def anyio_backend(loop: str) -> str:
-    return loop
+def anyio_backend(case: tuple[PatternType, str]) -> str:
+    return case[1]
 
 
 @pytest.mark.parametrize("buffer", [1, 16])
-@pytest.mark.parametrize(("kind", "loop"), CASES)
+@pytest.mark.parametrize("case", EACH_PATTERN, ids=str)
 async def test_a_stream_that_is_left_amid_a_burst_of_chunks_closes(
-    kind: PatternType, buffer: int, simulator: Simulator, tmp_path: Path
+    case: tuple[PatternType, str], buffer: int, simulator: Simulator, tmp_path: Path
 ) -> None:
     """langchain-openai reads chunks by `asyncio.wait_for`, which loses a cancellation in Python 3.11."""
     (tmp_path / "bees.md").write_text("Bees make honey. " * 20)
     watcher = Watcher()
-    async with create(kind, simulator.url, tmp_path) as pattern, watcher.engine() as engine:
+    async with create(case[0], simulator.url, tmp_path) as pattern, watcher.engine() as engine:
         stream = engine.stream(pattern, QUESTION, buffer=buffer)
         async for item in stream:
             if isinstance(item, Delta):

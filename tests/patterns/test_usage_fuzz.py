@@ -13,6 +13,7 @@ from usage_support import TEXT, WAYS, Server, Shape, chat_model, server
 
 from runmeter.engine import Budget, Engine, PriceBook, Provenance, TokenUsage, UsageAggregator
 from runmeter.engine.testing import Recorder
+from runmeter.patterns.requests.usage import MAX_COUNT
 
 __all__ = ["server"]
 PRICES = PriceBook()
@@ -140,7 +141,7 @@ def test_nothing_that_a_server_may_send_breaks_a_run(server: Server, shape: Shap
     for way, request in anyio.run(ask_in_every_way, server).items():
         cost = PRICES.cost(request)
         numbers = (shape.read, shape.written, shape.total, shape.cached or 0, shape.reasoning or 0)
-        if all(type(number) is int and number >= 0 for number in numbers):
+        if all(type(number) is int and 0 <= number <= MAX_COUNT for number in numbers):
             check(shape, request, way)
         if request.contradiction or request.provenance is not Provenance.REPORTED:
             assert cost.usd is None, way

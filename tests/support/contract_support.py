@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import trio
+from campaign_support import shortly
 from pattern_support import KEY, check_whole
 
 from runmeter.engine import (
@@ -30,6 +31,9 @@ CASES = [
     if loop == "asyncio" or kind.framework == "openai"
 ]
 """Every pattern on every event loop it can run on."""
+_ON_TRIO = [kind for kind in PatternType if kind.framework == "openai"][::2]
+EACH_PATTERN = shortly(CASES, lambda case: case[1] == ("trio" if case[0] in _ON_TRIO else "asyncio"))
+"""In short every pattern on one of them."""
 GENERATING = ("POST /responses", "POST /chat/completions", "POST /embeddings")
 """The requests that models answer."""
 

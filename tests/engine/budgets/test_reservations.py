@@ -15,6 +15,7 @@ import anyio.lowlevel
 import pytest
 from anyio.abc import TaskGroup
 from budget_support import HOUR, MICRO, FlatPrices, Stage, amounts, price_of, request, use
+from campaign_support import examples
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -507,4 +508,4 @@ def ended(provenance: Provenance, tokens: int) -> TokenUsage:
 
 
 TestBudgetMachine = BudgetMachine.TestCase
-TestBudgetMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestBudgetMachine.settings = settings(examples(150), stateful_step_count=40)

@@ -16,6 +16,7 @@ import anyio.to_thread
 import pytest
 from anyio.abc import TaskGroup
 from budget_support import HOUR, FlatPrices, Stage, amounts, price_of, request, use
+from campaign_support import examples
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -615,7 +616,7 @@ class LineMachine(RuleBasedStateMachine):
 
 
 TestLineMachine = LineMachine.TestCase
-TestLineMachine.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+TestLineMachine.settings = settings(examples(50), stateful_step_count=30)
 
 
 @pytest.mark.campaign

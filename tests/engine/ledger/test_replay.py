@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from campaign_support import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from strategies import event_streams
 
@@ -46,7 +47,7 @@ def summed(reader: LedgerReader) -> UsageStatistics:
     return total
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(events=event_streams(), data=st.data())
 def test_days_and_replay_add_up_to_the_live_statistics(
     events: list[Event], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
@@ -72,7 +73,7 @@ def test_days_and_replay_add_up_to_the_live_statistics(
 
 
 @given(events=event_streams())
-@settings(max_examples=10)
+@examples(10)
 def test_what_is_written_twice_counts_once(events: list[Event], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("ledger") / "runs.db"
     one, other = LedgerFile(path, SystemClock()), LedgerFile(path, SystemClock())

@@ -9,9 +9,10 @@ from typing import Any
 import genai_prices
 import msgspec
 import pytest
+from campaign_support import examples
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import ModelInfo, ModelPrice, Tier, TieredPrices
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from process_support import output_of, python
 from strategies import NOW, text_usages, usages, wild_usages
@@ -195,7 +196,7 @@ times = st.one_of(
 
 
 @given(st.sampled_from([model.id for model in PROVIDERS["openai"].models]), st.sampled_from(TIERS), usages(), times)
-@settings(max_examples=1000)
+@examples(1000)
 def test_openai_prices_equal_genai_prices_to_the_last_digit(
     model: str, tier: str | None, usage: Usage, start_ns: int
 ) -> None:
@@ -206,7 +207,7 @@ def test_openai_prices_equal_genai_prices_to_the_last_digit(
     st.sampled_from(["gpt-audio", "gpt-realtime", "gpt-realtime-mini", "gpt-image-1.5", "gpt-4o", "gpt-6-luna"]),
     usages(),
 )
-@settings(max_examples=500)
+@examples(500)
 def test_audio_images_and_searches_cost_what_genai_prices_says(model: str, usage: Usage) -> None:
     check(request(usage, model))
 
@@ -227,7 +228,7 @@ TYPICAL = {"gpt-4", "gpt-4.1-mini", "gpt-5.5-pro", "gpt-6-luna", "gpt-6.1-terra"
 
 
 @given(st.sampled_from(CHAT_MODELS), wild_usages | usages() | text_usages())
-@settings(max_examples=300)
+@examples(300)
 def test_the_short_way_to_a_price_gives_what_the_full_one_does(model: str, usage: Usage) -> None:
     event = request(usage, model)
     assert BOOK.cost(event) == BOOK._cost(event)
@@ -240,7 +241,7 @@ def test_a_price_with_more_decimals_than_money_has_is_none() -> None:
 
 @pytest.mark.parametrize("model", each_of(CHAT_MODELS))
 @given(st.sampled_from(TIERS), text_usages())
-@settings(max_examples=15)
+@examples(15)
 def test_text_of_every_openai_model_is_priced_like_genai_prices(model: str, tier: str | None, usage: Usage) -> None:
     check(request(usage, model, tier=tier))
 
@@ -278,7 +279,7 @@ def test_batches_are_priced_at_their_own_rates() -> None:
 
 
 @given(st.data(), st.sampled_from([None, "batch"]), text_usages(), times)
-@settings(max_examples=500)
+@examples(500)
 def test_prices_of_other_providers_equal_genai_prices(
     data: st.DataObject, tier: str | None, usage: Usage, start_ns: int
 ) -> None:
@@ -504,7 +505,7 @@ def truths_and_bounds(draw: st.DrawFn) -> tuple[Usage, Usage, Usage]:
 
 @pytest.mark.parametrize("model", each_of([*CHAT_MODELS, "gpt-6.2-sol", "gpt-6.2-astra"]))
 @given(st.data(), truths_and_bounds(), st.sampled_from([*TIERS, "ultrafast"]))
-@settings(max_examples=40)
+@examples(40)
 def test_the_true_cost_lies_within_the_estimate(
     model: str, data: st.DataObject, usages: tuple[Usage, Usage, Usage], tier: str | None
 ) -> None:
@@ -539,7 +540,7 @@ NO_UPPER_BOUND = {"gpt-6.2-astra", "gpt-6-cyber", "gpt-6-rosalind", "gpt-5.6-cyb
 
 
 @given(text_usages(), st.data(), times)
-@settings(max_examples=300)
+@examples(300)
 def test_the_true_cost_lies_within_the_estimate_at_other_providers(
     truth: Usage, data: st.DataObject, start_ns: int
 ) -> None:
@@ -556,7 +557,7 @@ def test_the_true_cost_lies_within_the_estimate_at_other_providers(
 
 
 @given(usages())
-@settings(max_examples=300)
+@examples(300)
 def test_audio_and_images_lie_within_the_estimate(truth: Usage) -> None:
     for model in ("gpt-audio", "gpt-realtime", "gpt-image-1.5", "gpt-4o"):
         paid = BOOK.cost(request(truth, model)).high

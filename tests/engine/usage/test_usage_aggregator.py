@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from campaign_support import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from strategies import NOW, event_streams, interleavings, reported_runs, run_families, runs
 
@@ -215,7 +216,7 @@ def test_parts_folded_apart_add_up_to_all_folded_in_one(families: list[list[Even
 
 
 @given(event_streams(), event_streams(), event_streams())
-@settings(max_examples=50)
+@examples(50)
 def test_statistics_and_rows_add_up_in_any_order(a: list[Event], b: list[Event], c: list[Event]) -> None:
     x, y, z = folded(a), folded(b), folded(c)
     assert x + y == y + x

@@ -70,6 +70,7 @@ WAYS: Sequence[Callable[[Any], Awaitable[None]]] = (
 )
 
 
+@pytest.mark.usefixtures("frozen_heap")
 @pytest.mark.parametrize("api", ["responses", "chat"])
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_stream_that_is_left_ends_once_whichever_way(

@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from campaign_support import examples
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -311,4 +312,4 @@ class Exporting(RuleBasedStateMachine):
 
 
 TestExporting = Exporting.TestCase
-TestExporting.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestExporting.settings = settings(examples(200), stateful_step_count=40)
