@@ -8,6 +8,7 @@ add up exactly, so a day's row grows by what each further stretch of events adds
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -26,7 +27,7 @@ from ..usage.cell import (
     count_request,
     reported_request,
 )
-from ..usage.row import CostRecord, UsageRow
+from ..usage.row import CostRecord, UsageCounts, UsageRow
 from ..usage.statistics import Key, Tags, UsageCell
 from .schema import CHUNK
 
@@ -37,6 +38,7 @@ DayKey = tuple[int, Key]
 """A UTC day, counted from 1970-01-01, and the key of a cell."""
 
 decode_row = msgspec.json.Decoder(UsageRow).decode
+decode_counts = msgspec.json.Decoder(UsageCounts).decode
 decode_cost = msgspec.json.Decoder(CostRecord).decode
 decode_tags = msgspec.json.Decoder(dict[str, str]).decode
 encode = msgspec.json.Encoder(order="sorted").encode
@@ -48,11 +50,29 @@ class DayUsage(msgspec.Struct, frozen=True):
     day: date
     cell: UsageCell
     inclusive: CostRecord = CostRecord()
-    """Of a cell without a model: the cost of its runs with all the runs within them, each request once. USD."""
+    """Of a cell without a model: the cost of its runs with all the runs within them. USD.
+
+    A run that is within another of the same pattern adds nothing here, as it is in that one's: so these costs add up
+    over cells of one pattern, each request once.
+    """
+    outermost: CostRecord = CostRecord()
+    """The part of `inclusive` that is of runs within no other: these costs add up over all cells, each request once."""
 
     def __add__(self, other: "DayUsage") -> "DayUsage":
         cell = msgspec.structs.replace(self.cell, row=self.cell.row + other.cell.row)
-        return DayUsage(self.day, cell, self.inclusive + other.inclusive)
+        return DayUsage(self.day, cell, self.inclusive + other.inclusive, self.outermost + other.outermost)
+
+
+class DayCounts(msgspec.Struct, frozen=True):
+    """The counts of one cell on one UTC day, or a part of them: they are read sooner than the whole statistics."""
+
+    day: date
+    key: Key
+    counts: UsageCounts
+    inclusive: CostRecord
+    """As of `DayUsage`."""
+    outermost: CostRecord
+    """As of `DayUsage`."""
 
 
 class _Run(msgspec.Struct, gc=False):
@@ -82,6 +102,7 @@ class DayFold:
         self._prices = prices
         self._cells: dict[DayKey, Cell] = {}
         self._inclusive: dict[DayKey, CostEstimate] = {}
+        self._outermost: dict[DayKey, CostEstimate] = {}
         self._runs: dict[str, _Run] = {}
         self.run_costs: dict[str, CostEstimate] = {}
         """The cost that the stretch adds to each run, by run id; that of the runs within it is in it."""
@@ -107,9 +128,11 @@ class DayFold:
         """Make the statistics that the stretch adds, cell by cell."""
         for (day, key), cell in self._cells.items():
             row = cell.row()
-            cost = self._inclusive.get((day, key), _FREE)
-            if row != _NOTHING or cost != _FREE:
-                yield DayUsage(EPOCH + timedelta(day), UsageCell(*key, row), CostRecord.of(cost))
+            inclusive = self._inclusive.get((day, key), _FREE)
+            outermost = self._outermost.get((day, key), _FREE)
+            if row != _NOTHING or inclusive != _FREE:
+                costs = CostRecord.of(inclusive), CostRecord.of(outermost)
+                yield DayUsage(EPOCH + timedelta(day), UsageCell(*key, row), *costs)
 
     def _count_request(self, run: _Run, event: Any) -> None:
         day = event.start_ns // DAY_NS
@@ -127,15 +150,16 @@ class DayFold:
             self._add_cost(run, cost)
 
     def _add_cost(self, run: _Run, cost: CostEstimate) -> None:
-        """Add a cost to a run and to those that it is within; once to a cell, however many of these it counts."""
-        seen: set[DayKey] = set()
-        within: _Run | None = run
-        while within is not None:
-            if within.key not in seen:
-                seen.add(within.key)
-                self._inclusive[within.key] = self._inclusive.get(within.key, _FREE) + cost
-            self.run_costs[within.run_id] = self.run_costs.get(within.run_id, _FREE) + cost
-            within = within.parent
+        """Add a cost to a run and to those that it is within, and to their cells once a pattern."""
+        outer: dict[str, DayKey] = {}
+        each: _Run | None = run
+        while each is not None:
+            outer[each.key[1][0]] = outermost = each.key
+            self.run_costs[each.run_id] = self.run_costs.get(each.run_id, _FREE) + cost
+            each = each.parent
+        for key in outer.values():
+            self._inclusive[key] = self._inclusive.get(key, _FREE) + cost
+        self._outermost[outermost] = self._outermost.get(outermost, _FREE) + cost
 
     def _model_cell(self, run: _Run, day: int, model: str) -> Cell:
         pattern, framework, _, tags = run.key[1]
@@ -197,26 +221,42 @@ def add_usage(connection: sqlite3.Connection, usage: Iterable[DayUsage]) -> None
         day, cell = (each.day - EPOCH).days, each.cell
         key = (day, cell.pattern, cell.framework, cell.model or "", _json(dict(cell.tags)))
         stored = connection.execute(
-            "SELECT row, inclusive FROM days"
+            "SELECT row, inclusive, outermost FROM days"
             " WHERE day = ? AND pattern = ? AND framework = ? AND model = ? AND tags = ?",
             key,
         ).fetchone()
-        row, inclusive = cell.row, each.inclusive
+        row, inclusive, outermost = cell.row, each.inclusive, each.outermost
         if stored is not None:
-            row, inclusive = decode_row(stored[0]) + row, decode_cost(stored[1]) + inclusive
+            row = decode_row(stored[0]) + row
+            inclusive, outermost = decode_cost(stored[1]) + inclusive, decode_cost(stored[2]) + outermost
         connection.execute(
-            "INSERT OR REPLACE INTO days VALUES (?, ?, ?, ?, ?, ?, ?)", (*key, _json(row), _json(inclusive))
+            "INSERT OR REPLACE INTO days VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (*key, _json(row), _json(inclusive), _json(outermost)),
         )
 
 
 def read_days(connection: sqlite3.Connection, first: int, end: int) -> Iterator[DayUsage]:
     """Read the roll-ups of the days from one on to before another, both counted from 1970-01-01."""
     rows = connection.execute(
-        "SELECT day, pattern, framework, model, tags, row, inclusive FROM days WHERE day >= ? AND day < ?", (first, end)
+        "SELECT day, pattern, framework, model, tags, row, inclusive, outermost FROM days WHERE day >= ? AND day < ?",
+        (first, end),
     )
-    for day, pattern, framework, model, tags, row, inclusive in rows:
+    for day, pattern, framework, model, tags, row, inclusive, outermost in rows:
         cell = UsageCell(pattern, framework, model or None, tags_of(tags), decode_row(row))
-        yield DayUsage(EPOCH + timedelta(day), cell, decode_cost(inclusive))
+        yield DayUsage(EPOCH + timedelta(day), cell, decode_cost(inclusive), decode_cost(outermost))
+
+
+def read_counts(connection: sqlite3.Connection, first: int, end: int) -> Iterator[DayCounts]:
+    """Read the counts in the roll-ups of the days from one on to before another, both counted from 1970-01-01."""
+    rows = connection.execute(
+        "SELECT day, pattern, framework, model, tags, row, inclusive, outermost FROM days WHERE day >= ? AND day < ?",
+        (first, end),
+    )
+    tags_of_text = lru_cache(10_000)(tags_of)
+    for day, pattern, framework, model, tags, row, inclusive, outermost in rows:
+        key = (pattern, framework, model or None, tags_of_text(tags))
+        costs = decode_cost(inclusive), decode_cost(outermost)
+        yield DayCounts(EPOCH + timedelta(day), key, decode_counts(row), *costs)
 
 
 def tags_of(text: str) -> Tags:

@@ -46,6 +46,9 @@ _ADD_EVENT = """
 _OPEN_REQUEST = """
     INSERT INTO open_requests (run, call_id) VALUES (?, ?) ON CONFLICT (run, call_id) DO NOTHING"""
 _CLOSE_REQUEST = "DELETE FROM open_requests WHERE run = ? AND call_id = ?"
+_SETTLE_REQUESTS = """
+    DELETE FROM open_requests WHERE EXISTS (SELECT 1 FROM events WHERE events.run = open_requests.run
+        AND events.kind = 'token_usage' AND json_extract(events.data, '$.call_id') = open_requests.call_id)"""
 
 encode_tags = msgspec.json.Encoder(order="sorted").encode
 
@@ -95,21 +98,24 @@ class LedgerFile:
         except (sqlite3.Error, OSError) as error:
             raise LedgerError(f"the ledger {self.path} cannot be written: {error}") from error
 
-    def append(self, events: Sequence[Event]) -> None:
+    def append(self, events: Sequence[Event]) -> int:
         """Add a group of events. Those that are there already are not added again.
+
+        Returns:
+            How many were added.
 
         Raises:
             LedgerError: none was added.
         """
         with self.transaction() as connection:
             runs = self._add_runs(connection, events)
-            connection.executemany(
+            added = connection.executemany(
                 _ADD_EVENT,
                 [
                     (runs[each.run_id], each.seq, each.time_ns, _kind(each), JSON.encode(each).decode())
                     for each in events
                 ],
-            )
+            ).rowcount
             self._track_requests(connection, runs, events)
             connection.executemany(
                 _END_RUN,
@@ -123,6 +129,16 @@ class LedgerFile:
                 "UPDATE writers SET seen_ns = max(seen_ns, ?) WHERE id = ?", (self._clock.time_ns(), self.writer)
             )
         self._runs = runs if len(runs) <= KNOWN_RUNS else dict(list(runs.items())[-KNOWN_RUNS // 2 :])
+        return added
+
+    def settle_requests(self) -> None:
+        """Take from the account of requests under way those whose end is in the ledger: it may have come before.
+
+        Raises:
+            LedgerError: nothing was changed.
+        """
+        with self.transaction() as connection:
+            connection.execute(_SETTLE_REQUESTS)
 
     def checkpoint(self, *, at_end: bool = False) -> None:
         """Copy the write-ahead log into the file, once it is long, or at the end."""

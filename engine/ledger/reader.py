@@ -21,7 +21,17 @@ from ..events import Event, ModelCallStarted, Status, TokenUsage
 from ..prices.price_book import PriceBook
 from ..usage.aggregator import UsageAggregator
 from ..usage.statistics import UsageStatistics
-from .days import EPOCH, DayFold, DayUsage, decode_tags, folded_through, read_days, read_stretch
+from .days import (
+    EPOCH,
+    DayCounts,
+    DayFold,
+    DayUsage,
+    decode_tags,
+    folded_through,
+    read_counts,
+    read_days,
+    read_stretch,
+)
 from .schema import CHUNK, open_for_reading
 
 SILENCE_NS = 60 * 10**9
@@ -106,8 +116,7 @@ class LedgerReader:
             since: The first day.
             until: The day after the last one.
         """
-        first = (since - EPOCH).days if since else 0
-        end = (until - EPOCH).days if until else 2**31
+        first, end = _span(since, until)
         usage: dict[tuple[Any, ...], DayUsage] = {}
         connection = self._connection
         connection.execute("BEGIN")
@@ -119,6 +128,27 @@ class LedgerReader:
         finally:
             connection.execute("COMMIT")
         return [usage[key] for key in sorted(usage, key=_day_order)]
+
+    def counts(self, since: date | None = None, until: date | None = None) -> Iterator[DayCounts]:
+        """Read the counts by UTC day and cell, in no order; a cell may come in several parts, which add up.
+
+        Their memory does not grow with the number of days and cells. Until it ends, the ledger's log is not copied
+        into its file.
+
+        Args:
+            since: The first day.
+            until: The day after the last one.
+        """
+        first, end = _span(since, until)
+        connection = self._connection
+        connection.execute("BEGIN")
+        try:
+            yield from read_counts(connection, first, end)
+            for each in self._rest():
+                if first <= (each.day - EPOCH).days < end:
+                    yield DayCounts(each.day, each.cell.key, each.cell.row, each.inclusive, each.outermost)
+        finally:
+            connection.execute("COMMIT")
 
     def replay(self) -> UsageStatistics:
         """Fold all events that are kept, as the live engine's aggregator did: the same statistics."""
@@ -329,6 +359,11 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _span(since: date | None, until: date | None) -> tuple[int, int]:
+    """Count the first day and the one after the last from 1970-01-01."""
+    return (since - EPOCH).days if since else 0, (until - EPOCH).days if until else 2**31
 
 
 def _day_order(key: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -73,6 +73,7 @@ MIGRATIONS: Sequence[str] = (
         tags TEXT NOT NULL,
         row TEXT NOT NULL,
         inclusive TEXT NOT NULL,
+        outermost TEXT NOT NULL,
         PRIMARY KEY (day, pattern, framework, model, tags)
     ) STRICT, WITHOUT ROWID;
 

@@ -36,7 +36,7 @@ Chore: TypeAlias = Callable[[Load], bool]
 class EventStore(Protocol):
     """A store that takes groups of events: all of a group, on disk when the call returns, or none."""
 
-    def append(self, events: Sequence[Event]) -> None:
+    def append(self, events: Sequence[Event]) -> object:
         """Add a group. Raises LedgerError if none of it was added."""
 
     def checkpoint(self) -> None:

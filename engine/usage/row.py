@@ -34,17 +34,62 @@ class CostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         return CostRecord.of(self.cost + other.cost)
 
 
-class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The sums over some runs. Rows add up.
+class UsageCounts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The counts of some runs and of their requests: of a row, the part that a bill is made of.
 
     A plain name is a total (`requests`), and `_by_` says how it is made up (`requests_by_provenance`).
-    Times are in nanoseconds.
     """
 
     executions: int = 0
     """Number of runs started."""
     by_status: Mapping[Status, int] = {}
     """Number of runs finished, by status."""
+    requests_by_provenance: Mapping[Provenance, int] = {}
+    """Requests to models that have ended, by how their usage is known."""
+    usage_by_provenance: Mapping[Provenance, Usage] = {}
+    """Usage of these requests, as far as anything is known of it."""
+    cost_record: CostRecord = msgspec.field(default=CostRecord(), name="cost")
+    """`cost`, as msgspec encodes it: under that name."""
+
+    @property
+    def in_flight(self) -> int:
+        """Number of runs started and not finished."""
+        return self.executions - sum(self.by_status.values())
+
+    @property
+    def successes(self) -> int:
+        """Runs that finished with status `ok`."""
+        return self.by_status.get(Status.OK, 0)
+
+    @property
+    def failures(self) -> int:
+        """Runs that ended with an error, out of time, or refused by a budget. Cancelled ones are not among them."""
+        return sum(self.by_status.values()) - self.successes - self.cancelled
+
+    @property
+    def cancelled(self) -> int:
+        """Runs that were stopped from outside: a caller had left, or the engine closed."""
+        return self.by_status.get(Status.CANCELLED, 0)
+
+    @property
+    def requests(self) -> int:
+        """Requests to models that have ended, well or not."""
+        return sum(self.requests_by_provenance.values())
+
+    @property
+    def usage(self) -> Usage:
+        """Usage of the requests, whether the API reported it or not. Requests of unknown usage are not in it."""
+        return sum(self.usage_by_provenance.values(), start=Usage())
+
+    @property
+    def cost(self) -> CostEstimate:
+        """Cost of these requests in USD."""
+        return self.cost_record.cost
+
+
+class UsageRow(UsageCounts, frozen=True, kw_only=True, omit_defaults=True):
+    """The sums over some runs. Rows add up. Times are in nanoseconds."""
+
     run_latency: HistogramSnapshot = HistogramSnapshot()
     errors_by_type: Mapping[str, int] = {}
     """Errors that ended runs, by type. A cancellation is not an error."""
@@ -68,37 +113,11 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Retrievals that found nothing; those that failed are not among them."""
     notices_by_kind: Mapping[str, int] = {}
     """Warnings before something becomes an error, by kind, such as of a budget that nears its end."""
-    requests_by_provenance: Mapping[Provenance, int] = {}
-    """Requests to models that have ended, by how their usage is known."""
-    usage_by_provenance: Mapping[Provenance, Usage] = {}
-    """Usage of these requests, as far as anything is known of it."""
-    cost_record: CostRecord = msgspec.field(default=CostRecord(), name="cost")
-    """`cost`, as msgspec encodes it: under that name."""
     model_latency: HistogramSnapshot = HistogramSnapshot()
     """Durations from a request's start to the end of its answer."""
     first_chunk_latency: HistogramSnapshot = HistogramSnapshot()
     """Durations from a request's start to the first chunk of a streamed answer."""
     request_errors_by_type: Mapping[str, int] = {}
-
-    @property
-    def in_flight(self) -> int:
-        """Number of runs started and not finished."""
-        return self.executions - sum(self.by_status.values())
-
-    @property
-    def successes(self) -> int:
-        """Runs that finished with status `ok`."""
-        return self.by_status.get(Status.OK, 0)
-
-    @property
-    def failures(self) -> int:
-        """Runs that ended with an error, out of time, or refused by a budget. Cancelled ones are not among them."""
-        return sum(self.by_status.values()) - self.successes - self.cancelled
-
-    @property
-    def cancelled(self) -> int:
-        """Runs that were stopped from outside: a caller had left, or the engine closed."""
-        return self.by_status.get(Status.CANCELLED, 0)
 
     @property
     def function_calls(self) -> int:
@@ -114,21 +133,6 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def notices(self) -> int:
         """Warnings before something becomes an error."""
         return sum(self.notices_by_kind.values())
-
-    @property
-    def requests(self) -> int:
-        """Requests to models that have ended, well or not."""
-        return sum(self.requests_by_provenance.values())
-
-    @property
-    def usage(self) -> Usage:
-        """Usage of the requests, whether the API reported it or not. Requests of unknown usage are not in it."""
-        return sum(self.usage_by_provenance.values(), start=Usage())
-
-    @property
-    def cost(self) -> CostEstimate:
-        """Cost of these requests in USD."""
-        return self.cost_record.cost
 
     @property
     def p50(self) -> int | None:

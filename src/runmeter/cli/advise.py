@@ -1,28 +1,23 @@
-"""`runmeter advise`: advice from an event log."""
+"""`runmeter advise`: advice from an event log or a ledger."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
-from runmeter.engine import Advice, Advisor, Event
+from runmeter.engine import Advice, Advisor, Event, LedgerError, LedgerReader
 from runmeter.engine.event_log import read_events
 from runmeter.engine.formats import printable
+from runmeter.reports.sources import is_ledger
 
 from .ending import CommandError
+from .log_reading import DamagedLines, reading_bar
+from .output import write_json
 
 BATCH = 1_000
 """Events handed over at once."""
-WORTH_A_BAR = 4 * 2**20
-"""Bytes from which reading takes long enough to show how far it is."""
-MAX_DAMAGED = 10
-"""Damaged lines that are shown, each with its number; further ones are only counted."""
 CAVEAT = (
     "What holds here holds of these runs, with 95 % confidence for all comparisons together. No event tells whether "
     "the answers were as good, whether both sides had cases of the same difficulty, or whether they ran under the same "
@@ -40,67 +35,54 @@ _HEADINGS = {
 }
 
 
-class DamagedLine(msgspec.Struct, frozen=True):
-    """A line of the log that is not an event."""
-
-    line: int
-    error: str
-
-
-@dataclass
-class _Reading:
-    """The count of events and of damaged lines in the log."""
-
-    events: int = 0
-    damaged: int = 0
-    shown: list[DamagedLine] = field(default_factory=list)
-
-    def count_damaged(self, line: int, error: str) -> None:
-        self.damaged += 1
-        if len(self.shown) < MAX_DAMAGED:
-            self.shown.append(DamagedLine(line, error))
-
-
 def advise(path: Path, by: str | None, out: TextIO, console: Console | None = None, *, as_json: bool = False) -> int:
-    """Show the advice that a log gives.
+    """Show the advice that a history gives.
 
     Args:
-        path: An event log.
+        path: An event log, or a ledger.
         by: The tag that says which runs do the same work; None: the pattern does.
         as_json: Print one JSON object.
         out: Where the advice goes.
         console: Where progress and damaged lines are shown; by default the standard error.
 
     Returns:
-        The exit code: 0, or 1 if there is no event in the log.
+        The exit code: 0, or 1 if there is no event in it.
 
     Raises:
-        CommandError: the log cannot be read.
+        CommandError: it cannot be read.
     """
     console = console or Console(stderr=True)
-    advisor, reading = Advisor(by), _Reading()
+    advisor, damaged = Advisor(by), DamagedLines(path)
     try:
-        _read(path, advisor, reading, console)
+        count = _read(path, advisor, damaged, console)
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror or error}") from None
+    except LedgerError as error:
+        raise CommandError(str(error)) from None
     advice = advisor.advice()
-    for damaged in reading.shown:
-        console.print(Text(f"{path}, line {damaged.line}: skipped, {damaged.error}", "yellow"), soft_wrap=True)
-    if reading.damaged > len(reading.shown):
-        console.print(Text(f"{reading.damaged - len(reading.shown):,} more lines skipped", "yellow"))
-    out.write(_json(advisor, advice, reading) if as_json else _text(advisor, advice, reading, path))
-    return 0 if reading.events else 1
+    damaged.tell(console)
+    if as_json:
+        write_json(out, _report(advisor, advice, count, damaged))
+    else:
+        out.write(_text(advisor, advice, count, path))
+    return 0 if count else 1
 
 
-def _read(path: Path, advisor: Advisor, reading: _Reading, console: Console) -> None:
-    size = path.stat().st_size
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=size < WORTH_A_BAR) as progress:
-        bar = progress.add_task("reading", total=size)
-        events = read_events(path, reading.count_damaged, lambda count: progress.advance(bar, count))
-        for batch in _batches(events):
-            reading.events += len(batch)
-            advisor(batch)
+def _read(path: Path, advisor: Advisor, damaged: DamagedLines, console: Console) -> int:
+    """Hand over all events, and count them."""
+    if is_ledger(path):
+        with LedgerReader(path) as ledger:
+            return _hand_over(ledger.events(), advisor)
+    with reading_bar(path, console) as progress:
+        return _hand_over(read_events(path, damaged, progress), advisor)
+
+
+def _hand_over(events: Iterator[Event], advisor: Advisor) -> int:
+    count = 0
+    for batch in _batches(events):
+        count += len(batch)
+        advisor(batch)
+    return count
 
 
 def _batches(events: Iterator[Event]) -> Iterator[Sequence[Event]]:
@@ -108,8 +90,8 @@ def _batches(events: Iterator[Event]) -> Iterator[Sequence[Event]]:
         yield batch
 
 
-def _text(advisor: Advisor, advice: Sequence[Advice], reading: _Reading, path: Path) -> str:
-    lines = [f"{advisor.runs:,} finished runs in {printable(str(path))} ({reading.events:,} events)"]
+def _text(advisor: Advisor, advice: Sequence[Advice], count: int, path: Path) -> str:
+    lines = [f"{advisor.runs:,} finished runs in {printable(str(path))} ({count:,} events)"]
     told = [each for each in advice if each.kind != "silence"]
     if not told:
         lines.append("\nToo little to go by: the data do not bear out any advice.")
@@ -121,13 +103,12 @@ def _text(advisor: Advisor, advice: Sequence[Advice], reading: _Reading, path: P
     return "\n".join(lines) + "\n"
 
 
-def _json(advisor: Advisor, advice: Sequence[Advice], reading: _Reading) -> str:
-    report = {
+def _report(advisor: Advisor, advice: Sequence[Advice], count: int, damaged: DamagedLines) -> dict[str, Any]:
+    return {
         "runs": advisor.runs,
-        "events": reading.events,
-        "damaged_lines": reading.damaged,
-        "damaged": reading.shown,
+        "events": count,
+        "damaged_lines": damaged.count,
+        "damaged": damaged.shown,
         "advice": advice,
         "caveat": CAVEAT,
     }
-    return msgspec.json.Encoder(decimal_format="number").encode(report).decode() + "\n"

@@ -12,6 +12,8 @@ INTERRUPTED = 128 + signal.SIGINT
 """The exit code of a command that Ctrl-C ended: 130, as shells say it (POSIX.1-2024, Shell, 2.8.2)."""
 NOT_WRITTEN = 74
 """The exit code of a command that did its work and could not write what came of it: EX_IOERR of BSD's sysexits(3)."""
+LEFT = 128 + 13
+"""The exit code of a command whose output is read no further: as of one that SIGPIPE (13) ends."""
 _TERMINATING = ("SIGTERM", "SIGHUP")
 """Signals that end a command like Ctrl-C, where the system has them."""
 

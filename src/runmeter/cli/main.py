@@ -4,13 +4,15 @@ Wrong input is one line on stderr and exit code 2; output that cannot be written
 with exit code 130, as shells expect; SIGTERM and SIGHUP end all commands in the same way, with 143 and 129.
 """
 
+import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import click
 
-from .ending import INTERRUPTED, NOT_WRITTEN, ended_like_ctrl_c
+from .ending import INTERRUPTED, LEFT, NOT_WRITTEN, ended_like_ctrl_c
+from .ledger_commands import COMMANDS, pairs
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -24,6 +26,7 @@ def run(arguments: list[str] | None = None) -> None:
 def _run(arguments: list[str] | None) -> int:
     try:
         code = runmeter.main(arguments, prog_name="runmeter", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         where = getattr(error, "ctx", None)
         command = where.command_path if where else "runmeter"
@@ -32,6 +35,9 @@ def _run(arguments: list[str] | None) -> int:
         return 2
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except (BrokenPipeError, SystemExit):  # whoever read the output has seen enough: click and rich exit by themselves
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's own flush at the end complains
+        return LEFT
     except OSError as error:  # the output is on a full disk, for example; whatever else can fail a command has handled
         click.echo(f"runmeter: {error}", err=True)
         return NOT_WRITTEN
@@ -155,12 +161,8 @@ def run_command(
     """
     from .run import RunOptions, run_pattern
 
-    pairs = [tag.partition("=") for tag in tags]
-    for name, equals, _ in pairs:
-        if not name or not equals:
-            raise click.UsageError("--tag takes NAME=VALUE")
+    named = pairs("--tag", tags)
     text = sys.stdin.read() if text == "-" else text
-    named = {name: value for name, _, value in pairs}
     options = RunOptions(
         pattern=pattern,
         text=text,
@@ -326,3 +328,7 @@ def bench(
         pattern=own,
     )
     return run_bench(options)
+
+
+for command in COMMANDS:
+    runmeter.add_command(command)

@@ -30,7 +30,7 @@ def seconds(time_ns: int | None) -> str:
     return f"{time_ns / 1e9:.2f}" if time_ns >= 1e8 else f"{time_ns / 1e9:.3f}"
 
 
-class _Column(NamedTuple):
+class Column(NamedTuple):
     """A column of a table that shows as many of them as there is room for."""
 
     name: str
@@ -45,7 +45,7 @@ class _Column(NamedTuple):
         return max(cell_len(str(cell)) for cell in (self.name, *self.cells))
 
 
-def _fitted(title: str, columns: Sequence[_Column], width: int, *, has_sum: bool = False) -> Group:
+def fitted_table(title: str, columns: Sequence[Column], width: int, *, has_sum: bool = False) -> Group:
     """A title, and a table of those columns that there is room for, each with all of its characters."""
     shown = list(columns)
     is_wide = sum(column.width + 3 for column in shown) + 1 <= width
@@ -90,24 +90,24 @@ def usage_table(usage: UsageStatistics, width: int) -> Group:
     lines.append(_Line("total", outermost, usage.total))
     owns, wholes = [line.own for line in lines], [line.whole for line in lines]
     columns = [
-        _Column("pattern", [Text(printable(line.name)) for line in lines], is_text=True),
-        _Column("runs", [f"{own.executions:,}" for own in owns]),
-        _Column("fail", [Text(f"{own.failures:,}", "red" if own.failures else "") for own in owns], 3),
-        _Column("cancelled", [f"{own.cancelled:,}" for own in owns], 2),
-        _Column("p50 s", [seconds(own.p50) for own in owns], 4),
-        _Column("p95 s", [seconds(own.p95) for own in owns], 8),
-        _Column("p99 s", [seconds(own.p99) for own in owns], 10),
-        _Column("tokens in", [_tokens(whole.usage.input_tokens, whole) for whole in wholes], 5),
-        _Column("cached", [f"{whole.usage.cache_read_tokens:,}" for whole in wholes], 9),
-        _Column("out", [_tokens(whole.usage.output_tokens, whole) for whole in wholes], 6),
-        _Column("tools", [f"{whole.function_calls:,}" for whole in wholes], 7),
-        _Column("cost", [Text(str(whole.cost), "green") for whole in wholes]),
-        _Column("own cost", [Text(str(line.own.cost) if line.has_inner else "", "green") for line in lines], 1),
+        Column("pattern", [Text(printable(line.name)) for line in lines], is_text=True),
+        Column("runs", [f"{own.executions:,}" for own in owns]),
+        Column("fail", [Text(f"{own.failures:,}", "red" if own.failures else "") for own in owns], 3),
+        Column("cancelled", [f"{own.cancelled:,}" for own in owns], 2),
+        Column("p50 s", [seconds(own.p50) for own in owns], 4),
+        Column("p95 s", [seconds(own.p95) for own in owns], 8),
+        Column("p99 s", [seconds(own.p99) for own in owns], 10),
+        Column("tokens in", [_tokens(whole.usage.input_tokens, whole) for whole in wholes], 5),
+        Column("cached", [f"{whole.usage.cache_read_tokens:,}" for whole in wholes], 9),
+        Column("out", [_tokens(whole.usage.output_tokens, whole) for whole in wholes], 6),
+        Column("tools", [f"{whole.function_calls:,}" for whole in wholes], 7),
+        Column("cost", [Text(str(whole.cost), "green") for whole in wholes]),
+        Column("own cost", [Text(str(line.own.cost) if line.has_inner else "", "green") for line in lines], 1),
     ]
     has_inner = any(line.has_inner for line in lines)
     absent = {"own cost": not has_inner, "cancelled": not outermost.cancelled}
     title = f"Usage by pattern{'; runs within runs (└) are in their lines' if has_inner else ''}"
-    return _fitted(title, [each for each in columns if not absent.get(each.name)], width, has_sum=True)
+    return fitted_table(title, [each for each in columns if not absent.get(each.name)], width, has_sum=True)
 
 
 def _usage_lines(usage: UsageStatistics) -> Iterator[_Line]:
@@ -135,12 +135,12 @@ def bus_table(bus: BusStatistics, width: int) -> Group:
     """
     accounts = bus.subscribers
     columns = [
-        _Column("subscriber", [Text(printable(account.name)) for account in accounts], is_text=True),
-        _Column("lane", [account.lane for account in accounts], 1, is_text=True),
+        Column("subscriber", [Text(printable(account.name)) for account in accounts], is_text=True),
+        Column("lane", [account.lane for account in accounts], 1, is_text=True),
     ]
     for name, rank in (("published", 0), ("delivered", 0), ("dropped", 0), ("pending", 2), ("errors", 3)):
-        columns.append(_Column(name, [f"{getattr(account, name):,}" for account in accounts], rank))
-    return _fitted(f"Event bus: {bus.published:,} events published", columns, width)
+        columns.append(Column(name, [f"{getattr(account, name):,}" for account in accounts], rank))
+    return fitted_table(f"Event bus: {bus.published:,} events published", columns, width)
 
 
 def error_summary(errors: Sequence[Exception]) -> Text:
@@ -218,11 +218,11 @@ def pattern_table(registry: PatternRegistry, width: int) -> Group:
     """The patterns, what each is built on, and whether it can be created."""
     status = {True: Text("available", "green"), False: Text("not in this version", "dim")}
     columns = [
-        _Column("pattern", list(PatternType), is_text=True),
-        _Column("framework", [registry.get_pattern_framework(each) for each in PatternType], 1, is_text=True),
-        _Column("status", [status[each in registry.available] for each in PatternType], 2, is_text=True),
+        Column("pattern", list(PatternType), is_text=True),
+        Column("framework", [registry.get_pattern_framework(each) for each in PatternType], 1, is_text=True),
+        Column("status", [status[each in registry.available] for each in PatternType], 2, is_text=True),
     ]
-    return _fitted("Patterns", columns, width)
+    return fitted_table("Patterns", columns, width)
 
 
 def verdict(label: str, counted: int, expected: int) -> Text:

@@ -1,0 +1,55 @@
+"""What commands write for other programs: JSON and CSV, safe for terminals and spreadsheets."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any, TextIO
+
+import msgspec
+
+from runmeter.engine import CostEstimate
+from runmeter.engine.formats import printable
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""How a cell begins that a spreadsheet would compute. Source: OWASP, "CSV Injection" (2026-11)."""
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+
+def write_json(out: TextIO, value: Any) -> None:
+    """Write a value as one line of JSON. Signs that steer a terminal are escapes in it."""
+    text = _ENCODER.encode(value).decode()
+    if not text.isprintable():
+        text = "".join(sign if sign.isprintable() else json.dumps(sign)[1:-1] for sign in text)
+    out.write(text + "\n")
+
+
+def write_csv(out: TextIO, header: Sequence[str], rows: Iterable[Sequence[str | int | Decimal | None]]) -> None:
+    """Write a table as CSV, its numbers in full; None as an empty cell.
+
+    A text that a spreadsheet would compute begins with an apostrophe, which makes it text there. On a terminal, signs
+    that steer it are escapes.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    is_terminal = out.isatty()
+    for row in (header, *rows):
+        cells = [_cell(value) for value in row]
+        writer.writerow([printable(cell) for cell in cells] if is_terminal else cells)
+        out.write(buffer.getvalue())
+        buffer.seek(0)
+        buffer.truncate()
+
+
+def cost_fields(cost: CostEstimate) -> dict[str, Any]:
+    """Make the JSON object of a cost in USD: `known` where it is known exactly, else its bounds alone."""
+    return {"known": cost.usd, "low": cost.low, "high": cost.high, "unpriced": cost.unpriced}
+
+
+def _cell(value: str | int | Decimal | None) -> str:
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(_FORMULA) else value
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    return "" if value is None else str(value)
