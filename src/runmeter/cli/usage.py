@@ -215,7 +215,7 @@ def _line_fields(line: BillLine, by: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _csv_header(bill: Bill) -> Sequence[str]:
+def _csv_header(bill: UsageBill) -> Sequence[str]:
     return (
         *bill.query.by,
         *("runs", "failures", "cancelled", "requests"),
@@ -227,7 +227,7 @@ def _csv_header(bill: Bill) -> Sequence[str]:
     )
 
 
-def _csv_rows(bill: Bill) -> Iterator[Sequence[Any]]:
+def _csv_rows(bill: UsageBill) -> Iterator[Sequence[Any]]:
     for line in bill.lines():
         inclusive = line.inclusive
         yield (
