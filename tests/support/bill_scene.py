@@ -1,5 +1,7 @@
 """What the tests of reconciliation play in: a metered client, a simulator that bills it, and seeded differences."""
 
+import csv
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -15,7 +17,8 @@ from time_support import until
 from runmeter import Engine, ExecutionFinished, ModelCallStarted, PriceBook, TokenUsage, Usage, meter
 from runmeter.engine.testing import ManualClock, Recorder
 from runmeter.patterns.openai_client.organization import OrganizationFigures
-from runmeter.reports.reconcile import Period, Reconciliation, reconcile
+from runmeter.reports.reconcile import DayRange, Reconciliation, reconcile
+from runmeter.reports.reconciliation.bill import BillSource
 from runmeter.reports.reconciliation.causes import Cause
 from runmeter.reports.reconciliation.endpoints import ToldBill
 from runmeter.reports.reconciliation.parts import LedgerPart, ended_parts, unended_part
@@ -44,6 +47,13 @@ def with_ultrafast(folder: Path) -> PriceBook:
     path = folder / "prices.toml"
     path.write_text(_OVERLAY)
     return PriceBook(path)
+
+
+def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]) if rows else ["start_time"])
+        table.writeheader()
+        table.writerows(rows)
 
 
 class BillScene:
@@ -111,7 +121,9 @@ class BillScene:
                     await self.ask("How fast is fast?", service_tier="ultrafast")
             case Cause.OUTSIDE:
                 with self._worth(cause, known=False):
-                    await self.stranger.responses.create(model=LUNA, input="Who goes there? Friend or foe, or neither of the two?")
+                    await self.stranger.responses.create(
+                        model=LUNA, input="Who goes there? Friend or foe, or neither of the two?"
+                    )
             case Cause.NOT_YET_BILLED:
                 self.clock.advance(2 * HOUR)
                 with self._worth(cause, billed=False):
@@ -140,12 +152,43 @@ class BillScene:
     def reconcile(self, *, projects: Sequence[str] = (), **settings: Any) -> Reconciliation:
         """Compare the ledger with what the endpoints tell now."""
         figures = OrganizationFigures(ADMIN, self.simulator.url)
-        today = datetime.fromtimestamp(self.clock.time_ns() / 1e9, UTC).date()
-        period = Period(DAY - timedelta(3), DAY + timedelta(3), today)
         try:
-            return reconcile(self.parts(), ToldBill(figures, projects), period, BOOK, **settings)
+            return self.reconcile_with(ToldBill(figures, projects), **settings)
         finally:
             figures.close()
+
+    def reconcile_with(self, source: BillSource, **settings: Any) -> Reconciliation:
+        """Compare the ledger with a bill."""
+        today = datetime.fromtimestamp(self.clock.time_ns() / 1e9, UTC).date()
+        period = DayRange(DAY - timedelta(3), DAY + timedelta(3), today)
+        return reconcile(self.parts(), source, period, BOOK, **settings)
+
+    def export(self, folder: Path) -> tuple[Path, Path]:
+        """Write what the endpoints tell now as OpenAI's dashboard exports it: usage and costs, by day."""
+        usage, costs = folder / "completions_usage.csv", folder / "cost.csv"
+        rows = self._told("completions", ["project_id", "model", "service_tier", "batch"])
+        _write(usage, [{"start_time": start, "project_id": None, **result} for start, result in rows])
+        amounts = [
+            {
+                "start_time": start,
+                "amount_value": result["amount"]["value"],
+                "amount_currency": "usd",
+                "line_item": result["line_item"],
+                "project_id": result["project_id"],
+            }
+            for start, result in self._told("costs", ["project_id", "line_item"])
+        ]
+        _write(costs, amounts)
+        return usage, costs
+
+    def _told(self, figure: Any, group_by: Sequence[str]) -> Sequence[tuple[int, Any]]:
+        figures = OrganizationFigures(ADMIN, self.simulator.url)
+        try:
+            pages = list(figures.pages(figure, MORNING - 5 * 86_400, MORNING + 5 * 86_400, group_by=group_by))
+        finally:
+            figures.close()
+        buckets = [bucket for page in pages for bucket in json.loads(page, parse_float=Decimal)["data"]]
+        return [(bucket["start_time"], result) for bucket in buckets for result in bucket["results"]]
 
     @contextmanager
     def _worth(

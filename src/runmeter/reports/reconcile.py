@@ -1,7 +1,7 @@
 """Reconciliation: a ledger compared with OpenAI's bill by day, project and model, and the causes of what differs."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -12,10 +12,10 @@ import msgspec
 from runmeter.engine import PriceBook
 
 from .reconciliation.amounts import Amount, sum_amounts
-from .reconciliation.bill import Bill, BilledCost, BilledUsage, BillSource, sum_costs
-from .reconciliation.causes import Case, Cause, Finding, find_causes
+from .reconciliation.bill import BilledCost, BilledFigures, BilledUsage, BillSource, sum_costs
+from .reconciliation.causes import Cause, DayCase, Finding, find_causes
 from .reconciliation.counts import NOTHING, total
-from .reconciliation.matching import Comparison, compare
+from .reconciliation.matching import Match, compare
 from .reconciliation.parts import Knowledge, LedgerDay, LedgerPart, ledger_days
 from .reconciliation.prices import ModelPricing
 from .reconciliation.terms import Terms
@@ -72,7 +72,7 @@ class Reconciliation(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Period:
+class DayRange:
     """The days that are compared, and the day that is today, all in UTC."""
 
     first: date
@@ -91,7 +91,7 @@ class _Sides:
 
 
 def reconcile(
-    parts: Iterable[LedgerPart], source: BillSource, period: Period, prices: PriceBook, *, by_project: bool = False
+    parts: Iterable[LedgerPart], source: BillSource, period: DayRange, prices: PriceBook, *, by_project: bool = False
 ) -> Reconciliation:
     """Compare a ledger with a bill.
 
@@ -107,12 +107,11 @@ def reconcile(
     """
     bill = source.read(period.first, period.end)
     terms = Terms(bill, by_project=by_project)
-    sides = _sides(bill, terms, terms.parts(parts, period.first, period.end))
-    differing = {key for key in sides.days if bill.has_usage and not _agrees(sides, key)}
+    by_end, sides, differing = _fitting_sides(parts, bill, terms, period)
     minutes = {day: source.minutes(day) for day in sorted({day for day, _, _ in differing})}
     details = _Details(bill, terms, period, minutes, is_live=source.is_live)
     kept: dict[Key, list[LedgerPart]] = defaultdict(list)
-    for part in terms.parts(parts, period.first, period.end):
+    for part in terms.parts(parts, period.first, period.end, by_end=by_end):
         if (key := (part.day, part.project, part.model)) in differing and part.knowledge is Knowledge.EXACT:
             kept[key].append(part)
     rows = []
@@ -123,12 +122,30 @@ def reconcile(
             case = details.case(ledger, kept[key], sides.usage.get(key, ()), pricing)
         else:
             newest = details.is_newest(ledger.day)
-            case = Case(ledger, Comparison(), pricing, is_newest=newest, has_usage=bill.has_usage)
+            case = DayCase(ledger, Match(), pricing, is_newest=newest, has_usage=bill.has_usage)
         rows.append(_row(case, sides.usage.get(key, ()), billed, bill))
     return Reconciliation(rows, list(_notes(bill, sides, by_project=by_project)))
 
 
-def _sides(bill: Bill, terms: Terms, parts: Iterable[LedgerPart]) -> _Sides:
+def _fitting_sides(
+    parts: Iterable[LedgerPart], bill: BilledFigures, terms: Terms, period: DayRange
+) -> tuple[bool, _Sides, Set[Key]]:
+    """Bring both sides together by the time that requests left or ended, whichever agrees on more days.
+
+    Returns:
+        Whether it is by the time that they ended; the sides; and the keys under which they differ.
+    """
+    found = []
+    for by_end in (False, True):
+        sides = _sides(bill, terms, terms.parts(parts, period.first, period.end, by_end=by_end))
+        differing = {key for key in sides.days if bill.has_usage and not _agrees(sides, key)}
+        found.append((by_end, sides, differing))
+        if len(differing) < 2:  # a request that is on another day makes two differ
+            break
+    return min(found, key=lambda each: len(each[2]))
+
+
+def _sides(bill: BilledFigures, terms: Terms, parts: Iterable[LedgerPart]) -> _Sides:
     days = dict(ledger_days(parts))
     usage: dict[Key, list[BilledUsage]] = defaultdict(list)
     for billed in terms.usage(bill.usage):
@@ -158,9 +175,9 @@ class _Details:
 
     def __init__(
         self,
-        bill: Bill,
+        bill: BilledFigures,
         terms: Terms,
-        period: Period,
+        period: DayRange,
         minutes: Mapping[date, Sequence[BilledUsage] | None],
         *,
         is_live: bool,
@@ -181,7 +198,7 @@ class _Details:
 
     def case(
         self, ledger: LedgerDay, parts: Sequence[LedgerPart], daily: Sequence[BilledUsage], pricing: ModelPricing
-    ) -> Case:
+    ) -> DayCase:
         """Compare the two sides of a day that differs."""
         minutes = self._minutes.get(ledger.day)
         key = ledger.project, ledger.model
@@ -191,7 +208,7 @@ class _Details:
         if any(part.tier is None for part in parts):  # of some the tier is not kept: none counts
             compared = [msgspec.structs.replace(part, tier=None) for part in compared]
             billed = [msgspec.structs.replace(usage, tier=None) for usage in billed]
-        return Case(
+        return DayCase(
             ledger,
             compare(compared, billed, _DAY if minutes is None else _MINUTE),
             pricing,
@@ -215,7 +232,7 @@ class _Details:
         return (max(usage.start for usage in minutes) + _MINUTE) * _SECOND_NS
 
 
-def _row(case: Case, usage: Sequence[BilledUsage], billed: Decimal | None, bill: Bill) -> Reconciled:
+def _row(case: DayCase, usage: Sequence[BilledUsage], billed: Decimal | None, bill: BilledFigures) -> Reconciled:
     ledger = case.ledger
     own = total(ledger.exact.values()).requests + sum(part.counts.requests for part in ledger.uncertain)
     return Reconciled(
@@ -231,7 +248,7 @@ def _row(case: Case, usage: Sequence[BilledUsage], billed: Decimal | None, bill:
     )
 
 
-def _notes(bill: Bill, sides: _Sides, *, by_project: bool) -> Iterator[str]:
+def _notes(bill: BilledFigures, sides: _Sides, *, by_project: bool) -> Iterator[str]:
     if not bill.has_usage:
         yield (
             "The bill tells of costs alone: service tiers, cache lifetimes and requests outside the ledger cannot be "

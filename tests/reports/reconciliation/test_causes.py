@@ -1,9 +1,7 @@
 """Each cause of a difference between a ledger and the bill, alone and with each other one, over real HTTP."""
 
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from itertools import combinations
-from pathlib import Path
 
 import pytest
 from bill_scene import DAY, DELAY, HOUR, LUNA, MINUTE, BillScene
@@ -12,23 +10,9 @@ from runmeter.reports.reconcile import Reconciled
 from runmeter.reports.reconciliation.causes import Cause
 
 CAUSES = tuple(cause for cause in Cause if cause is not Cause.UNEXPLAINED)
-PAIRS = [pair for pair in combinations(CAUSES, 2)]
+PAIRS = list(combinations(CAUSES, 2))
 USUAL = {(Cause.UNENDED, Cause.OUTSIDE), (Cause.TIER, Cause.CACHE_LIFETIME), (Cause.TIER, Cause.OUTSIDE)}
 """Pairs that are tried at once; the others in the campaign."""
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run on asyncio alone: what is compared blocks, and asks no event loop."""
-    return "asyncio"
-
-
-@pytest.fixture
-async def scene(tmp_path: Path) -> AsyncIterator[BillScene]:
-    async with BillScene.open(tmp_path) as scene:
-        await scene.ask("Good morning.")
-        await scene.ask("What is honey made of?")
-        yield scene
 
 
 def told(scene: BillScene) -> Reconciled:

@@ -68,7 +68,7 @@ class BilledCost(msgspec.Struct, frozen=True):
     """None where the bill has the line, and no amount."""
 
 
-class Bill(msgspec.Struct, frozen=True):
+class BilledFigures(msgspec.Struct, frozen=True):
     """A bill: usage and costs by day, as far as it has either."""
 
     usage: Sequence[BilledUsage] = ()
@@ -103,7 +103,7 @@ class BillSource(Protocol):
         """Whether it tells what is billed by now; else it ends where it was written."""
         ...
 
-    def read(self, first: date, end: date) -> Bill:
+    def read(self, first: date, end: date) -> BilledFigures:
         """Read the bill of the days from one on to before another.
 
         Raises:

@@ -13,7 +13,7 @@ import msgspec
 
 from .amounts import ANY_COST, Amount, narrowed, sum_amounts
 from .counts import Counts, total
-from .matching import Comparison
+from .matching import Match
 from .parts import Knowledge, LedgerDay, LedgerPart
 from .prices import ModelPricing
 
@@ -53,11 +53,11 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Case:
+class DayCase:
     """A day's requests to one model, on both sides."""
 
     ledger: LedgerDay
-    comparison: Comparison
+    comparison: Match
     pricing: ModelPricing
     unbilled: Sequence[LedgerPart] = ()
     """Exact requests that were made after the last one on the bill."""
@@ -76,7 +76,7 @@ class Case:
         return self.ledger.cost.low
 
 
-def find_causes(case: Case, billed: Decimal | None) -> Sequence[Finding]:
+def find_causes(case: DayCase, billed: Decimal | None) -> Sequence[Finding]:
     """Find the causes of the difference between what a ledger knows and what was billed.
 
     Args:
@@ -98,7 +98,7 @@ def find_causes(case: Case, billed: Decimal | None) -> Sequence[Finding]:
     return [*findings, Finding(_cause_of_rest(case, rest), (0, total(case.ledger.exact.values()).requests), rest)]
 
 
-def _cause_of_rest(case: Case, rest: Amount) -> Cause:
+def _cause_of_rest(case: DayCase, rest: Amount) -> Cause:
     """Find the cause of what no tokens explain."""
     if not (case.ledger.exact or case.ledger.uncertain):
         return Cause.OUTSIDE
@@ -106,7 +106,7 @@ def _cause_of_rest(case: Case, rest: Amount) -> Cause:
     return Cause.NOT_YET_BILLED if is_less and case.is_newest else Cause.UNEXPLAINED
 
 
-def _of_exact_requests(case: Case) -> Iterable[Finding]:
+def _of_exact_requests(case: DayCase) -> Iterable[Finding]:
     comparison, pricing = case.comparison, case.pricing
     if comparison.moved_requests:
         moved = [pricing.cost(counts, tier, case.longest) for tier, counts in comparison.moved.items()]
@@ -122,15 +122,12 @@ def _of_exact_requests(case: Case) -> Iterable[Finding]:
     yield from _missing(case)
 
 
-def _missing(case: Case) -> Iterable[Finding]:
+def _missing(case: DayCase) -> Iterable[Finding]:
     """Find what only the ledger has: not billed yet, or there is no telling why."""
     late = [Amount(part.cost.low, part.cost.low) for part in case.unbilled]
     number = sum(part.counts.requests for part in case.unbilled)
     lost = [case.pricing.cost(counts, tier, case.longest) for tier, counts in case.comparison.missing.items()]
     lost_number = total(case.comparison.missing.values()).requests
-    if not case.has_usage and case.is_newest:
-        yield Finding(Cause.NOT_YET_BILLED, (0, total(case.ledger.exact.values()).requests), Amount(-case.known))
-        return
     if lost and not case.is_newest:
         yield Finding(Cause.UNEXPLAINED, (lost_number, lost_number), _at_most_known(case, -sum_amounts(lost)))
         lost, lost_number = [], 0
@@ -140,12 +137,12 @@ def _missing(case: Case) -> Iterable[Finding]:
         yield Finding(Cause.NOT_YET_BILLED, (number, number), usd)
 
 
-def _at_most_known(case: Case, usd: Amount) -> Amount:
+def _at_most_known(case: DayCase, usd: Amount) -> Amount:
     """Keep what a bill can lack of what the ledger knows: unpriced requests are not in that."""
     return usd.within(Amount(-case.known, Decimal(0))) or usd
 
 
-def _of_open_requests(case: Case) -> Iterable[Finding]:
+def _of_open_requests(case: DayCase) -> Iterable[Finding]:
     """Divide what only the bill has among requests of uncertain usage and those that the ledger never saw."""
     uncertain = case.ledger.uncertain
     surplus = total(case.comparison.surplus.values())
@@ -190,7 +187,7 @@ def _may_be(surplus: Counts, uncertain: Sequence[LedgerPart]) -> bool:
     return usage.input_tokens <= most.input_tokens and usage.output_tokens <= most.output_tokens
 
 
-def _surplus_cost(case: Case) -> Amount:
+def _surplus_cost(case: DayCase) -> Amount:
     if not case.is_told_in_full:
         return ANY_COST
     surplus = case.comparison.surplus

@@ -9,7 +9,7 @@ import msgspec
 
 from runmeter.patterns.openai_client.organization import OrganizationError, OrganizationFigures
 
-from .bill import Bill, BilledCost, BilledUsage, BillError, cost_told, usage_told
+from .bill import BilledCost, BilledFigures, BilledUsage, BillError, cost_told, usage_told
 
 T = TypeVar("T")
 
@@ -62,16 +62,16 @@ class ToldBill:
         self._projects = projects
         self.is_live = True
 
-    def read(self, first: date, end: date) -> Bill:
+    def read(self, first: date, end: date) -> BilledFigures:
         """Read the bill of the days from one on to before another.
 
         Raises:
             BillError: It cannot be read.
         """
         if first >= end:
-            return Bill()
+            return BilledFigures()
         usage, untold = self._usage(first, end, "1d")
-        return Bill(usage, list(self._costs(first, end)), untold)
+        return BilledFigures(usage, list(self._costs(first, end)), untold)
 
     def minutes(self, day: date) -> Sequence[BilledUsage] | None:
         """Read a day's usage by the minute.

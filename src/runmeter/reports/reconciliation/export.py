@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from .bill import Bill, BilledCost, BilledUsage, BillError, cost_told, usage_told
+from .bill import BilledCost, BilledFigures, BilledUsage, BillError, cost_told, usage_told
 
 _USAGE, _COSTS = {"start_time", "model", "input_tokens", "num_model_requests"}, {"start_time", "amount_value"}
 _WAY_OUT = (
@@ -31,7 +31,7 @@ class ExportedBill:
         self._projects = projects
         self.is_live = False
 
-    def read(self, first: date, end: date) -> Bill:
+    def read(self, first: date, end: date) -> BilledFigures:
         """Read the bill of the days from one on to before another.
 
         Raises:
@@ -46,7 +46,7 @@ class ExportedBill:
         def counts(each: BilledUsage | BilledCost) -> bool:
             return first <= each.day < end and (not self._projects or each.project in self._projects)
 
-        return Bill(
+        return BilledFigures(
             [each for each in usage if counts(each)],
             [each for each in costs if counts(each)],
             frozenset(untold),

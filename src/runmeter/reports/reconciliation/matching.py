@@ -25,7 +25,7 @@ _SECOND_NS = 10**9
 
 
 @dataclass
-class Comparison:
+class Match:
     """The difference between a ledger's exact requests and a bill, as far as it can be told what it is of.
 
     `moved` adds up to nothing over the tiers; `surplus` and `missing` are what is left.
@@ -48,7 +48,7 @@ class Comparison:
         self.lifetimes[tier] = before[0] + low, before[1] + high
 
 
-def compare(parts: Sequence[LedgerPart], billed: Sequence[BilledUsage], width: int) -> Comparison:
+def compare(parts: Sequence[LedgerPart], billed: Sequence[BilledUsage], width: int) -> Match:
     """Compare the exact requests of a day to one model with what the bill has of it.
 
     Args:
@@ -65,7 +65,7 @@ class _Leftover:
     """What is left on both sides once what agrees within a time of the bill's is set aside."""
 
     def __init__(self, parts: Sequence[LedgerPart], billed: Sequence[BilledUsage], width: int, time: str) -> None:
-        self._found = Comparison()
+        self._found = Match()
         self._parts: list[LedgerPart] = []
         self._billed: list[BilledUsage] = []
         self.agreed = 0
@@ -83,7 +83,7 @@ class _Leftover:
                 self._parts += own
                 self._billed += told
 
-    def comparison(self) -> Comparison:
+    def comparison(self) -> Match:
         """Explain what is left, as far as it goes."""
         left = _differences(self._parts, self._billed)
         while not _settle(left, self._found):
@@ -102,8 +102,10 @@ class _Leftover:
             lack, excess = differences[source], differences[target]
             if not lack.excess and lack.requests and excess.covers(lack.lack):
                 return source, target, left[source].lack
+            if excess.lack or not _is_short(lack):
+                continue
             own = [part.counts for part in self._parts if part.tier == source]
-            if not excess.lack and (found := _subset(own, excess)):
+            if found := _subset(own, excess):
                 return source, target, total(found)
         return None
 
@@ -137,7 +139,7 @@ def _differences(parts: Iterable[LedgerPart], billed: Iterable[BilledUsage]) -> 
     return found
 
 
-def _settle(left: ByTier, found: Comparison) -> bool:
+def _settle(left: ByTier, found: Match) -> bool:
     """Explain differences between tiers and lifetimes alone; False if there is more to them."""
     if total(left.values()).tokens_alone:
         return False
@@ -152,7 +154,12 @@ def _settle(left: ByTier, found: Comparison) -> bool:
     return True
 
 
-def _move(found: Comparison, source: Tier, target: Tier, counts: Counts) -> None:
+def _is_short(difference: Counts) -> bool:
+    """Tell whether requests must be missing: more requests of others alone cannot make such a difference."""
+    return difference.requests < 1 or bool(difference.lack)
+
+
+def _move(found: Match, source: Tier, target: Tier, counts: Counts) -> None:
     found.moved[source] -= counts
     found.moved[target] += counts
     found.moved_requests += counts.requests

@@ -37,6 +37,8 @@ class LedgerPart(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The time that it left: nanoseconds since the Unix epoch."""
     end_ns: int
     """The time that it ended; of one that did not, the time that it left."""
+    is_by_end: bool = False
+    """It counts on the day in which it ended, not on that in which it left."""
     project: str | None = None
     """The project's id; None where the ledger does not say."""
     model: str
@@ -55,8 +57,8 @@ class LedgerPart(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def day(self) -> date:
-        """The UTC day in which it left."""
-        return day_of(self.start_ns // _SECOND_NS)
+        """The UTC day on which it counts."""
+        return day_of((self.end_ns if self.is_by_end else self.start_ns) // _SECOND_NS)
 
 
 @dataclass

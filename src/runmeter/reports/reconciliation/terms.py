@@ -7,7 +7,7 @@ import msgspec
 
 from runmeter.engine.models.names import undated
 
-from .bill import Bill, BilledUsage
+from .bill import BilledFigures, BilledUsage
 from .counts import Counts, counts_of
 from .parts import LedgerPart
 
@@ -20,7 +20,7 @@ class Terms:
         by_project: The ledger's requests know their project. Else all projects of the bill are compared as one.
     """
 
-    def __init__(self, bill: Bill, *, by_project: bool) -> None:
+    def __init__(self, bill: BilledFigures, *, by_project: bool) -> None:
         self._untold = bill.untold
         self._has_tiers = bill.has_tiers
         self._by_project = by_project
@@ -32,9 +32,21 @@ class Terms:
         """Name the project that stands for one; None stands for all."""
         return name if self._by_project else self._only
 
-    def parts(self, parts: Iterable[LedgerPart], first: date, end: date) -> Iterator[LedgerPart]:
-        """Bring the ledger's requests of some days to these terms."""
-        for part in parts:
+    def parts(
+        self, parts: Iterable[LedgerPart], first: date, end: date, *, by_end: bool = False
+    ) -> Iterator[LedgerPart]:
+        """Bring the ledger's requests of some days to these terms.
+
+        Args:
+            parts: The requests.
+            first: The first day.
+            end: The day after the last one.
+            by_end: Requests count on the day in which they ended, not on that in which they left.
+        """
+        for given in parts:
+            part = (
+                msgspec.structs.replace(given, is_by_end=True) if by_end and given.end_ns != given.start_ns else given
+            )
             if first <= part.day < end:
                 yield msgspec.structs.replace(
                     part,
