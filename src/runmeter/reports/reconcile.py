@@ -63,7 +63,7 @@ class Reconciliation(msgspec.Struct, frozen=True):
 
     @property
     def causes(self) -> Mapping[Cause, Amount]:
-        """What each cause adds to the bill, over all rows."""
+        """The amount that each cause adds to the bill, over all rows."""
         found: dict[Cause, list[Amount]] = defaultdict(list)
         for row in self.rows:
             for finding in row.findings:
@@ -83,7 +83,7 @@ class DayRange:
 
 @dataclass(frozen=True)
 class _Sides:
-    """Both sides by day, project and model."""
+    """Ledger and bill by day, project and model."""
 
     days: Mapping[Key, LedgerDay]
     usage: Mapping[Key, Sequence[BilledUsage]]

@@ -96,11 +96,11 @@ class BilledFigures(msgspec.Struct, frozen=True):
 
 
 class BillSource(Protocol):
-    """Where a bill is read."""
+    """A source of bills: endpoints, or files."""
 
     @property
     def is_live(self) -> bool:
-        """Whether it tells what is billed by now; else it ends where it was written."""
+        """True if it tells what is billed by now; else it ends where it was written."""
         ...
 
     def read(self, first: date, end: date) -> BilledFigures:

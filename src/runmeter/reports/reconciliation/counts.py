@@ -30,7 +30,7 @@ class Counts(msgspec.Struct, frozen=True):
 
     @property
     def tokens_alone(self) -> "Counts":
-        """The same without what only divides other kinds."""
+        """These counts without what only divides other kinds."""
         return Counts(self.requests, msgspec.structs.replace(self.usage, **dict.fromkeys(SPLITS, 0)))
 
     @property

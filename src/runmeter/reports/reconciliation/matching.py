@@ -1,4 +1,4 @@
-"""What agrees between requests and a bill, and what is left over on either side.
+"""Matching of a ledger's requests with a bill: what agrees, and what is left over on either side.
 
 Where a bill is told by the minute, whatever agrees in a minute is set aside first: so the difference that is left is of
 few requests. It is by the time that requests left or ended, whichever agrees in more of them, as no document says by
@@ -62,7 +62,7 @@ def compare(parts: Sequence[LedgerPart], billed: Sequence[BilledUsage], width: i
 
 
 class _Leftover:
-    """What is left on both sides once what agrees within a time of the bill's is set aside."""
+    """The requests and usage left on both sides once what agrees within a time of the bill's is set aside."""
 
     def __init__(self, parts: Sequence[LedgerPart], billed: Sequence[BilledUsage], width: int, time: str) -> None:
         self._found = Match()

@@ -20,7 +20,7 @@ _SECOND_NS = 10**9
 
 
 class Knowledge(StrEnum):
-    """What a ledger knows of a request's usage."""
+    """Knowledge that a ledger has of a request's usage."""
 
     EXACT = "exact"
     """The API reported it."""

@@ -39,7 +39,7 @@ class Exchange:
 
     @property
     def lists(self) -> Mapping[str, Sequence[str]]:
-        """All values of each of the URL's parameters, those of `name` and of `name[]` together."""
+        """The URL's parameters with all their values, those of `name` and of `name[]` together."""
         values: dict[str, list[str]] = {}
         for name, value in self._request.query_params.multi_items():
             values.setdefault(name.removesuffix("[]"), []).append(value)
