@@ -4,6 +4,7 @@
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
 PYTEST_FLAGS := -q
+CAMPAIGN := campaign or hypothesis
 VENV := .venv
 BIN := $(VENV)/bin
 # A worker for each core. One that has nothing left to do takes from another's end, and one that dies is replaced.
@@ -23,7 +24,7 @@ test: $(VENV)/ready
 # What takes minutes: every pattern with every fault, a thousand runs, the documents' blocks as commands of their own, and
 # each property with all its examples.
 campaign: $(VENV)/ready
-	$(PYTEST) -m "campaign or hypothesis" --hypothesis-profile campaign $(PYTEST_FLAGS)
+	$(PYTEST) -m "$(CAMPAIGN)" --hypothesis-profile campaign $(PYTEST_FLAGS)
 
 # About ten minutes on a quiet machine: writes benchmarks/RESULTS.md, results.json and charts/. For a minute: BENCH=--quick
 bench: $(VENV)/ready

@@ -17,7 +17,7 @@ from typing import Any, Self
 import msgspec
 
 from ..codec import JSON
-from ..events import Event, ModelCallStarted, Status, TokenUsage
+from ..events import Event, ModelCallStarted, Notice, Status, TokenUsage
 from ..prices.price_book import PriceBook
 from ..usage.aggregator import UsageAggregator
 from ..usage.statistics import UsageStatistics
@@ -276,6 +276,23 @@ class LedgerReader:
                 if isinstance(event, TokenUsage) and since_ns <= event.start_ns < until_ns:
                     yield RequestRecord(runs[number], None, event, lost=False)
 
+    def notices(self, since_ns: int = 0, until_ns: int = 2**63 - 1) -> Iterator[tuple[RunRecord, Notice]]:
+        """Read the warnings that were given in a time, each with its run, in the order in which they were written.
+
+        Args:
+            since_ns: The earliest time, in nanoseconds since the Unix epoch.
+            until_ns: The time before which they were given.
+        """
+        rows = self._connection.execute(
+            "SELECT run, data FROM events WHERE kind = 'notice' AND time_ns >= ? AND time_ns < ? ORDER BY id",
+            (since_ns, until_ns),
+        ).fetchall()
+        runs = self._by_number({run for run, _ in rows})
+        for number, data in rows:
+            event = JSON.decode(data.encode())
+            if isinstance(event, Notice):
+                yield runs[number], event
+
     def _rest(self) -> Iterator[DayUsage]:
         """Fold the events that are not rolled up yet."""
         fold = DayFold(self._connection, self.prices)
@@ -310,7 +327,7 @@ _ORDERS = {
     "newest": "start_ns DESC, id DESC",
     "oldest": "start_ns, id",
     "slowest": "duration_ns DESC, id",
-    "dearest": "coalesce(cost_high, 9e99) DESC, id",
+    "dearest": "coalesce(cost_high, cost_low) DESC, id",  # what has no price is not known to be dear
 }
 
 

@@ -22,6 +22,8 @@ AT_HOME = {
     "genai_prices": ["engine/prices/sources.py"],
     "starlette": ["src/runmeter/simulator/"],
     "uvicorn": ["src/runmeter/simulator/"],
+    "altair": ["src/runmeter/reports/page/"],
+    "vl_convert": ["src/runmeter/reports/page/"],
     "click": ["src/runmeter/"],
     "rich": ["src/runmeter/"],
 }

@@ -34,6 +34,8 @@ def test_the_wheel_holds_every_module_and_data_file(wheel: zipfile.ZipFile) -> N
         *(f"runmeter/benchmarks/{path.relative_to(scripts)}" for path in scripts.rglob("*.py")),
         *(f"runmeter/benchmarks/{path.relative_to(scripts)}" for path in scripts.rglob("*.toml")),
         "runmeter/py.typed",
+        "runmeter/reports/page/page.css",
+        "runmeter/reports/page/page.js",
     }
     assert len(sources) > 60
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}

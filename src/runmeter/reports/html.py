@@ -16,7 +16,7 @@ class Html(str):
     __slots__ = ()
 
 
-def element(name: str, *content: str, **attributes: str | bool | None) -> Html:
+def element(name: str, /, *content: str, **attributes: str | bool | None) -> Html:
     """Make an element.
 
     Args:

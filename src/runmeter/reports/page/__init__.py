@@ -1,0 +1,1 @@
+"""The report: a ledger as one page, that needs nothing but a browser."""
