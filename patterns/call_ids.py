@@ -10,6 +10,8 @@ from itertools import count
 
 from runmeter.engine import ConfigurationError
 
+from .text import valid_text
+
 MAX_LENGTH = 64
 """Characters of a call's id (OpenAPI description of the OpenAI API 2.3.0, `FunctionCallOutputItemParam`, 2026-08)."""
 
@@ -46,9 +48,9 @@ class CallIds:
             is_custom: Whether it is a call of a custom tool.
         """
         said = given if isinstance(given, str) else ""
-        call_id = said
-        if not said or said in self._taken or len(said) > MAX_LENGTH:
-            stem = said[: MAX_LENGTH - 8] or "call"
+        call_id = valid_text(said)
+        if not said or call_id in self._taken or len(said) > MAX_LENGTH:
+            stem = call_id[: MAX_LENGTH - 8] or "call"
             call_id = next(
                 each for number in count(2 if said else 1) if (each := f"{stem}_{number}") not in self._taken
             )
@@ -68,5 +70,5 @@ class CallIds:
             if call.given == given if given else call.name == name:
                 return self._open.pop(index)
         if isinstance(given, str) and given:
-            return Unanswered(given, name or "", given, is_custom=False)
+            return Unanswered(given, name or "", valid_text(given), is_custom=False)
         raise ConfigurationError("a tool's message needs a tool_call_id: the id of the call it answers")

@@ -270,7 +270,7 @@ class OpenAIConversationPattern(ThreadPattern):
         said = without_open_reasoning(outcome.items)
         turns = await self._window.turns(deepcopy([*items, *said]))  # what is in the result is the caller's
         gone_on_from = self.config.memory == "response" and len(said) == len(outcome.items)
-        response_id = outcome.response.id if gone_on_from else None
+        response_id = outcome.response_id if gone_on_from else None
         grown = msgspec.structs.replace(known, turns=(*known.turns, *turns), response_id=response_id)
         return _Answer(outcome, grown, fitted, restarted)
 

@@ -41,7 +41,7 @@ from runmeter.engine import (
 )
 
 from ...requests.bounds import Sent, bound_late
-from ...requests.retry import current_attempt, is_connection_loss, used_nothing
+from ...requests.retry import current_attempt, status_code, used_nothing
 from ...tools.langchain_tools import metered_tool_run
 from .entered import EnteredRuns
 from .failures import as_failed, is_control_flow, read_failure
@@ -267,14 +267,16 @@ class MeteringHandler(BaseCallbackHandler):
         if opened is not None and isinstance(opened.call, ModelCall):
             if failed is not None:
                 opened.call.finish_reasons = ("error",)
-            if used_nothing(error):
+            partial = kwargs.get("response")
+            seen = opened.read(partial).usage if isinstance(partial, LLMResult) else None
+            has_begun = seen is not None or opened.pieces > 0
+            if not has_begun and used_nothing(error):
                 opened.call.record(Usage())
-            elif (answer := read_failure(error, kwargs.get("response"))) is not None and answer.usage is not None:
+            elif (answer := read_failure(error, partial)) is not None and answer.usage is not None:
                 answer.describe(opened.call)
                 answer.reading.record(opened.call)
-            elif is_connection_loss(error) or not isinstance(error, Exception):  # a failure may not have been billed
-                partial = kwargs.get("response")
-                opened.record_cut(opened.read(partial).usage if isinstance(partial, LLMResult) else None)
+            elif seen is not None or (failed is None and status_code(error) is None):
+                opened.record_cut(seen)  # what the API calls a failure it may not bill, unless it says what was used
         self._end(run_id, failed or error)
 
     # Tools

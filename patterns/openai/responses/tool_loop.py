@@ -49,6 +49,12 @@ class LoopOutcome:
         """The reason why the last answer ended, in the words of Chat Completions."""
         return finish_reason_of(self.response)
 
+    @property
+    def response_id(self) -> str:
+        """The last answer's id, as a text that can be sent."""
+        response_id: str = valid(self.response.id)
+        return response_id
+
     def as_result(self, result: Callable[..., R], **fields: Any) -> R:
         """Make a pattern's result of the outcome.
 
@@ -62,7 +68,7 @@ class LoopOutcome:
             "messages": self.items,
             "turns": self.turns,
             "function_calls": self.function_calls,
-            "response_id": self.response.id,
+            "response_id": self.response_id,
             "conversation_id": current_execution().info.conversation_id,
         }
         return result(**same | fields)
@@ -150,7 +156,7 @@ class ToolLoop:
             items += unsent
             results += answers
             if kept == "response":
-                asked["previous_response_id"] = response.id
+                asked["previous_response_id"] = valid(response.id)
             stopped = any(answer.name in stop_after and answer.error_type is None for answer in answers)
             if stopped or not answers or response.status == "incomplete" or choice == "none":
                 break
@@ -240,4 +246,4 @@ def _functions(toolbox: Toolbox) -> list[dict[str, Any]]:
 
 
 def _as_output(result: FunctionResult) -> Item:
-    return {"type": "function_call_output", "call_id": result.call_id, "output": result.output}
+    return {"type": "function_call_output", "call_id": valid_text(result.call_id), "output": result.output}

@@ -7,13 +7,14 @@ from typing import Annotated, Any, TypedDict
 from uuid import uuid4
 
 import anyio
+import httpx2
 import openai
 import pytest
 from chat_scene import ChatScene
 from langchain_core.caches import InMemoryCache
 from langchain_core.language_models import FakeListChatModel, FakeListLLM, GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
-from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -158,6 +159,36 @@ async def test_a_cut_stream_used_at_least_what_came(scene: ChatScene, kind: Any,
     assert (request.error_type, request.provenance) == (error, Provenance.PARTIAL)
     assert request.usage is not None
     assert 0 < request.usage.output_tokens <= scene.simulator.statistics().total.output_tokens
+
+
+ASKED = httpx2.Request("POST", "http://gateway.test/v1/chat/completions")
+BROKEN = [
+    RuntimeError("the model fell over"),
+    openai.APIError("Busy.", ASKED, body={"code": "server_error", "message": "Busy."}),
+    openai.RateLimitError("Slower.", response=httpx2.Response(429, request=ASKED), body=None),
+]
+
+
+@pytest.mark.parametrize("used", [None, {"input_tokens": 40, "output_tokens": 2, "total_tokens": 42}])
+@pytest.mark.parametrize("error", BROKEN, ids=lambda error: type(error).__name__)
+async def test_what_a_stream_had_used_when_it_failed_is_a_lower_bound(error: Exception, used: Any) -> None:
+    class Failing(GenericFakeChatModel):
+        def _stream(self, *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
+            yield ChatGenerationChunk(message=AIMessageChunk(content="In", usage_metadata=used))
+            for text in (" Lyon", "."):
+                yield ChatGenerationChunk(message=AIMessageChunk(content=text))
+            raise error
+
+    run = Run()
+    with pytest.raises(type(error)), run(), MeteringHandler() as meter:
+        async for _ in Failing(messages=iter(())).astream("Where is it?", {"callbacks": [meter]}):
+            pass
+    [request] = run.requests
+    if used or not isinstance(error, openai.APIError):
+        assert request.provenance is Provenance.PARTIAL
+        assert request.usage == Usage(input_tokens=40 if used else 0, output_tokens=3)
+    else:
+        assert request.provenance is Provenance.UNKNOWN, "what the API calls a failure it may not bill"
 
 
 @pytest.mark.parametrize("by", ["scope", "task", "wait_for"])
@@ -595,6 +626,30 @@ async def test_chunks_are_counted_by_what_they_say() -> None:
         meter.on_llm_error(ConnectionResetError(), run_id=run_id)
     [request] = run.requests
     assert request.usage == Usage(output_tokens=3)
+
+
+@pytest.mark.parametrize(
+    ("told", "usage"),
+    [
+        ([(8, 0), (0, 1), (0, 2), (0, 3)], Usage(8, 6)),
+        ([(8, 1), (8, 2), (8, 3)], Usage(8, 3)),
+        ([(8, 1), (0, 2)], Usage(8, 3)),
+    ],
+    ids=["news, as LangChain has it", "totals, as the input is told again", "two pieces of news"],
+)
+async def test_chunks_tell_what_is_new_unless_they_tell_the_input_again(told: Any, usage: Usage) -> None:
+    class Telling(GenericFakeChatModel):
+        def _stream(self, *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
+            for read, written in told:
+                used: Any = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
+                yield ChatGenerationChunk(message=AIMessageChunk(content="a", usage_metadata=used))
+
+    run = Run()
+    with run(), MeteringHandler() as meter:
+        async for _ in Telling(messages=iter(())).astream("Where is it?", {"callbacks": [meter]}):
+            pass
+    [request] = run.requests
+    assert (request.provenance, request.usage) == (Provenance.REPORTED, usage)
 
 
 async def test_a_tool_that_interrupts_its_graph_has_not_failed() -> None:

@@ -327,3 +327,40 @@ async def test_each_call_has_an_id_of_its_own(
     assert {call.call_id for call in run.calls} == set(made)
     assert [call.call_id for call in result.function_calls] == made
     assert [item for item in result.messages if "call_id" in item] == [item for item in sent if "call_id" in item]
+
+
+def with_broken_text(kind: str, said: Json) -> httpx2.Response:
+    """An answer as bytes, at once or as a stream: half a surrogate pair is written as JSON allows it."""
+    if kind == "at once":
+        return httpx2.Response(200, headers={"content-type": "application/json"}, content=json.dumps(said).encode())
+    events = [done(item, number) for number, item in enumerate(said["output"])]
+    events.append({"type": "response.completed", "response": said})
+    numbered = [{**event, "sequence_number": number} for number, event in enumerate(events)]
+    return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=event_stream(*numbered))
+
+
+@pytest.mark.parametrize("kind", ["at once", "stream"])
+@pytest.mark.parametrize("pattern_kind", [OpenAIFunctionCallingPattern, OpenAIConversationPattern])
+async def test_ids_and_names_that_are_broken_text_are_sent_back_as_text(
+    monkeypatch: pytest.MonkeyPatch, kind: str, pattern_kind: Any
+) -> None:
+    half = "\ud800"
+    calls = [{**CALL, "id": f"fc{half}", "call_id": f"call{half}{number}"} for number in "12"]
+    calls.append({**CALL, "id": half, "call_id": half, "name": f"find{half}", "arguments": f'{{"number": "{half}"}}'})
+    answers = [with_broken_text(kind, response(calls, id=f"resp{half}1", model=f"gpt{half}"))]
+    answers.append(with_broken_text(kind, response([{**MESSAGE, "id": half}], id=f"resp{half}2")))
+    server = Server(*answers)
+    config_kind = OpenAIConversationConfig if pattern_kind is OpenAIConversationPattern else OpenAIPatternConfig
+    config = config_kind(base_url=URL, api_key=KEY, stream_responses=kind == "stream")
+    run = Run()
+    async with pattern_kind(config, tools=[find]) as pattern:
+        server.answer(monkeypatch, pattern)
+        with run():
+            result = await pattern.execute("Where is parcel AB-1?")
+    assert result.content == "Lyon it is."
+    sent = [item for item in server.requests[1]["input"] if item.get("type") == "function_call"]
+    told = [item["call_id"] for item in server.requests[1]["input"] if item.get("type") == "function_call_output"]
+    assert [item["call_id"] for item in sent][-len(told) :] == told, "each output is told of its own call"
+    assert len(set(told)) == 3
+    json.dumps(result.response_id).encode()
+    assert str(result.response_id).isascii()
