@@ -4,7 +4,8 @@ Each is a context manager made by `Execution`; each emits its events, whatever w
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from math import isfinite
 from types import TracebackType
@@ -28,6 +29,7 @@ from .events import (
     TraceContext,
     Usage,
 )
+from .ledger.recording import Recording
 from .request import ModelRequest
 from .runtime import Runtime
 from .validation.checks import (
@@ -188,7 +190,8 @@ class ModelCall(Operation):
     _failure: "_Failure | None" = None
     _mark: "Token[ModelCall | None] | None" = None
     _first_chunk_ns: int | None = None
-    _awaits_ledger = False
+    _unkept: Recording | None = None
+    """The ledger that its first event must reach before the request leaves."""
 
     def __init__(self, execution: MeteredRun, request: ModelRequest, attempt: int) -> None:
         super().__init__(execution)
@@ -257,6 +260,8 @@ class ModelCall(Operation):
     def leave(self) -> None:
         """Say that its client sends a request: the call's own or, once one has failed, another attempt at it.
 
+        What it says must be on disk before it leaves, where the ledger promises that: `keep` or `keep_now` comes next.
+
         Raises:
             BudgetExceeded: a budget has no room for another attempt.
             UnboundedRequest: it has no known upper bound, and a budget needs one.
@@ -296,7 +301,7 @@ class ModelCall(Operation):
         self._forget_answer()
         self.error_type, self.error_message = said
         self._attempt += 1
-        self.__enter__()
+        self.begin()
 
     def _forget_answer(self) -> None:
         self.usage, self.provenance = None, Provenance.UNKNOWN
@@ -305,6 +310,39 @@ class ModelCall(Operation):
         self.contradiction = self.total_tokens = None
 
     def __enter__(self) -> Self:
+        self.begin()
+        if self._unkept is not None:
+            try:
+                self.keep_now()
+            except BaseException as error:
+                self.__exit__(type(error), error, error.__traceback__)
+                raise
+        return self
+
+    async def __aenter__(self) -> Self:
+        """Enter it, and where the ledger promises that a request is on disk before it leaves, wait for that: without
+        blocking the event loop, as `with` would."""
+        self.begin()
+        try:
+            await self.keep()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.__exit__(exc_type, exc, tb)
+
+    def begin(self) -> None:
+        """Begin an attempt, as entering does, but wait for no ledger: `keep` or `keep_now` comes before it leaves.
+
+        Raises:
+            BudgetExceeded: a budget has no room for it.
+            UnboundedRequest: it has no known upper bound, and a budget needs one.
+            RunEnded: its run has ended.
+        """
         scope = self._execution.scope
         if scope is not None and scope.limits and not self._execution.finished:
             bound, self._reserved_ns, self._settle = self._execution.claim(self._request)
@@ -314,37 +352,43 @@ class ModelCall(Operation):
         self._announce()
         self.is_open = True
         recording = self._execution.runtime.recording
-        if recording is not None and recording.keeps_requests and not self._awaits_ledger:
-            self._kept(recording.on_disk_now())
+        if recording is not None and recording.keeps_requests:
+            self._unkept = recording
         around = _inside.get()
         if around is not self:  # which it is at another attempt
             while around is not None and not around.is_open:  # it has ended in another context
                 around = around.around
             self.around = around
             self._mark = _inside.set(self)
-        return self
 
-    async def __aenter__(self) -> Self:
-        """Enter it, and where the ledger promises that a request is on disk before it leaves, wait for that: without
-        blocking the event loop, as `with` would."""
-        self._awaits_ledger = True
-        self.__enter__()
-        recording = self._execution.runtime.recording
-        if recording is not None and recording.keeps_requests:
-            try:
-                self._kept(await recording.on_disk())
-            except BaseException as error:  # cancelled: the request never left
-                self.usage, self.provenance = Usage(), Provenance.REPORTED
-                self.__exit__(type(error), error, error.__traceback__)
-                raise
-        return self
+    async def keep(self) -> None:
+        """Wait until the attempt that was begun is on disk, where the ledger promises that.
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.__exit__(exc_type, exc, tb)
+        One that is cancelled meanwhile has used nothing: leave the call with the exception.
+        """
+        recording, self._unkept = self._unkept, None
+        if recording is not None:
+            with self._not_leaving_if_it_raises():
+                durable = await recording.on_disk()
+            self._tell_kept(durable)
 
-    def _kept(self, durable: bool) -> None:
+    def keep_now(self) -> None:
+        """Block this thread until the attempt that was begun is on disk, where the ledger promises that."""
+        recording, self._unkept = self._unkept, None
+        if recording is not None:
+            with self._not_leaving_if_it_raises():
+                durable = recording.on_disk_now()
+            self._tell_kept(durable)
+
+    @contextmanager
+    def _not_leaving_if_it_raises(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.usage, self.provenance = Usage(), Provenance.REPORTED
+            raise
+
+    def _tell_kept(self, durable: bool) -> None:
         if not durable:
             self.notice("ledger", "the request leaves all the same, though the ledger could not take it")
 

@@ -48,7 +48,7 @@ TELEMETRY_BATCH = 50
 """Events that telemetry is handed at once: it takes some 25 µs for each, and as many batches as a turn has time for."""
 ABORT_GRACE = 1.0
 """Seconds that runs stopped at closing have to clean up."""
-LEDGER_GRACE = 1.0
+LEDGER_GRACE = 5.0
 """Seconds that the ledger has to write its last events, however short the engine's own limit is."""
 STOP_LIMIT = 1.0
 """Seconds more that closing waits for the runs of streams: one that does not end by then is left behind."""
@@ -376,13 +376,16 @@ class Engine:
         self._quiet = anyio.Event()
         self._new_scope = patient_scope()
         self._loop = LoopThread()
+        try:
+            if self._recording is not None:
+                await self._recording.open(self._usage.prices, self._runtime.clock, self._budgets)
+            await self._bus.__aenter__()
+            await self._tasks.start()
+        except BaseException:
+            if self._recording is not None:
+                await self._recording.close(LEDGER_GRACE)
+            raise
         self._usage.follow(self._folding.catch_up)
-        if self._recording is not None:
-            await anyio.to_thread.run_sync(
-                self._recording.ledger.open, self._usage.prices, self._runtime.clock, self._budgets
-            )
-        await self._bus.__aenter__()
-        await self._tasks.start()
         self._started = True
         self._outside_before = outside.requests
         watch_outside(self._runtime)
@@ -393,6 +396,8 @@ class Engine:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self._closing = True
+        if self._recording is not None:
+            self._recording.stop_holding()
         in_order = False
         try:
             if exc is None and self._running:
@@ -403,10 +408,11 @@ class Engine:
         finally:
             outside.close(self._runtime)
             leave_engine(self._entered)
+            step = self._drain_timeout if in_order else INTERRUPTED_GRACE / 3
             try:
-                await self._stop(self._drain_timeout if in_order else INTERRUPTED_GRACE / 3)
+                await self._stop(step)
             finally:
-                await self._end_tasks()
+                await self._end_tasks(max(step, LEDGER_GRACE))
 
     async def _stop(self, step: float) -> None:
         """Stop the runs that go on, then have the subscribers take all events: each in at most `step` seconds."""
@@ -428,7 +434,7 @@ class Engine:
                 except Exception:
                     logger.exception("telemetry could not be flushed")
 
-    async def _end_tasks(self) -> None:
+    async def _end_tasks(self, ledger_limit: float) -> None:
         try:
             await self._tasks.close(STOP_LIMIT)
         finally:
@@ -437,14 +443,8 @@ class Engine:
             finally:
                 self._folding.catch_up()
                 self._usage.unfollow(self._folding.catch_up)
-                await self._close_ledger()
-
-    async def _close_ledger(self) -> None:
-        recording, self._recording = self._recording, None
-        if recording is not None:
-            recording.catch_up()
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(recording.ledger.close, max(self._drain_timeout, LEDGER_GRACE))
+                if self._recording is not None:
+                    await self._recording.close(ledger_limit)
 
     def _is_within(self, execution: Execution) -> bool:
         """Tell whether a run is one of ours and goes on. A task that has outlived its run begins anew."""
@@ -455,7 +455,7 @@ class Engine:
         them, until it has closed."""
         self._usage.fold((event,))
         if self._recording is not None:
-            self._recording.ledger.put((event,))
+            self._recording.take_late(event)
 
     def _check_open(self) -> None:
         if self._closing:

@@ -582,11 +582,12 @@ class _OutsideModelCall(_CallOutside):
         super().__init__(run, request, attempt)
         self._run = run
 
-    def __enter__(self) -> Self:
+    def begin(self) -> None:
         if self.call_id >= 0:  # for another attempt
-            return super().__enter__()
+            super().begin()
+            return
         with _begun(self._run):
-            return super().__enter__()
+            super().begin()
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None

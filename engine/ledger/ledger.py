@@ -44,10 +44,10 @@ class Ledger(Protocol):
         """Take events, to be committed soon. From any thread; it neither blocks nor fails."""
 
     def sync(self, told: Told) -> None:
-        """Commit the events taken so far now, and tell whether they are on disk."""
+        """Commit the events taken so far now, and tell whether they are on disk. After closing, tell at once."""
 
     def when_ready(self, told: Callable[[], object]) -> None:
-        """Tell once it takes the events of new runs."""
+        """Tell once it takes the events of new runs, or has closed."""
 
     def close(self, limit: float) -> None:
         """Commit what is pending and close, in at most `limit` seconds; blocks meanwhile."""

@@ -22,11 +22,13 @@ from ..events import (
     TokenUsage,
     UnknownEvent,
 )
+from .faults import OF_AN_EVENT, ledger_error
 from .file_lock import FileLock
-from .schema import CHUNK, open_for_writing
+from .processes import birth_of
+from .schema import BUSY_TIMEOUT, CHUNK, open_for_writing
 
-CHECKPOINT_PAGES = 4_000
-"""Pages of the write-ahead log (4 KiB each) after which they are copied into the file."""
+CHECKPOINT_BYTES = 16 * 2**20
+"""Size of the write-ahead log at which it is copied into the file."""
 KNOWN_RUNS = 10_000
 """Runs whose number in the file is remembered."""
 
@@ -68,13 +70,21 @@ class LedgerFile:
         self.path = path
         self._clock = clock
         self._lock = FileLock(path.with_name(path.name + "-lock"))
-        with self._lock.held():
-            self.connection = open_for_writing(path)
-        self._file = _identity(path)
         self._runs: dict[str, int] = {}
-        self.writer = 0
-        with self.transaction():
-            self.writer = self._enlist()
+        self._checkpoint_at = CHECKPOINT_BYTES
+        try:
+            with self._lock.held():
+                self.connection = open_for_writing(path)
+        except OSError as error:
+            raise ledger_error(path, error, "opened") from error
+        try:
+            self._file = _identity(path)
+            with self.transaction():
+                self.writer = self._enlist()
+        except BaseException:
+            self.connection.close()
+            self._lock.close()
+            raise
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -82,6 +92,7 @@ class LedgerFile:
 
         Raises:
             LedgerError: nothing was changed.
+            sqlite3.Error: a value has no form in the ledger, and nothing was changed.
         """
         connection = self.connection
         try:
@@ -95,8 +106,10 @@ class LedgerFile:
                     # SQLite has rolled back by itself when the disk is full, and has not at other errors.
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
+        except OF_AN_EVENT:
+            raise
         except (sqlite3.Error, OSError) as error:
-            raise LedgerError(f"the ledger {self.path} cannot be written: {error}") from error
+            raise ledger_error(self.path, error) from error
 
     def append(self, events: Sequence[Event]) -> int:
         """Add a group of events. Those that are there already are not added again.
@@ -128,7 +141,7 @@ class LedgerFile:
             connection.execute(
                 "UPDATE writers SET seen_ns = max(seen_ns, ?) WHERE id = ?", (self._clock.time_ns(), self.writer)
             )
-        self._runs = runs if len(runs) <= KNOWN_RUNS else dict(list(runs.items())[-KNOWN_RUNS // 2 :])
+        self._remember(runs, events)
         return added
 
     def settle_requests(self) -> None:
@@ -140,32 +153,57 @@ class LedgerFile:
         with self.transaction() as connection:
             connection.execute(_SETTLE_REQUESTS)
 
-    def checkpoint(self, *, at_end: bool = False) -> None:
-        """Copy the write-ahead log into the file, once it is long, or at the end."""
+    def checkpoint(self) -> None:
+        """Copy the write-ahead log into the file and empty it, once it is long."""
         log = self.path.with_name(self.path.name + "-wal")
         try:
-            if not at_end and log.stat().st_size < CHECKPOINT_PAGES * 4096:
+            if log.stat().st_size < self._checkpoint_at:
                 return
             with self._lock.held():
-                self.connection.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if at_end else 'PASSIVE'})").fetchall()
+                self._empty_log()
+            # One that somebody still reads cannot be emptied: the next try comes when it has grown as much again.
+            self._checkpoint_at = log.stat().st_size + CHECKPOINT_BYTES
         except (sqlite3.Error, OSError):
             pass  # the log keeps all of it, and the next commit tells what is wrong
 
     def close(self) -> None:
-        """Say that this process writes no more, and close the file."""
+        """Say that this process writes no more, and close the file.
+
+        Raises:
+            LedgerError: it could not be said, or the log not be copied into the file: it stays beside it.
+        """
         try:
             with self.transaction() as connection:
                 connection.execute("UPDATE writers SET ended_ns = ? WHERE id = ?", (self._clock.time_ns(), self.writer))
-            self.checkpoint(at_end=True)
+            with self._lock.held():
+                self._empty_log()
+                self.connection.close()  # the last one removes the log, which is a checkpoint too
+        except (sqlite3.Error, OSError) as error:
+            raise ledger_error(self.path, error) from error
         finally:
             self.connection.close()
             self._lock.close()
 
+    def _empty_log(self) -> None:
+        """Copy what can be copied now, without waiting for readers, and empty the log if that was all."""
+        self.connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            self.connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
+
+    def _remember(self, runs: dict[str, int], events: Sequence[Event]) -> None:
+        """Remember the numbers of the runs that go on: those that have ended may be deleted, by any process."""
+        for each in events:
+            if isinstance(each, ExecutionFinished | RunReported):
+                runs.pop(each.run_id, None)
+        self._runs = runs if len(runs) <= KNOWN_RUNS else dict(list(runs.items())[-KNOWN_RUNS // 2 :])
+
     def _enlist(self) -> int:
         now = self._clock.time_ns()
         cursor = self.connection.execute(
-            "INSERT INTO writers (pid, host, started_ns, seen_ns) VALUES (?, ?, ?, ?)",
-            (os.getpid(), socket.gethostname(), now, now),
+            "INSERT INTO writers (pid, host, born, started_ns, seen_ns) VALUES (?, ?, ?, ?, ?)",
+            (os.getpid(), socket.gethostname(), birth_of(os.getpid()), now, now),
         )
         assert cursor.lastrowid is not None  # noqa: S101 - a row was inserted
         return cursor.lastrowid

@@ -4,7 +4,6 @@ Each reading sees the ledger as it was at one moment, in a short transaction: on
 write-ahead log from being copied into the file.
 """
 
-import os
 import socket
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ from .days import (
     read_days,
     read_stretch,
 )
+from .processes import is_alive
 from .schema import CHUNK, open_for_reading
 
 SILENCE_NS = 60 * 10**9
@@ -356,26 +356,13 @@ def _record(row: tuple[Any, ...], gone: frozenset[int]) -> RunRecord:
 def _gone_writers(connection: sqlite3.Connection) -> frozenset[int]:
     """Find the writers that will end no more of their runs: they have said so, or their process has gone."""
     latest = connection.execute("SELECT coalesce(max(seen_ns), 0) FROM writers").fetchone()[0]
-    rows = connection.execute("SELECT id, pid, host, seen_ns, ended_ns FROM writers").fetchall()
+    rows = connection.execute("SELECT id, pid, host, born, seen_ns, ended_ns FROM writers").fetchall()
     here = socket.gethostname()
     return frozenset(
         writer
-        for writer, pid, host, seen_ns, ended_ns in rows
-        if ended_ns is not None or (not _is_alive(pid) if host == here else latest - seen_ns > SILENCE_NS)
+        for writer, pid, host, born, seen_ns, ended_ns in rows
+        if ended_ns is not None or (not is_alive(pid, born) if host == here else latest - seen_ns > SILENCE_NS)
     )
-
-
-def _is_alive(pid: int) -> bool:
-    """Tell whether there is such a process on this host. One that has taken its number stands for it, alas."""
-    if os.name != "posix":  # signal 0 would end it there
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _span(since: date | None, until: date | None) -> tuple[int, int]:

@@ -7,9 +7,14 @@ from os import PathLike
 from typing import cast
 
 import anyio
+import anyio.to_thread
 
+from ..budgets.budgets import Budgets
+from ..clock import Clock
 from ..concurrency.loop import LoopThread
 from ..errors import ConfigurationError, LedgerFull
+from ..events import Event
+from ..prices.price_book import PriceBook
 from .ledger import Ledger
 
 
@@ -28,14 +33,38 @@ class Recording:
         """A run's events are on disk when it returns."""
         self.keeps_requests = ledger.commit == "request"
         """A request is on disk before it leaves."""
+        self._opening: anyio.Event | None = None  # new runs wait for it
+        self._stopped = False
+        self._is_open = False
+
+    async def open(self, prices: PriceBook, clock: Clock, budgets: Budgets | None) -> None:
+        """Open the ledger. Raises what `Ledger.open` raises."""
+        with anyio.CancelScope(shield=True):  # a thread cannot be cancelled, and would leave it open
+            await anyio.to_thread.run_sync(self.ledger.open, prices, clock, budgets)
+        self._is_open = True
+
+    async def close(self, limit: float) -> None:
+        """Hand over the last events and close the ledger, if it is open, in at most `limit` seconds."""
+        if self._is_open:
+            self._is_open = False
+            self.catch_up()
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self.ledger.close, limit)
+
+    def take_late(self, event: Event) -> None:
+        """Hand over an event that came too late for the bus, unless the ledger has closed too."""
+        if self._is_open:
+            self.ledger.put((event,))
 
     async def on_disk(self) -> bool:
         """Wait until all events published so far are on disk. Gives False where they cannot be, at the moment."""
+        if not self._is_open:
+            return False
         loop, done, outcome = LoopThread(), anyio.Event(), [False]
 
         def told(durable: bool) -> None:
             outcome[0] = durable
-            _wake(loop, done)
+            _wake(loop, done.set)
 
         self.catch_up()
         self.ledger.sync(told)
@@ -44,6 +73,8 @@ class Recording:
 
     def on_disk_now(self) -> bool:
         """Block this thread until all events published so far are on disk. Gives False where they cannot be."""
+        if not self._is_open:
+            return False
         done, outcome = threading.Event(), [False]
 
         def told(durable: bool) -> None:
@@ -56,23 +87,35 @@ class Recording:
         return outcome[0]
 
     async def admission(self) -> None:
-        """Wait until the ledger takes the events of new runs.
+        """Wait until the ledger takes the events of new runs, or `stop_holding` is called.
 
         Raises:
             LedgerFull: it takes none now, and refuses runs meanwhile.
         """
         ledger = self.ledger
-        while not ledger.is_ready:
+        while not (ledger.is_ready or self._stopped):
             if ledger.on_full == "refuse":
                 raise LedgerFull(f"no run begins: {ledger.error or 'the ledger is too far behind'}")
-            loop, done = LoopThread(), anyio.Event()
-            ledger.when_ready(partial(_wake, loop, done))
-            await done.wait()
+            opening = self._opening
+            if opening is None:
+                self._opening = opening = anyio.Event()
+                ledger.when_ready(partial(_wake, LoopThread(), self._open))
+            await opening.wait()
+
+    def stop_holding(self) -> None:
+        """Hold back no more runs, for the engine closes."""
+        self._stopped = True
+        self._open()
+
+    def _open(self) -> None:
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.set()
 
 
-def _wake(loop: LoopThread, done: anyio.Event) -> None:
+def _wake(loop: LoopThread, function: Callable[[], object]) -> None:
     try:
-        loop.run(done.set)
+        loop.run(function)
     except RuntimeError:
         pass  # the loop has closed: nothing waits there
 

@@ -1,11 +1,15 @@
 """The ledger's schema in SQLite: its tables, its versions, and how a file is opened for writing or reading."""
 
+import errno
 import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from weakref import WeakSet
 
 from ..errors import LedgerError
+from .faults import ledger_error
 
 APPLICATION_ID = 0x524D_4C47
 """Marks a SQLite file as a ledger (`RMLG`), in its header."""
@@ -22,6 +26,7 @@ MIGRATIONS: Sequence[str] = (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         pid INTEGER NOT NULL,
         host TEXT NOT NULL,
+        born TEXT,
         started_ns INTEGER NOT NULL,
         seen_ns INTEGER NOT NULL,
         ended_ns INTEGER
@@ -159,12 +164,16 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     Raises:
         LedgerError: it cannot be opened or written, is not a ledger, or is a newer version's.
     """
+    _refuse_inherited(path)
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # its WAL takes the same permissions
-        connection = sqlite3.connect(path, BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+        _make(path)
+        connection = sqlite3.connect(
+            path, BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, factory=LedgerConnection
+        )
     except (OSError, sqlite3.Error) as error:
-        raise LedgerError(f"the ledger {path} cannot be opened: {error}") from error
+        raise ledger_error(path, error, "opened") from error
     try:
+        connection.note(path)
         _check_kind(connection, path)
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded by a new file alone
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
@@ -175,33 +184,148 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         connection.execute("PRAGMA secure_delete = ON")
         _migrate(connection, path)
-    except LedgerError:
+    except BaseException as error:
         connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise ledger_error(path, error) from error
         raise
-    except sqlite3.Error as error:
-        connection.close()
-        raise LedgerError(f"the ledger {path} cannot be written: {error}") from error
     return connection
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
-    """Open a ledger so that nothing of it can be changed.
+    """Open a ledger so that nothing of it can be changed. What it executes raises LedgerError, too.
 
     Raises:
-        LedgerError: there is none, it cannot be read, or it is a newer version's.
+        LedgerError: there is none, it cannot be read, or it is another version's.
     """
     if not path.is_file():
         raise LedgerError(f"there is no ledger at {path}")
+    _refuse_inherited(path)
+    try:
+        return _reading(path, "mode=ro")
+    except LedgerError:
+        # Reading makes a file of shared memory beside it, which a folder may not allow. Where there is no log, nobody
+        # writes: then the file alone is all of it.
+        log = path.with_name(path.name + "-wal")
+        if os.access(path.parent, os.W_OK) or (log.exists() and log.stat().st_size):
+            raise
+        return _reading(path, "mode=ro&immutable=1")
+
+
+def _reading(path: Path, how: str) -> "LedgerConnection":
+    connection: LedgerConnection | None = None
     try:
         connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro", BUSY_TIMEOUT, isolation_level=None, uri=True, check_same_thread=False
+            f"{path.absolute().as_uri()}?{how}",
+            BUSY_TIMEOUT,
+            isolation_level=None,
+            uri=True,
+            check_same_thread=False,
+            factory=LedgerConnection,
         )
+        connection.note(path)
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        if _check_kind(connection, path) == 0:
-            raise LedgerError(NOT_A_LEDGER.format(path))
-    except sqlite3.Error as error:
-        raise LedgerError(f"the ledger {path} cannot be read: {error}") from error
+        version = _check_kind(connection, path)
+        connection.reads = path
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise ledger_error(path, error, "read") from error
+        raise
+    if version == 0:
+        connection.close()
+        raise LedgerError(NOT_A_LEDGER.format(path))
+    if version < len(MIGRATIONS):
+        connection.close()
+        raise LedgerError(
+            f"the ledger {path} has version {version}, this Runmeter reads {len(MIGRATIONS)}:"
+            " an engine that writes to it, once, brings it there"
+        )
     return connection
+
+
+class LedgerConnection(sqlite3.Connection):
+    """A connection to a ledger, which knows the file that it has opened."""
+
+    file: tuple[int, int] | None = None
+    reads: Path | None = None
+    """The ledger, where it is only read: then its errors are in a reader's words."""
+
+    def note(self, path: Path) -> None:
+        """Note which file it has opened."""
+        stat = path.stat()
+        self.file = stat.st_dev, stat.st_ino
+        _connections.add(self)
+
+    def cursor(self, factory: Any = None) -> Any:
+        """Make a cursor."""
+        cursor = super().cursor(factory or _Cursor)
+        cursor.reads = self.reads
+        return cursor
+
+
+class _Cursor(sqlite3.Cursor):
+    reads: Path | None = None
+
+    def execute(self, *arguments: Any) -> Any:
+        try:
+            return super().execute(*arguments)
+        except sqlite3.Error as error:
+            raise self._put(error) from error
+
+    def fetchall(self) -> list[Any]:
+        try:
+            return super().fetchall()
+        except sqlite3.Error as error:
+            raise self._put(error) from error
+
+    def __next__(self) -> Any:
+        try:
+            return super().__next__()
+        except sqlite3.Error as error:
+            raise self._put(error) from error
+
+    def _put(self, error: sqlite3.Error) -> Exception:
+        return error if self.reads is None else ledger_error(self.reads, error, "read")
+
+
+def _make(path: Path) -> None:
+    """Make the file, for this user alone, and so its log. One that is there is not opened, not even to look.
+
+    Closing a file drops all locks that this process has on it, those of another connection as well (SQLite, "How To
+    Corrupt An SQLite Database File", 2.2).
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+
+
+_connections: WeakSet[LedgerConnection] = WeakSet()
+_inherited: set[tuple[int, int]] = set()
+"""Files that were open in the process that this one was forked from."""
+
+
+def _inherit() -> None:
+    _inherited.update(connection.file for connection in _connections if connection.file is not None)
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_inherit)
+
+
+def _refuse_inherited(path: Path) -> None:
+    """Refuse a file that was open when this process was forked: SQLite believes to hold the locks of its parent."""
+    if not _inherited or not path.exists():
+        return
+    stat = path.stat()
+    if (stat.st_dev, stat.st_ino) in _inherited:
+        raise LedgerError(
+            f"the ledger {path} was open when this process was forked, and SQLite's locks do not survive that:"
+            " fork first and open it then, or start processes by spawn"
+        )
 
 
 def _check_kind(connection: sqlite3.Connection, path: Path) -> int:
@@ -211,7 +335,7 @@ def _check_kind(connection: sqlite3.Connection, path: Path) -> int:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_NOTADB:
             raise
         raise LedgerError(f"{NOT_A_LEDGER.format(path)} ({error})") from error
     if empty and version == 0:

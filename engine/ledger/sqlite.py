@@ -58,6 +58,7 @@ class SQLiteLedger:
         self.on_full: OnFull = on_full
         self._window = window
         self._writer: Writer | None = None
+        self._is_open = False
 
     def __repr__(self) -> str:
         return f"SQLiteLedger({str(self.path)!r}, commit={self.commit!r})"
@@ -85,7 +86,7 @@ class SQLiteLedger:
             EngineNotRunning: another engine uses it.
             LedgerError: the file cannot be opened or written, is not a ledger, or is a newer version's.
         """
-        if self._writer is not None:
+        if self._is_open:
             raise EngineNotRunning(f"{self!r} is used by another engine: give each its own, of the same path")
         store = LedgerFile(self.path, clock)
         days = RollUp(store, prices)
@@ -98,6 +99,7 @@ class SQLiteLedger:
             raise
         self._writer = Writer(store, self._window, lambda load: days(load) | spending(load))
         self._writer.start()
+        self._is_open = True
 
     def put(self, events: Sequence[Event]) -> None:
         """Take events, to be committed within the window. From any thread."""
@@ -117,16 +119,17 @@ class SQLiteLedger:
         Args:
             limit: Seconds that this may take: events that are not on disk by then are lost, which the log tells.
         """
-        writer, self._writer = self._open_writer, None
+        writer, self._is_open = self._open_writer, False
         if not writer.close(limit):
-            logger.error("the ledger %s lacks its last %d events: %s", self.path, writer.backlog, writer.error)
+            reason = writer.error or f"it did not take them within {limit:g} s"
+            logger.error("the ledger %s lacks its last %d events: %s", self.path, writer.backlog, reason)
 
     def statistics(self) -> LedgerStatistics:
-        """Read the account of its events: received, on disk, pending and skipped."""
+        """Read the account of its events: received, on disk, pending and skipped. After closing, the last one."""
         return self._open_writer.statistics()
 
     @property
     def _open_writer(self) -> Writer:
         if self._writer is None:
-            raise EngineNotRunning(f"{self!r} is open while an engine uses it")
+            raise EngineNotRunning(f"{self!r} opens with the engine that uses it")
         return self._writer

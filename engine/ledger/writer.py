@@ -7,10 +7,13 @@ it is: so no event is lost as long as the process lives.
 """
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
 from typing import Literal, Protocol, TypeAlias
+from weakref import WeakSet
 
 from ..errors import LedgerError
 from ..events import Event
@@ -27,6 +30,8 @@ CROWDED = 100_000
 """Events not on disk with which it is far behind: new runs wait."""
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
 """Seconds before a group that failed is tried again: after its first failure, and at most."""
+CHORES_AT_END = 1.0
+"""Seconds that closing goes on with chores, at most: they can be done later, by any process."""
 
 Load: TypeAlias = Literal["busy", "idle", "closing"]
 """What the writer has to do besides its chores: `busy` while events come."""
@@ -65,11 +70,15 @@ class Writer:
         self._first_at = 0.0  # when the oldest pending event came
         self._waiting: list[tuple[int, Told]] = []
         self._held_back: list[Callable[[], object]] = []
-        self._received = self._done = self._skipped = self._commits = self._failures = 0
+        self._done = self._skipped = self._commits = self._failures = 0
         self._failed_in_a_row = 0
         self._error: str | None = None
         self._closing = self._was_tried_at_end = self._ended = False
+        self._was_told_of_skipped = False
+        self._failed_chore = ""
+        self._chores_end = float("inf")
         self._thread = threading.Thread(target=self._work, name="runmeter ledger", daemon=True)
+        _writers.add(self)
 
     def start(self) -> None:
         """Start the thread."""
@@ -78,7 +87,7 @@ class Writer:
     @property
     def is_ready(self) -> bool:
         """Whether it takes the events of new runs: its commits succeed, and are not far behind."""
-        return self._error is None and self.backlog < CROWDED
+        return self._error is None and not self._ended and self.backlog < CROWDED
 
     @property
     def error(self) -> str | None:
@@ -88,7 +97,7 @@ class Writer:
     @property
     def backlog(self) -> int:
         """The number of events that are not on disk."""
-        return self._received - self._done
+        return len(self._pending)
 
     def put(self, events: Sequence[Event]) -> None:
         """Take events, to be committed within the window."""
@@ -99,7 +108,6 @@ class Writer:
                 self._first_at = monotonic()
                 self._changed.notify()
             self._pending += events
-            self._received += len(events)
 
     def sync(self, told: Told) -> None:
         """Have all events taken so far committed now, and tell when they are, or at once if they cannot be.
@@ -107,9 +115,9 @@ class Writer:
         While commits fail, no caller waits for the next try.
         """
         with self._changed:
-            settled = True if self._done >= self._received else False if self._error or self._ended else None
+            settled = True if not self._pending else False if self._error or self._ended else None
             if settled is None:
-                self._waiting.append((self._received, told))
+                self._waiting.append((self._done + len(self._pending), told))
                 self._changed.notify()
         if settled is not None:
             told(settled)
@@ -134,17 +142,19 @@ class Writer:
         """
         with self._changed:
             self._closing = True
+            self._chores_end = monotonic() + min(limit, CHORES_AT_END)
             self._changed.notify()
         self._thread.join(limit)
-        return self._done == self._received
+        self._end()  # should it hang in the store, no caller waits for it any more
+        return not self._pending
 
     def statistics(self) -> LedgerStatistics:
         """Read the writer's account as it is now."""
         with self._changed:
             return LedgerStatistics(
-                received=self._received,
+                received=self._done + len(self._pending),
                 durable=self._done - self._skipped,
-                pending=self._received - self._done,
+                pending=len(self._pending),
                 skipped=self._skipped,
                 commits=self._commits,
                 failures=self._failures,
@@ -158,16 +168,20 @@ class Writer:
                 if group:
                     self._commit(group)
                 may_rest = bool(self._error) or not (self._do_chore("busy" if group else "idle") or group)
-            while not self._error and self._do_chore("closing"):
+            while not self._error and monotonic() < self._chores_end and self._do_chore("closing"):
                 pass
         finally:
             try:
                 self._store.close()
             except LedgerError as error:
-                logger.error("closing: %s", error)
-            self._ended = True
-            self._tell(ok=False)
-            self._let_in()
+                logger.warning("closing: %s", error)
+            self._end()
+
+    def _end(self) -> None:
+        """Let go of all who wait."""
+        self._ended = True
+        self._tell(ok=False)
+        self._let_in()
 
     def _next_group(self, *, may_rest: bool) -> Sequence[Event] | None:
         """Wait for a group that is due. An empty one means: there is time for chores; None: the end."""
@@ -195,13 +209,18 @@ class Writer:
 
     def _commit(self, group: Sequence[Event]) -> None:
         try:
-            self._append(group)
+            skipped = self._append(group)
         except LedgerError as error:
-            self._fail(error)
+            self._fail(str(error))
+            return
+        except Exception as error:  # which a store should not raise; the thread must not end by it
+            logger.exception("the ledger's store failed")
+            self._fail(f"the ledger failed: {type(error).__name__}")
             return
         with self._changed:
             del self._pending[: len(group)]
             self._done += len(group)
+            self._skipped += skipped
             self._commits += 1
             if self._error:
                 logger.info("the ledger takes events again")
@@ -211,29 +230,36 @@ class Writer:
             self._let_in()
         self._store.checkpoint()
 
-    def _append(self, group: Sequence[Event]) -> None:
-        """Append a group; where something in it has no form in the ledger, all but that."""
+    def _append(self, group: Sequence[Event]) -> int:
+        """Append a group; where something in it has no form in the ledger, all but that.
+
+        Returns:
+            The number of events skipped.
+        """
         try:
             self._store.append(group)
-            return
-        except LedgerError:
+        except (LedgerError, MemoryError):
             raise
         except Exception as error:  # whatever a value in an event may be: it is no reason to lose the others
-            logger.warning("ledger: an event cannot be kept, and further ones are counted: %s", type(error).__name__)
-        skipped = 0
-        for event in group:
-            try:
-                self._store.append((event,))
-            except LedgerError:
-                raise
-            except Exception:
-                skipped += 1
-        self._skipped += skipped
+            if len(group) == 1:
+                self._tell_skipped(group[0], error)
+                return 1
+            half = len(group) // 2
+            return self._append(group[:half]) + self._append(group[half:])
+        return 0
 
-    def _fail(self, error: LedgerError) -> None:
+    def _tell_skipped(self, event: Event, error: Exception) -> None:
+        if self._was_told_of_skipped:
+            return
+        self._was_told_of_skipped = True
+        kind, why = type(event).__name__, type(error).__name__
+        logger.warning("the ledger cannot keep event %d of run %s, a %s: %s", event.seq, event.run_id, kind, why)
+        logger.warning("further events that it cannot keep are counted alone, as `skipped` in its statistics")
+
+    def _fail(self, error: str) -> None:
         with self._changed:
             first = self._error is None
-            self._error = str(error)
+            self._error = error
             self._failures += 1
             self._failed_in_a_row += 1
         if first:
@@ -246,19 +272,45 @@ class Writer:
             due = [told for position, told in self._waiting if not ok or position <= self._done]
             self._waiting = [each for each in self._waiting if ok and each[0] > self._done]
         for told in due:
-            told(ok)
+            _call(partial(told, ok))
 
     def _let_in(self) -> None:
         with self._changed:
             due, self._held_back = self._held_back, []
         for told in due:
-            told()
+            _call(told)
 
     def _do_chore(self, load: Load) -> bool:
         try:
             return self._chore(load)
         except LedgerError as error:
             logger.warning("ledger: %s", error)
-        except Exception:
-            logger.exception("ledger: a roll-up failed")
+        except Exception as error:
+            if repr(error) != self._failed_chore:  # which would fail after each commit
+                logger.exception("ledger: a chore failed, and is tried again")
+            self._failed_chore = repr(error)
         return False
+
+    def _leave_behind(self) -> None:
+        """Be of no more use: this process was forked from the one in which the thread runs."""
+        self._changed = threading.Condition()  # the old one may be held by that thread
+        self._ended = True
+
+
+_writers: WeakSet[Writer] = WeakSet()
+
+
+def _leave_writers_behind() -> None:
+    for writer in _writers:
+        writer._leave_behind()  # noqa: SLF001 - of this module
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_leave_writers_behind)
+
+
+def _call(told: Callable[[], object]) -> None:
+    try:
+        told()
+    except Exception:
+        logger.exception("ledger: a caller that waited raised")

@@ -111,6 +111,14 @@ class Counted:
             and (error is None or not used_nothing(error))
         )
 
+    async def keep(self) -> None:
+        """Wait until the request is on disk, where the ledger promises that before it leaves."""
+        await self._call.keep()
+
+    def keep_now(self) -> None:
+        """Block this thread until the request is on disk, where the ledger promises that before it leaves."""
+        self._call.keep_now()
+
     async def prepare(self, error: BaseException | None = None) -> None:
         """Work out the upper bound of what a request used that has not told it, in a worker thread.
 
@@ -195,13 +203,29 @@ class MeteredExchange(Counted):
         """The answer as far as it has come, where it is streamed."""
 
     def begin(self) -> None:
-        """Begin. Raises what entering a `model_call` raises."""
+        """Begin, and wait for no ledger. Raises what entering a `model_call` raises."""
         if self._owner is not None:
             self._owner.give_up = self._give_up
         if self._context is None:
-            self._call.__enter__()
+            self._call.begin()
         else:
-            self._context.run(self._call.__enter__)
+            self._context.run(self._call.begin)
+
+    async def keep(self) -> None:
+        """Wait until the request is on disk, where the ledger promises that before it leaves."""
+        try:
+            await super().keep()
+        except BaseException as error:
+            self._end(error)
+            raise
+
+    def keep_now(self) -> None:
+        """Block this thread until the request is on disk, where the ledger promises that before it leaves."""
+        try:
+            super().keep_now()
+        except BaseException as error:
+            self._end(error)
+            raise
 
     def _give_up(self) -> None:
         """End with what has come, as the engine closes."""

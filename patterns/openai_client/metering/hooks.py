@@ -135,11 +135,6 @@ def _begin(place: Place, sent: SentRequest, asked: ModelRequest, allowed: ModelR
     return place.begin(sent, allowed)
 
 
-def _begin_within(within: Within) -> Within:
-    within.begin()
-    return within
-
-
 def _read(exchange: MeteredExchange | Within, response: Any, body: type[AsyncBody | SyncBody], *, stream: bool) -> None:
     """Read an answer, now or as it comes."""
     try:
@@ -222,15 +217,8 @@ class AsyncHook(Hook):
         if place is None:
             return None
         try:
-            if isinstance(place, Within):
-                return _begin_within(place)
-            asked = sent.describe()
-            if not place.execution.budgeted:
-                return place.begin(sent, asked)
-            asked = sent.describe(await sent.sent.bound())
-            async with place.execution.reserve(asked) as allowed:
-                exchange = _begin(place, sent, asked, allowed)
-            place.hold()
+            exchange = await self._begin(place, sent)
+            await exchange.keep()
             return exchange
         except BaseException as error:
             if isinstance(place, Place):
@@ -239,6 +227,19 @@ class AsyncHook(Hook):
                 raise
             trouble.note(error)
             return None
+
+    async def _begin(self, place: Place | Within, sent: SentRequest) -> MeteredExchange | Within:
+        if isinstance(place, Within):
+            place.begin()
+            return place
+        asked = sent.describe()
+        if not place.execution.budgeted:
+            return place.begin(sent, asked)
+        asked = sent.describe(await sent.sent.bound())
+        async with place.execution.reserve(asked) as allowed:
+            exchange = _begin(place, sent, asked, allowed)
+        place.hold()
+        return exchange
 
 
 class SyncHook(Hook):
@@ -274,15 +275,8 @@ class SyncHook(Hook):
         if place is None:
             return None
         try:
-            if isinstance(place, Within):
-                return _begin_within(place)
-            asked = sent.describe()
-            if not place.execution.budgeted:
-                return place.begin(sent, asked)
-            asked = sent.describe(sent.sent.bound_here())
-            with place.execution.reserve(asked) as allowed:
-                exchange = _begin(place, sent, asked, allowed)
-            place.hold()
+            exchange = self._begin(place, sent)
+            exchange.keep_now()
             return exchange
         except BaseException as error:
             if isinstance(place, Place):
@@ -291,6 +285,19 @@ class SyncHook(Hook):
                 raise
             trouble.note(error)
             return None
+
+    def _begin(self, place: Place | Within, sent: SentRequest) -> MeteredExchange | Within:
+        if isinstance(place, Within):
+            place.begin()
+            return place
+        asked = sent.describe()
+        if not place.execution.budgeted:
+            return place.begin(sent, asked)
+        asked = sent.describe(sent.sent.bound_here())
+        with place.execution.reserve(asked) as allowed:
+            exchange = _begin(place, sent, asked, allowed)
+        place.hold()
+        return exchange
 
 
 async def _aread(response: Any) -> Any:
