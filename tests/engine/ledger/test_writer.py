@@ -250,7 +250,12 @@ def test_an_event_without_a_form_is_skipped_alone(tmp_path: Path, caplog: pytest
     writer.start()
     told = threading.Event()
     outcome: list[bool] = []
-    writer.sync(lambda durable: (outcome.append(durable), told.set()))
+
+    def tell(durable: bool) -> None:
+        outcome.append(durable)
+        told.set()
+
+    writer.sync(tell)
     told.wait()
     assert outcome == [True], "all that can be kept is"
     assert writer.close(60)

@@ -47,7 +47,7 @@ async def test_an_async_client_waits_and_blocks_nobody(
                 return await ask() + str(call.has_left)
 
         async with anyio.create_task_group() as tasks:
-            works = {"in a run": partial(scene.engine.run, ask, ""), "in none": ask}
+            works: dict[str, Any] = {"in a run": partial(scene.engine.run, ask, ""), "in none": ask}
             tasks.start_soon(works.get(where, partial(scene.engine.run, within, "")))
             if holds:
                 await until(faults.held_up.is_set)
