@@ -53,7 +53,7 @@ class Faults:
         """Let them go on."""
         self._go.set()
 
-    def meet(self, store: LedgerFile, events: Sequence[Event], append: Callable[[Sequence[Event]], None]) -> None:
+    def meet(self, store: LedgerFile, events: Sequence[Event], append: Callable[[Sequence[Event]], int]) -> int:
         """Do to a group what is to happen to it."""
         self.groups.append(len(events))
         if not self._go.is_set():
@@ -63,7 +63,7 @@ class Faults:
             if self.after:
                 append(events[: self.after])
             raise LedgerError(f"the ledger {store.path} cannot be written: {self.error}")
-        append(events)
+        return append(events)
 
 
 @contextmanager
@@ -72,8 +72,8 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
     faults = Faults()
 
     class FaultyFile(LedgerFile):
-        def append(self, events: Sequence[Event]) -> None:
-            faults.meet(self, events, super().append)
+        def append(self, events: Sequence[Event]) -> int:
+            return faults.meet(self, events, super().append)
 
     monkeypatch.setattr(sqlite, "LedgerFile", FaultyFile)
     monkeypatch.setattr(writer, "FIRST_RETRY", 0.001)
