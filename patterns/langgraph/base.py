@@ -26,7 +26,7 @@ from ..tools.hosted import hosted_tools
 from ..tools.tool import Tool, ToolLike
 from ..tools.toolbox import CallAllowance, FunctionRequest, FunctionResult
 from .answers import Answered, ask
-from .messages import answer_open_calls, calls_of, to_langchain, valid_message, with_own_call_ids
+from .messages import answer_open_calls, calls_of, check_is_heard, to_langchain, valid_message, with_own_call_ids
 from .metering.handler import MeteringHandler
 from .metering.usage import finish_reason_of
 from .structured import Shape, bind_shape, read_shape, unfinished
@@ -293,6 +293,7 @@ class LangGraphBasePattern(BasePattern):
         deliver: bool = False,
     ) -> AIMessage:
         told = [SystemMessage(valid_text(instructions)), *messages] if instructions else messages
+        check_is_heard(model, told)
         delivery = self.delivery if deliver else None
         config = self.config
         answer = await ask(

@@ -21,13 +21,18 @@ Message = TypeVar("Message", bound=BaseMessage)
 def to_langchain(messages: Any) -> list[BaseMessage]:
     """Turn messages into LangChain's; those that are already stay as they are, if their text is valid.
 
+    But not those of which LangChain would pass on a role as it is, or leave out something: they are written anew, in
+    LangChain's own form. So are results of tools within a user's message, calls that are only parts of an answer's
+    content, and refusals that are only beside it (langchain-openai 1.7.3, `_convert_message_to_dict`,
+    `_construct_responses_api_input`).
+
     Raises:
         ConfigurationError: one of `messages` is not a message, or there is none.
     """
     converted: list[BaseMessage] = []
     reader = MessageReader()
     for message in as_sequence(messages):
-        if isinstance(message, BaseMessage):
+        if isinstance(message, BaseMessage) and _is_kept_whole(message):
             converted.append(_with_ids(message, reader.call_ids))
             continue
         for item in reader.read(message):
@@ -35,6 +40,43 @@ def to_langchain(messages: Any) -> list[BaseMessage]:
     if not converted:
         raise ConfigurationError("there are no messages")
     return [valid_message(message) for message in converted]
+
+
+def _is_kept_whole(message: BaseMessage) -> bool:
+    """Tell whether LangChain passes on all that a message of its own says."""
+    parts = message.content if isinstance(message.content, list) else ()
+    if isinstance(message, AIMessage):
+        known = {call_id for call_id, _, _ in calls_of(message)}
+        beside = message.additional_kwargs
+        says_more = (beside.get("function_call") and not known) or (beside.get("refusal") and not message.text)
+        return not says_more and all(_id_of(part) in known for part in parts if is_call(part))
+    if isinstance(message, HumanMessage):
+        return not any(isinstance(part, dict) and part.get("type") == "tool_result" for part in parts)
+    return isinstance(message, SystemMessage | ToolMessage)
+
+
+def _id_of(part: Any) -> Any:
+    return part.get("call_id") or part.get("id")
+
+
+def check_is_heard(model: Any, messages: Iterable[BaseMessage]) -> None:
+    """Refuse audio that LangChain would leave out of a request without a word.
+
+    Raises:
+        ConfigurationError: a message has audio, and the model asks the Responses API (langchain-openai 1.7.3,
+            `_construct_responses_api_input`).
+    """
+    while (bound := getattr(model, "bound", None)) is not None:
+        model = bound
+    if getattr(model, "use_responses_api", None) is not True:
+        return
+    for message in messages:
+        for part in message.content if isinstance(message.content, list) else ():
+            if isinstance(part, dict) and part.get("type") in ("audio", "input_audio"):
+                raise ConfigurationError(
+                    "a message has audio, which LangChain leaves out of requests to the Responses API: give the "
+                    "pattern model=ChatOpenAI(..., use_responses_api=False)"
+                )
 
 
 def valid_message(message: Message) -> Message:

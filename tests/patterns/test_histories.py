@@ -1,5 +1,6 @@
 """Histories as other programs have them: understood, or refused by name; none is passed on raw, or emptied."""
 
+import json
 from typing import Any
 
 import pytest
@@ -16,11 +17,14 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.messages.tool import invalid_tool_call, tool_call
+from langchain_openai import ChatOpenAI
 from openai import AsyncOpenAI, BadRequestError
 from openai.types.chat import ChatCompletionMessage
 from pattern_support import KEY
+from pydantic import SecretStr
 
 from runmeter.engine import ConfigurationError, ModelRequest
+from runmeter.patterns import AugmentedLLMConfig, AugmentedLLMPattern
 from runmeter.patterns.langgraph.messages import to_langchain
 from runmeter.patterns.langgraph.metering.requests import describe_sent
 from runmeter.patterns.messages import to_items
@@ -318,6 +322,79 @@ def test_a_message_that_is_not_understood_is_refused_by_name(message: Any, compl
     if not isinstance(message, BaseMessage):
         with pytest.raises(ConfigurationError, match=complaint):
             to_langchain(message)
+
+
+def sent_by_langchain(history: list[Any], responses: bool) -> list[Json]:
+    """What ChatOpenAI makes of a history, by either API."""
+    model = ChatOpenAI(model="gpt-4.1-mini", api_key=SecretStr(KEY), use_responses_api=responses)
+    payload = model._get_request_payload(to_langchain(history))
+    sent: list[Json] = payload["input" if responses else "messages"]
+    return sent
+
+
+USE = {"type": "tool_use", "id": "t_1", "name": "find", "input": {"n": 1}}
+RESULT = {"type": "tool_result", "tool_use_id": "t_1", "content": "found-it"}
+LOST: list[tuple[list[BaseMessage], list[str]]] = [
+    ([AIMessage([{"type": "text", "text": "I look."}, USE])], ["I look.", "find", "t_1"]),
+    ([AIMessage([USE]), HumanMessage([RESULT, {"type": "text", "text": "And?"}])], ["t_1", "found-it", "And?"]),
+    ([AIMessage("", additional_kwargs={"refusal": "I cannot."})], ["I cannot."]),
+    ([AIMessage("", additional_kwargs={"function_call": {"name": "find", "arguments": '{"n":1}'}})], ["find"]),
+    (
+        [ChatMessage(content="hi", role="human"), ChatMessage(content="ho", role="ai")],
+        ["user", "hi", "assistant", "ho"],
+    ),
+    (
+        [
+            AIMessage("", additional_kwargs={"function_call": {"name": "find", "arguments": "{}"}}),
+            FunctionMessage(content="found-it", name="find"),
+        ],
+        ["find", "found-it"],
+    ),
+]
+
+
+@pytest.mark.parametrize("responses", [False, True])
+@pytest.mark.parametrize(("history", "said"), LOST)
+def test_what_langchain_would_leave_out_of_its_own_messages_is_said(
+    history: list[BaseMessage], said: list[str], responses: bool
+) -> None:
+    sent = sent_by_langchain([*history, "And now?"], responses)
+    written = json.dumps(sent)
+    assert all(text in written for text in said)
+    assert not {"tool_use", "tool_result", "human", "function"} & {each.get("role") for each in sent}
+    assert '"tool_result"' not in written
+    assert '"human"' not in written
+
+
+@pytest.mark.parametrize("message", [ChatMessage(content="hi", role="model"), RemoveMessage(id="1")])
+def test_a_role_that_is_not_known_is_refused_by_name_to_langchain_too(message: BaseMessage) -> None:
+    with pytest.raises(ConfigurationError, match=r"got 'model'|got 'remove'"):
+        to_langchain([message])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        AIMessage([{"type": "thinking", "thinking": "Hm.", "signature": "x"}, {"type": "text", "text": "Lyon."}]),
+        AIMessage([USE], tool_calls=[tool_call(name="find", args={"n": 1}, id="t_1")]),
+        AIMessage("Lyon.", id="run-1", response_metadata={"model_name": "x"}),
+        HumanMessage([{"type": "document", "source": {"type": "text", "data": "hi", "media_type": "text/plain"}}]),
+        SystemMessage("Be brief.", name="house"),
+    ],
+)
+def test_other_messages_of_langchains_stay_as_they_are(message: BaseMessage) -> None:
+    assert to_langchain([message]) == [message]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("form", [{"type": "audio", "base64": "aGk=", "mime_type": "audio/wav"}, AUDIO])
+async def test_audio_that_langchain_would_leave_out_is_refused(form: Json) -> None:
+    config = AugmentedLLMConfig(api_key=KEY, base_url="http://127.0.0.1:1/v1")
+    for message in (HumanMessage([form]), {"role": "user", "content": [form]}):
+        async with AugmentedLLMPattern(config) as pattern:
+            with pytest.raises(ConfigurationError, match="audio, which LangChain leaves out"):
+                await pattern.execute([message])
+    assert AUDIO in sent_by_langchain([HumanMessage([form])], responses=False)[0]["content"]
 
 
 # Ids
