@@ -11,6 +11,7 @@ from process_support import eventually, is_gone, python, run_command, started
 ROOT = Path(__file__).parents[2]
 MADE = """
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,15 @@ from process_support import python, started
 async def stuck():
     threading.Event().wait()
 
-def test_hangs():
-    with started(python("import time; time.sleep(3600)")) as process:
-        Path("child").write_text(str(process.pid))
-        process.wait()
+stack = ExitStack()
+child = stack.enter_context(started(python("import time; time.sleep(3600)")))  # before any limit runs
+Path(f"{child.pid}.child").touch()
 
+@pytest.mark.timeout(6)
+def test_hangs():
+    child.wait()
+
+@pytest.mark.timeout(6)
 async def test_hangs_in_a_fixture(stuck):
     pass
 
@@ -39,7 +44,7 @@ def test_fails():
 @pytest.mark.campaign
 def test_a_hanging_test_ends_by_the_limit_and_so_does_what_it_started(tmp_path: Path) -> None:
     (tmp_path / "test_made.py").write_text(MADE)
-    workers = ["-n", "2", "--dist", "worksteal", "--timeout", "5", "-o", "faulthandler_timeout=1"]
+    workers = ["-n", "2", "--dist", "worksteal", "-o", "faulthandler_timeout=2"]
     place = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), "-p", "no:cacheprovider"]
     done = run_command(
         [sys.executable, "-m", "pytest", "-q", *workers, *place, "test_made.py"],
@@ -57,7 +62,9 @@ def test_a_hanging_test_ends_by_the_limit_and_so_does_what_it_started(tmp_path: 
     assert "4 failed, 2 passed" in done.stdout
     assert "in test_hangs" in done.stderr
     assert "in stuck" in done.stderr
-    eventually(lambda: is_gone(int((tmp_path / "child").read_text())))
+    children = [int(path.stem) for path in tmp_path.glob("*.child")]
+    assert len(children) > 2, "one of each worker, the first two of which have died"
+    eventually(lambda: all(map(is_gone, children)))
 
 
 def test_a_process_and_what_it_started_end_with_the_block() -> None:

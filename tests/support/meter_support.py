@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from openai import AsyncOpenAI, OpenAI
 from pattern_support import KEY, check_whole
+from simulator_support import PATIENT
 
 from runmeter import (
     Engine,
@@ -77,7 +78,7 @@ class MeterScene:
 
     def settings(self) -> dict[str, Any]:
         """Make a client's settings."""
-        return {"base_url": self.simulator.url, "api_key": KEY, "max_retries": 0}
+        return {"base_url": self.simulator.url, "api_key": KEY, **PATIENT}
 
     @property
     def arrived(self) -> int:

@@ -162,6 +162,17 @@ def _value(value: AnyValue) -> Any:
     return getattr(value, kind)
 
 
+class _Server(ThreadingHTTPServer):
+    """One whose closing does not wait for a client that keeps its connection, and that lets clients leave."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say what broke, unless it is the client that has left."""
+        if not isinstance(sys.exception(), ConnectionError | ssl.SSLError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def receive_http(*, tls: bool = False, takes_metrics: bool = True) -> Iterator[Receiver]:
     """A receiver that speaks OTLP/HTTP with protobuf, gzip and deflate included; with TLS to the tests' client only."""
@@ -202,13 +213,12 @@ def receive_http(*, tls: bool = False, takes_metrics: bool = True) -> Iterator[R
         def log_message(self, *_: object) -> None:
             """Keep the test's output clean."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with _Server(("127.0.0.1", 0), Handler) as server:
         if tls:
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=TLS / "ca.pem")
             context.load_cert_chain(TLS / "server.pem", TLS / "server.key")
             context.verify_mode = ssl.CERT_REQUIRED
             server.socket = context.wrap_socket(server.socket, server_side=True)
-        server.daemon_threads = True  # closing must not wait for a client that keeps its connection
         receiver.endpoint = f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, name="OTLP receiver")
         thread.start()

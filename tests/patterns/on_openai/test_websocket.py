@@ -182,7 +182,19 @@ async def test_a_slow_client_is_waited_for_and_keeps_nobody_else_waiting() -> No
     assert long.endswith(text_of(messages))
 
 
-async def test_a_client_that_takes_nothing_counts_as_gone() -> None:
+async def test_a_client_that_takes_nothing_counts_as_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    send = WebSocket.send_json
+    sending = 0
+
+    async def watched(websocket: WebSocket, message: Any) -> None:
+        nonlocal sending
+        sending += 1
+        try:
+            await send(websocket, message)
+        finally:
+            sending -= 1
+
+    monkeypatch.setattr(WebSocket, "send_json", watched)
     async with serve(send_timeout=10, request_timeout=3600) as service:
         service.simulator.script(Reply("parcel " * 12_000))
         async with service.client() as client:
@@ -190,6 +202,8 @@ async def test_a_client_that_takes_nothing_counts_as_gone() -> None:
             for _ in range(2):  # until it is being answered
                 await client.recv()
             while not service.errors:
+                # No time passes while the answer is being read, which has a limit of its own.
+                await until(lambda: sending or service.errors)
                 await advance(10)
             await service.run_ended()
             client.transport.abort()
