@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import LedgerError
 
 _FULL = "its disk is full: make room there"
-_FORBIDDEN = "the file or its folder may not be written by this user: change their permissions"
+_FORBIDDEN = "the file, one beside it or their folder may not be written by this user: change their permissions"
 _LOCKED = "another program has held it locked for seconds: end that program, or its transaction"
 _DAMAGED = (
     "the file is damaged: move it away together with those ending in -wal and -shm;"
@@ -24,7 +24,6 @@ _CAUSES: Mapping[int, str] = {
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
     sqlite3.SQLITE_CANTOPEN: "the file, or one beside it, is not there or may not be opened: see to its folder",
     sqlite3.SQLITE_IOERR: "its disk failed: see that it is in order, mounted and not full",
-    sqlite3.SQLITE_NOTADB: "it is no SQLite file: give another path, or move that file away",
 }
 _SYSTEM_CAUSES: Mapping[int, str] = {
     errno.ENOSPC: _FULL,
@@ -37,6 +36,7 @@ _SYSTEM_CAUSES: Mapping[int, str] = {
     errno.EISDIR: "it is a folder: give the path of a file",
 }
 
+NOT_A_LEDGER = "{} is not a ledger of Runmeter's: give another path, or move that file away"
 OF_AN_EVENT = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 """Errors of SQLite's that a value has caused, and not the file."""
 
@@ -50,7 +50,10 @@ def ledger_error(path: Path, error: sqlite3.Error | OSError, doing: str = "writt
         doing: What could not be done: `opened`, `read` or `written`.
     """
     if isinstance(error, sqlite3.Error):
-        cause = _CAUSES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)  # the rest is detail
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest is detail
+        if code == sqlite3.SQLITE_NOTADB:
+            return LedgerError(NOT_A_LEDGER.format(path))
+        cause = _CAUSES.get(code)
         name = getattr(error, "sqlite_errorname", None) or type(error).__name__
     else:
         cause = _SYSTEM_CAUSES.get(error.errno or 0)

@@ -11,8 +11,8 @@ def birth_of(pid: int) -> str | None:
     `/proc/sys/kernel/random/boot_id` (man-pages 6.9).
     """
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes().decode().strip()
+        stat = Path(f"/proc/{pid}/stat").read_bytes().decode(errors="replace")
     except OSError:
         return None
     fields = stat.rpartition(")")[2].split()

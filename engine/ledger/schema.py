@@ -9,7 +9,7 @@ from typing import Any
 from weakref import WeakSet
 
 from ..errors import LedgerError
-from .faults import ledger_error
+from .faults import NOT_A_LEDGER, ledger_error
 
 APPLICATION_ID = 0x524D_4C47
 """Marks a SQLite file as a ledger (`RMLG`), in its header."""
@@ -155,8 +155,6 @@ MIGRATIONS: Sequence[str] = (
 )
 """The statements by which each version follows from the one before. Only ever added to."""
 
-NOT_A_LEDGER = "{} is not a ledger of Runmeter's: give another path, or move that file away"
-
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
     """Open a ledger, which only this user may read; make it, or bring it to this version.
@@ -301,6 +299,8 @@ def _make(path: Path) -> None:
     except FileExistsError:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+        if not os.access(path, os.W_OK):  # SQLite would go on, and leave files beside it that nobody may write
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
 
 
 _connections: WeakSet[LedgerConnection] = WeakSet()
@@ -330,14 +330,9 @@ def _refuse_inherited(path: Path) -> None:
 
 def _check_kind(connection: sqlite3.Connection, path: Path) -> int:
     """Tell a ledger's version, 0 of a new file; refuse what is none, and what only a newer version understands."""
-    try:
-        mark = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_NOTADB:
-            raise
-        raise LedgerError(f"{NOT_A_LEDGER.format(path)} ({error})") from error
+    mark = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if empty and version == 0:
         return 0
     if mark != APPLICATION_ID:
