@@ -9,7 +9,7 @@ Sources: openai 3.54.0, `types/responses/response_usage.py`, `types/completion_u
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, convert
+from msgspec import Meta, convert, field
 
 from runmeter.engine import Usage
 
@@ -43,11 +43,11 @@ class _OutputDetails(msgspec.Struct, gc=False):
 
 
 class _ResponseUsage(msgspec.Struct, gc=False):
-    input_tokens: _Some
-    output_tokens: _Some
-    total_tokens: _Count | None = None
-    input_tokens_details: _InputDetails | None = None
-    output_tokens_details: _OutputDetails | None = None
+    read: _Some = field(name="input_tokens")
+    written: _Some = field(name="output_tokens")
+    total: _Count | None = field(name="total_tokens", default=None)
+    before: _InputDetails | None = field(name="input_tokens_details", default=None)
+    after: _OutputDetails | None = field(name="output_tokens_details", default=None)
     input_token_details: None = None
     output_token_details: None = None
     cache_read_input_tokens: None = None
@@ -56,11 +56,11 @@ class _ResponseUsage(msgspec.Struct, gc=False):
 
 
 class _CompletionUsage(msgspec.Struct, gc=False):
-    prompt_tokens: _Some
-    completion_tokens: _Some
-    total_tokens: _Count | None = None
-    prompt_tokens_details: _InputDetails | None = None
-    completion_tokens_details: _OutputDetails | None = None
+    read: _Some = field(name="prompt_tokens")
+    written: _Some = field(name="completion_tokens")
+    total: _Count | None = field(name="total_tokens", default=None)
+    before: _InputDetails | None = field(name="prompt_tokens_details", default=None)
+    after: _OutputDetails | None = field(name="completion_tokens_details", default=None)
     input_tokens: None = None
     output_tokens: None = None
     input_tokens_details: None = None
@@ -90,7 +90,9 @@ class _ToolUsage(msgspec.Struct, gc=False):
     web_search: _Searches | None = None
 
 
-class _Response(msgspec.Struct, gc=False):
+class PlainResponse(msgspec.Struct, gc=False):
+    """The form of an answer of the Responses API whose usage is plain."""
+
     usage: _ResponseUsage
     output: list[_Item]
     tool_usage: _ToolUsage | None = None
@@ -98,7 +100,9 @@ class _Response(msgspec.Struct, gc=False):
     data: None = None
 
 
-class _Completion(msgspec.Struct, gc=False):
+class PlainCompletion(msgspec.Struct, gc=False):
+    """The form of an answer of Chat Completions, or of a stream's last chunk, whose usage is plain."""
+
     usage: _CompletionUsage
     choices: list[Any]
     tool_usage: _ToolUsage | None = None
@@ -114,17 +118,18 @@ _NO_INPUT, _NO_OUTPUT = _InputDetails(), _OutputDetails()
 
 def read_plain(payload: Any) -> Usage | None:
     """Read the usage of an answer, or of a stream's last chunk, if it is plain; None if it has to be looked at."""
+    form: type[PlainCompletion | PlainResponse] = PlainCompletion if _has(payload, "choices") else PlainResponse
     try:
-        if _has(payload, "choices"):
-            said = convert(payload, _Completion, from_attributes=True).usage
-            read, written, total = said.prompt_tokens, said.completion_tokens, said.total_tokens
-            before, after = said.prompt_tokens_details or _NO_INPUT, said.completion_tokens_details or _NO_OUTPUT
-        else:
-            told = convert(payload, _Response, from_attributes=True).usage
-            read, written, total = told.input_tokens, told.output_tokens, told.total_tokens
-            before, after = told.input_tokens_details or _NO_INPUT, told.output_tokens_details or _NO_OUTPUT
+        return usage_of(convert(payload, form, from_attributes=True))
     except (msgspec.ValidationError, TypeError):
         return None
+
+
+def usage_of(answer: PlainResponse | PlainCompletion) -> Usage | None:
+    """Read the usage of an answer in its plain form; None if its counts do not agree."""
+    said = answer.usage
+    read, written, total = said.read, said.written, said.total
+    before, after = said.before or _NO_INPUT, said.after or _NO_OUTPUT
     cached, kept, reasoning = before.cached_tokens or 0, before.cache_write_tokens or 0, after.reasoning_tokens or 0
     long = 0
     if (lifetimes := before.cache_write_tokens_details) is not None:

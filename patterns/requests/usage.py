@@ -11,6 +11,8 @@ from functools import reduce
 from operator import add
 from typing import Any
 
+import msgspec
+
 from runmeter.engine import ModelCall, Provenance, Usage, contradiction_in
 
 from .plain_usage import read_plain
@@ -29,8 +31,7 @@ _ANSWERS = ("refusal", "reasoning_content", "reasoning", "audio", "tool_calls", 
 """Fields of a message that are an answer, beside its text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True, gc=False):
     """What an answer says that its request used. It passes on the server's own numbers, and repairs none."""
 
     usage: Usage | None = None

@@ -24,7 +24,7 @@ from runmeter import (
     meter,
     open_model_call,
 )
-from runmeter.patterns.openai_client.metering.exchange import client_call
+from runmeter.patterns.openai_client.metering.client_call import client_call
 from runmeter.patterns.openai_client.metering.trouble import trouble
 from runmeter.simulator import Fault, Reply, Simulator
 

@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from operator import attrgetter
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from runmeter.engine import ModelCall
 
 from ...requests.finish import finish_reason_of
+from ...requests.plain_usage import PlainCompletion, PlainResponse, usage_of
 from ...requests.usage import read_usage
 from .sent import Api
 
@@ -32,7 +35,41 @@ class _Vectors(msgspec.Struct, gc=False):
     usage: Any = None
 
 
+class _Choice(msgspec.Struct, gc=False):
+    finish_reason: Annotated[str, Meta(min_length=1)] | None = None
+
+
+class _Completion(PlainCompletion, gc=False, kw_only=True):
+    """A completion as nearly all are."""
+
+    id: str
+    choices: list[_Choice]
+    model: str | None = None
+    service_tier: str | None = None
+
+
+class _Response(PlainResponse, gc=False, kw_only=True):
+    """A response as nearly all are."""
+
+    id: str
+    status: Literal["completed"]
+    error: None = None
+    model: str | None = None
+    service_tier: str | None = None
+
+
+class _Completed(msgspec.Struct, gc=False):
+    """The last event of a streamed response."""
+
+    type: Literal["response.completed"]
+    response: _Response
+
+
 _vectors = msgspec.json.Decoder(_Vectors)
+_completion = msgspec.json.Decoder(_Completion)
+_response = msgspec.json.Decoder(_Response)
+_completed = msgspec.json.Decoder(_Completed)
+_type_of, _reason_of = attrgetter("type"), attrgetter("finish_reason")
 
 
 def record_answer(call: ModelCall, api: Api, body: bytes) -> None:
@@ -45,6 +82,8 @@ def record_answer(call: ModelCall, api: Api, body: bytes) -> None:
         if vectors is not None:
             read_usage(vectors).record(call, response_model=vectors.model)
             return
+    elif _record_plain(call, api, body):
+        return
     answer = decoded(body)
     if answer is None:
         call.notice("unreadable_answer", "an answer is no object of JSON: what it used is not known, but for its bound")
@@ -52,6 +91,46 @@ def record_answer(call: ModelCall, api: Api, body: bytes) -> None:
         record_response(call, answer)
     else:
         _record_completion(call, answer)
+
+
+def _record_plain(call: ModelCall, api: Api, body: bytes) -> bool:
+    """Record an answer as nearly all are, of which no more is decoded than is told. Returns False of any other."""
+    try:
+        if api == "responses":
+            return _take_response(call, _response.decode(body))
+        return _take_completion(call, _completion.decode(body))
+    except (ValueError, RecursionError):
+        return False
+
+
+def record_completed(call: ModelCall, event: bytes) -> bool:
+    """Record the last event of a streamed response, as nearly all are. Returns False of any other."""
+    try:
+        return _take_response(call, _completed.decode(event).response)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _take_response(call: ModelCall, said: _Response) -> bool:
+    return _take(call, said, ("tool_calls",) if "function_call" in map(_type_of, said.output) else ("stop",))
+
+
+def _take_completion(call: ModelCall, said: _Completion) -> bool:
+    return _take(call, said, tuple(filter(None, map(_reason_of, said.choices))))
+
+
+def _take(call: ModelCall, said: _Response | _Completion, finish_reasons: tuple[str, ...]) -> bool:
+    usage = usage_of(said)
+    if usage is None:
+        return False
+    call.record(
+        usage,
+        response_id=said.id,
+        response_model=said.model,
+        service_tier=said.service_tier,
+        finish_reasons=finish_reasons,
+    )
+    return True
 
 
 def _vectors_in(body: bytes) -> _Vectors | None:

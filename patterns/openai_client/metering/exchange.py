@@ -1,7 +1,6 @@
 """One request of a metered client and its answer: which run it belongs to, and how it ended."""
 
-from collections.abc import Callable
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, copy_context
 
 from runmeter.engine import (
     Execution,
@@ -10,9 +9,6 @@ from runmeter.engine import (
     Provenance,
     StreamClosed,
     Usage,
-    ambient_run,
-    call_at_close,
-    forget_close,
     hand_reservation,
     hold_reservation,
     metered_execution,
@@ -24,6 +20,7 @@ from ...requests.bounds import bound_late
 from ...requests.retry import used_nothing
 from .answers import failure_of, record_answer
 from .background import background, unfinished
+from .client_call import ClientCall, client_call
 from .sent import RUN_NAMES, SentRequest
 from .streams import CompletionReading, ResponseReading, StreamReading
 from .trouble import trouble
@@ -36,72 +33,13 @@ _CALLED = {
 """The client's names for what went wrong below it, by the bases of the HTTP library's errors."""
 
 
-class ClientCall:
-    """A call of a client's method outside all runs: all attempts at one request, in a run of their own."""
-
-    __slots__ = ("_context", "_run", "ends_with_stream", "give_up")
-
-    def __init__(self, *, ends_with_request: bool = False) -> None:
-        self.ends_with_stream = ends_with_request
-        """True if it ends with its request; once its answer is a stream, it ends with that."""
-        self.give_up: Callable[[], object] | None = None
-        """Ends the request that is under way, or was the last, without its answer."""
-        self._run: Execution | None = None
-        self._context: Context | None = None
-
-    def enter(self, name: str) -> tuple[Execution, Context] | None:
-        """Enter the run, if that has not been done, in a context of its own. None if no engine is current."""
-        if self._run is None:
-            run = ambient_run(name, "openai")
-            if run is None:
-                return None
-            self._run, self._context = run, copy_context()
-            self._context.run(run.__enter__)
-            call_at_close(run.runtime.owner, self.close)
-        assert self._context is not None  # noqa: S101 - both or none
-        return self._run, self._context
-
-    def returned(self) -> None:
-        """Take that the client's method has returned: with a whole answer, or with a stream that goes on."""
-        if not self.ends_with_stream:
-            self.end(None)
-
-    def end(self, error: BaseException | None) -> None:
-        """Leave the run, if there is one. What comes later comes too late."""
-        run, self._run = self._run, None
-        context, self._context = self._context, None
-        if run is not None and context is not None:
-            forget_close(self.close)
-            context.run(run.__exit__, type(error) if error else None, error, error.__traceback__ if error else None)
-
-    def close(self) -> None:
-        """End with the engine, which closes: an answer that comes later is counted nowhere."""
-        try:
-            if self.give_up is not None:
-                self.give_up()
-        except Exception as error:
-            trouble.note(error)
-        finally:
-            self.end(None)
-
-
-client_call: ContextVar[ClientCall | None] = ContextVar("runmeter_client_call", default=None)
-"""The call of the client's that a request belongs to, where it is in no run."""
-
-
 class Counted:
-    """A request that is counted, here or elsewhere.
+    """A request that is counted, here or elsewhere."""
 
-    Args:
-        call: Its events.
-        sent: What is sent.
-    """
-
-    __slots__ = ("_call", "sent")
-
-    def __init__(self, call: ModelCall, sent: SentRequest) -> None:
-        self._call = call
-        self.sent = sent
+    sent: SentRequest
+    waits = True
+    """False if it may leave at once: there is neither room to be reserved nor a ledger to be waited for."""
+    _call: ModelCall
 
     def _wants_bound(self, error: BaseException | None) -> bool:
         call = self._call
@@ -146,11 +84,18 @@ class Counted:
 
 
 class Within(Counted):
-    """A request inside a `model_call` that counts it already: that is told of attempts, and nothing else."""
+    """A request inside a `model_call` that counts it already: that is told of attempts, and nothing else.
 
-    __slots__ = ()
+    Args:
+        call: That call.
+        sent: The request.
+    """
 
-    def begin(self) -> None:
+    def __init__(self, call: ModelCall, sent: SentRequest) -> None:
+        self._call = call
+        self.sent = sent
+
+    def leave(self) -> None:
         """Say that the request leaves. Raises what `ModelCall.leave` raises."""
         self._call.leave()
 
@@ -178,38 +123,47 @@ class MeteredExchange(Counted):
 
     Args:
         sent: The request.
-        call: Its events.
         execution: The run that it belongs to.
-        context: Where they are entered and left.
+        context: Where its events are entered and left, if not in the current context.
         owner: The client's call that has a run for it; None in a run that goes on.
     """
 
-    __slots__ = ("_context", "_ended", "_execution", "_owner", "reading")
+    reading: StreamReading | None = None
+    """The answer as far as it has come, where it is streamed."""
+    _ended = False
 
     def __init__(
-        self,
-        sent: SentRequest,
-        call: ModelCall,
-        execution: Execution,
-        context: Context | None,
-        owner: ClientCall | None,
+        self, sent: SentRequest, execution: Execution, context: Context | None = None, owner: ClientCall | None = None
     ) -> None:
-        super().__init__(call, sent)
-        self._execution = execution
+        self.sent = sent
+        self.execution = execution
         self._context = context
         self._owner = owner
-        self._ended = False
-        self.reading: StreamReading | None = None
-        """The answer as far as it has come, where it is streamed."""
 
-    def begin(self) -> None:
-        """Begin, and wait for no ledger. Raises what entering a `model_call` raises."""
-        if self._owner is not None:
-            self._owner.give_up = self._give_up
-        if self._context is None:
-            self._call.begin()
+    def begin(self, request: ModelRequest) -> None:
+        """Begin, with the request as it is sent, and wait for no ledger. Raises what entering a `model_call` raises."""
+        context, owner = self._context, self._owner
+        asked_by = client_call.get()
+        attempt = self.sent.attempt if asked_by is None else asked_by.attempts
+        self._call = call = self.execution.model_call(request, attempt=attempt)
+        if owner is not None:
+            owner.give_up = self._give_up
+        if context is None:
+            call.begin()
         else:
-            self._context.run(self._call.begin)
+            if self.execution.budgeted:
+                hand_reservation(context)
+            context.run(call.begin)
+
+    def hold(self) -> None:
+        """Have the code that asked for a stream not wait for the room that this stream holds."""
+        if self._context is not None:
+            hold_reservation(self._context)
+
+    def refuse(self, error: BaseException) -> None:
+        """End what was begun for a request that does not leave."""
+        if self._owner is not None and self._owner.ends_with_stream:
+            self._owner.end(error)
 
     async def keep(self) -> None:
         """Wait until the request is on disk, where the ledger promises that before it leaves."""
@@ -247,7 +201,7 @@ class MeteredExchange(Counted):
 
     def _wait_for(self, response_id: str) -> None:
         """Leave the call open until its answer is retrieved, its run ends or its engine closes."""
-        call, execution = self._call, self._execution
+        call, execution = self._call, self.execution
         call.response_id = response_id
         call.notice("background", "an answer made in the background is counted when it is retrieved")
         self.opened()
@@ -345,7 +299,7 @@ class MeteredExchange(Counted):
         call = self._call
         if call.provenance is not Provenance.REPORTED and call.bound is None:
             self.prepare_here(by_bytes=True)
-        how = (type(error) if error else None), error, (error.__traceback__ if error else None)
+        how = (None, None, None) if error is None else (type(error), error, error.__traceback__)
         if self._context is None:
             call.__exit__(*how)
         else:
@@ -354,58 +308,27 @@ class MeteredExchange(Counted):
             self._owner.end(error or of_run)
 
 
-class Place:
-    """The run that a request belongs to.
-
-    Args:
-        execution: The run.
-        context: Where its events are entered, if not in the current context.
-        owner: The client's call that the run is of, if it is of one.
-    """
-
-    __slots__ = ("_context", "_owner", "execution")
-
-    def __init__(self, execution: Execution, context: Context | None, owner: ClientCall | None) -> None:
-        self.execution = execution
-        self._context = context
-        self._owner = owner
-
-    def begin(self, sent: SentRequest, request: ModelRequest) -> MeteredExchange:
-        """Begin a request there, as it may be sent. Raises what entering a `model_call` raises."""
-        call = self.execution.model_call(request, attempt=sent.attempt)
-        if self._context is not None and self.execution.budgeted:
-            hand_reservation(self._context)
-        exchange = MeteredExchange(sent, call, self.execution, self._context, self._owner)
-        exchange.begin()
-        return exchange
-
-    def hold(self) -> None:
-        """Have the code that asked for a stream not wait for the room that this stream holds."""
-        if self._context is not None:
-            hold_reservation(self._context)
-
-    def give_up(self, error: BaseException) -> None:
-        """End what was begun for a request that does not leave."""
-        if self._owner is not None and self._owner.ends_with_stream:
-            self._owner.end(error)
-
-
-def find_place(sent: SentRequest) -> Place | Within | None:
-    """Find the run of a request.
+def find_exchange(sent: SentRequest) -> MeteredExchange | Within | None:
+    """Find where a request is counted.
 
     Returns:
         `Within` if a model call around it counts it already; None if no engine is there to count it.
     """
-    call = open_model_call()
+    around = open_model_call()
+    if around is not None:
+        return Within(around, sent)
+    call = client_call.get()
     if call is not None:
-        return Within(call, sent)
+        call.attempts += 1
     execution = metered_execution()
     if execution is not None:
         # A stream outlives the code that asks for it: what that does next is not inside the request.
-        return Place(execution, copy_context() if sent.body.stream is True else None, None)
-    owner = client_call.get() or ClientCall(ends_with_request=True)
-    entered = owner.enter(RUN_NAMES[sent.api])
-    return None if entered is None else Place(*entered, owner)
+        return MeteredExchange(sent, execution, copy_context() if sent.body.stream is True else None)
+    if call is None:
+        call = ClientCall()
+        call.ends_with_stream = True
+    entered = call.enter(RUN_NAMES[sent.api])
+    return None if entered is None else MeteredExchange(sent, *entered, call)
 
 
 def _name_of(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from ..hosts import HOOK, provider_of
 from .asking import UsageAsking
 from .background import background
 from .bodies import AsyncBody, BodyReading, SyncBody, read_at_once, read_in_passing
-from .exchange import MeteredExchange, Place, Within, find_place
+from .exchange import MeteredExchange, Within, find_exchange
 from .sent import APIS, Api, SentRequest
 from .trouble import trouble
 from .unmetered import tell_unmetered, unmetered_kind
@@ -77,8 +77,12 @@ class Hook:
         host, port = base_url.host, base_url.port
         return self.providers.get((host, port)) or provider_of(host, port), self.models.get(model, model)
 
-    def _recognize(self, request: Any) -> SentRequest | None:
-        """Read a request, if it is one for a model's answer."""
+    def _begin(self, request: Any) -> MeteredExchange | Within | None:
+        """Begin to count a request, unless that has to wait, and have its stream tell its usage.
+
+        Returns:
+            What counts it; None if nobody does.
+        """
         if request.method != "POST":
             return None
         url = request.url
@@ -88,11 +92,24 @@ class Hook:
             return None
         if self._is_off or request.extensions.setdefault(_COUNTED_BY, self._mark) is not self._mark:
             return None
+        exchange = None
         try:
-            return SentRequest(api, request, self.providers.get((url.host, url.port)), self.models)
-        except Exception as error:
-            trouble.note(error)
+            sent = SentRequest(api, request, self.providers, self.models)
+            exchange = find_exchange(sent)
+            if isinstance(exchange, Within):
+                exchange.leave()
+            elif exchange is not None:
+                self.asking.ask(sent)
+                execution = exchange.execution
+                budgeted = execution.budgeted
+                exchange.waits = budgeted or execution.runtime.recording is not None
+                if not budgeted:
+                    exchange.begin(sent.describe())
+        except BaseException as error:
+            if _is_for_caller(exchange, error):
+                raise
             return None
+        return exchange
 
     def _tell(self, url: Any) -> None:
         """Give notice of a request that is billed and not metered."""
@@ -102,17 +119,6 @@ class Hook:
                 tell_unmetered(kind, url.host)
             except Exception as error:
                 trouble.note(error)
-
-    def _find(self, sent: SentRequest) -> Place | Within | None:
-        """Find where a request belongs, and have its stream tell its usage."""
-        try:
-            place = find_place(sent)
-            if isinstance(place, Place):
-                self.asking.ask(sent)
-            return place
-        except Exception as error:
-            trouble.note(error)
-            return None
 
 
 def hook_of(http: Any) -> Hook | None:
@@ -129,10 +135,20 @@ def detach(http: Any) -> None:
         hook = hook.below
 
 
-def _begin(place: Place, sent: SentRequest, asked: ModelRequest, allowed: ModelRequest) -> MeteredExchange:
+def _is_for_caller(exchange: MeteredExchange | Within | None, error: BaseException) -> bool:
+    """Give up a request for which nothing could be begun. Tells whether it is not to leave, for that reason."""
+    if isinstance(exchange, MeteredExchange):
+        exchange.refuse(error)
+    if not isinstance(error, Exception) or isinstance(error, BudgetExceeded | UnboundedRequest):
+        return True
+    trouble.note(error)
+    return False
+
+
+def _begin_as_allowed(exchange: MeteredExchange, asked: ModelRequest, allowed: ModelRequest) -> None:
     if allowed.max_output_tokens != asked.max_output_tokens and allowed.max_output_tokens is not None:
-        sent.limit(allowed.max_output_tokens)
-    return place.begin(sent, allowed)
+        exchange.sent.limit(allowed.max_output_tokens)
+    exchange.begin(allowed)
 
 
 def _read(exchange: MeteredExchange | Within, response: Any, body: type[AsyncBody | SyncBody], *, stream: bool) -> None:
@@ -189,12 +205,14 @@ class AsyncHook(Hook):
             UnboundedRequest: it has no known upper bound, and a budget needs one.
             Exception: whatever the HTTP client raises.
         """
-        sent = self._recognize(request)
-        exchange = None if sent is None else await self._open(sent)
-        if sent is None or exchange is None:
+        exchange = self._begin(request)
+        if exchange is not None and exchange.waits:
+            exchange = await self._wait(exchange)
+        if exchange is None:
             response = await self.send(request, stream=stream, **options)
             _settle(request, response)
             return response
+        sent = exchange.sent
         try:
             response = await self.send(sent.http, stream=stream, **options)
             if self.asking.may_be_refused(sent, response.status_code) and self.asking.takes_back(
@@ -211,34 +229,19 @@ class AsyncHook(Hook):
         _read(exchange, response, AsyncBody, stream=stream)
         return response
 
-    async def _open(self, sent: SentRequest) -> MeteredExchange | Within | None:
-        """Begin to count a request; None if there is nobody to count it for."""
-        place = self._find(sent)
-        if place is None:
-            return None
+    async def _wait(self, exchange: MeteredExchange | Within) -> MeteredExchange | Within | None:
+        """Wait for room in budgets, and for the ledger; gives None if that fails for a reason of ours."""
         try:
-            exchange = await self._begin(place, sent)
+            if isinstance(exchange, MeteredExchange) and exchange.execution.budgeted:
+                asked = exchange.sent.describe(await exchange.sent.sent.bound())
+                async with exchange.execution.reserve(asked) as allowed:
+                    _begin_as_allowed(exchange, asked, allowed)
+                exchange.hold()
             await exchange.keep()
-            return exchange
         except BaseException as error:
-            if isinstance(place, Place):
-                place.give_up(error)
-            if not isinstance(error, Exception) or isinstance(error, BudgetExceeded | UnboundedRequest):
+            if _is_for_caller(exchange, error):
                 raise
-            trouble.note(error)
             return None
-
-    async def _begin(self, place: Place | Within, sent: SentRequest) -> MeteredExchange | Within:
-        if isinstance(place, Within):
-            place.begin()
-            return place
-        asked = sent.describe()
-        if not place.execution.budgeted:
-            return place.begin(sent, asked)
-        asked = sent.describe(await sent.sent.bound())
-        async with place.execution.reserve(asked) as allowed:
-            exchange = _begin(place, sent, asked, allowed)
-        place.hold()
         return exchange
 
 
@@ -247,12 +250,14 @@ class SyncHook(Hook):
 
     def __call__(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
         """Send a request, and count it. Raises what `AsyncHook` raises."""
-        sent = self._recognize(request)
-        exchange = None if sent is None else self._open(sent)
-        if sent is None or exchange is None:
+        exchange = self._begin(request)
+        if exchange is not None and exchange.waits:
+            exchange = self._wait(exchange)
+        if exchange is None:
             response = self.send(request, stream=stream, **options)
             _settle(request, response)
             return response
+        sent = exchange.sent
         try:
             response = self.send(sent.http, stream=stream, **options)
             if self.asking.may_be_refused(sent, response.status_code) and self.asking.takes_back(
@@ -269,34 +274,19 @@ class SyncHook(Hook):
         _read(exchange, response, SyncBody, stream=stream)
         return response
 
-    def _open(self, sent: SentRequest) -> MeteredExchange | Within | None:
-        """Begin to count a request; None if there is nobody to count it for."""
-        place = self._find(sent)
-        if place is None:
-            return None
+    def _wait(self, exchange: MeteredExchange | Within) -> MeteredExchange | Within | None:
+        """Wait for room in budgets, and for the ledger; gives None if that fails for a reason of ours."""
         try:
-            exchange = self._begin(place, sent)
+            if isinstance(exchange, MeteredExchange) and exchange.execution.budgeted:
+                asked = exchange.sent.describe(exchange.sent.sent.bound_here())
+                with exchange.execution.reserve(asked) as allowed:
+                    _begin_as_allowed(exchange, asked, allowed)
+                exchange.hold()
             exchange.keep_now()
-            return exchange
         except BaseException as error:
-            if isinstance(place, Place):
-                place.give_up(error)
-            if not isinstance(error, Exception) or isinstance(error, BudgetExceeded | UnboundedRequest):
+            if _is_for_caller(exchange, error):
                 raise
-            trouble.note(error)
             return None
-
-    def _begin(self, place: Place | Within, sent: SentRequest) -> MeteredExchange | Within:
-        if isinstance(place, Within):
-            place.begin()
-            return place
-        asked = sent.describe()
-        if not place.execution.budgeted:
-            return place.begin(sent, asked)
-        asked = sent.describe(sent.sent.bound_here())
-        with place.execution.reserve(asked) as allowed:
-            exchange = _begin(place, sent, asked, allowed)
-        place.hold()
         return exchange
 
 

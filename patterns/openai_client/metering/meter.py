@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from runmeter.engine import ConfigurationError, metered_execution
+from runmeter.engine import ConfigurationError
 
-from .exchange import ClientCall, client_call
+from .client_call import ClientCall, client_call
 from .hooks import AsyncHook, Hook, SyncHook, detach, hook_of
 
 if TYPE_CHECKING:
@@ -120,8 +120,6 @@ class _Copy(_Method):
 class _AsyncRequest(_Method):
     async def __call__(self, *args: Any, **options: Any) -> Any:
         """Send a request, and again if that failed: outside all runs, that is one run."""
-        if metered_execution() is not None:
-            return await self._call(*args, **options)
         call = ClientCall()
         token = client_call.set(call)
         try:
@@ -138,8 +136,6 @@ class _AsyncRequest(_Method):
 class _SyncRequest(_Method):
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Send a request, and again if that failed: outside all runs, that is one run."""
-        if metered_execution() is not None:
-            return self._call(*args, **options)
         call = ClientCall()
         token = client_call.set(call)
         try:

@@ -52,20 +52,27 @@ class SentRequest:
     Args:
         api: Whose form it has.
         request: The HTTP request.
-        provider: Whose prices it has; None leaves that to the host.
+        providers: Whose prices servers have, by their addresses; the hosts of others say it.
         models: Names of models, by those of deployments that stand for them.
     """
 
-    __slots__ = ("_asked", "_models", "_provider", "_sent", "adds_usage", "api", "body", "http")
+    __slots__ = ("_asked", "_provider", "_sent", "adds_usage", "api", "body", "host", "http", "model", "port")
 
-    def __init__(self, api: Api, request: Any, provider: str | None, models: Mapping[str, str]) -> None:
+    def __init__(
+        self, api: Api, request: Any, providers: Mapping[tuple[str, int | None], str], models: Mapping[str, str]
+    ) -> None:
+        url = request.url
         self.api: Api = api
         self.http = self._asked = request
+        self.host: str = url.host
+        self.port: int | None = url.port
         self.body = _body.decode(request.content)
+        name = str(self.body.model or _deployment(url.path))
+        self.model = models.get(name, name)
+        """The model asked for, by its own name where a deployment stands for it."""
         self.adds_usage = False
         """True if a streamed answer is asked for its usage though its caller did not."""
-        self._provider = provider or provider_of(request.url.host, request.url.port)
-        self._models = models
+        self._provider = providers.get((self.host, self.port)) or provider_of(self.host, self.port)
         self._sent: Sent | SentTexts | None = None
 
     @property
@@ -73,12 +80,6 @@ class SentRequest:
         """The number of the try, from 1, as the client counts them."""
         retries = self.http.headers.get(_RETRIES, "")
         return int(retries) + 1 if retries.isdecimal() else 1
-
-    @property
-    def model(self) -> str:
-        """The model asked for, by its own name where a deployment stands for it."""
-        name = str(self.body.model or _deployment(self.http.url.path))
-        return self._models.get(name, name)
 
     @property
     def leaves_usage_open(self) -> bool:
@@ -92,12 +93,11 @@ class SentRequest:
     @property
     def server(self) -> tuple[str, int | None, str]:
         """The server and its model, which answer alike."""
-        url = self.http.url
-        return url.host, url.port, self.model
+        return self.host, self.port, self.model
 
     def describe(self, bound: Usage | None = None) -> ModelRequest:
         """Describe the request in the engine's words."""
-        body, url = self.body, self.http.url
+        body = self.body
         is_embedding = self.api == "embeddings"
         return ModelRequest(
             provider=self._provider,
@@ -109,8 +109,8 @@ class SentRequest:
             max_output_tokens=body.max_output_tokens or body.max_completion_tokens or body.max_tokens,
             temperature=body.temperature,
             previous_response_id=body.previous_response_id,
-            server_address=url.host,
-            server_port=url.port or (443 if url.scheme == "https" else 80),
+            server_address=self.host,
+            server_port=self.port or (443 if self.http.url.scheme == "https" else 80),
             bound=bound,
         )
 

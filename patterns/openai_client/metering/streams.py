@@ -14,7 +14,7 @@ import msgspec
 from runmeter.engine import ModelCall, Provenance, Usage
 
 from ...requests.usage import read_usage
-from .answers import failure_in, record_response
+from .answers import failure_in, record_completed, record_response
 
 _SAYS_SOMETHING: Mapping[str, Any] = {"choices": [{"delta": {"content": "…"}}]}
 """Stands for the chunks with text or calls: an answer that has any took tokens to write."""
@@ -133,7 +133,11 @@ class ResponseReading(StreamReading):
 
     def scan(self, block: bytes) -> bool:
         """Read the last event, which has the usage."""
-        event = next(events_with(b'"response":{', block, last=True), {})
+        data = _last_with(b'"response":{', block)
+        if record_completed(self.call, data):
+            self.complete = True
+            return True
+        event = _parsed(data)
         kind, response = event.get("type"), event.get("response")
         if kind in _RESPONSE_ENDS and isinstance(response, dict):
             self.complete = True
@@ -247,24 +251,36 @@ def _is_used(chunk: Mapping[str, Any], *, every: bool = False) -> bool:
 
 def events_in(block: bytes) -> Iterator[dict[str, Any]]:
     """Parse the events of a block that are objects of JSON."""
-    return filter(None, map(_parsed, block.split(b"\n\n")))
+    return filter(None, map(_parsed, map(_data_in, block.split(b"\n\n"))))
 
 
-def events_with(marker: bytes, block: bytes, *, last: bool = False) -> Iterator[dict[str, Any]]:
-    """Parse the events of a block in which a marker is, or only the last of them, and no others."""
-    at = block.rfind(marker) if last else block.find(marker)
+def events_with(marker: bytes, block: bytes) -> Iterator[dict[str, Any]]:
+    """Parse the events of a block in which a marker is, and no others."""
+    at = block.find(marker)
     while at >= 0:
         end = block.find(b"\n\n", at)
         end = len(block) if end < 0 else end
-        event = _parsed(block[block.rfind(b"\n\n", 0, at) + 1 : end])
+        event = _parsed(_data_in(block[block.rfind(b"\n\n", 0, at) + 1 : end]))
         if event:
             yield event
         at = block.find(marker, end)
 
 
-def _parsed(event: bytes) -> dict[str, Any]:
-    """Parse an event that is an object of JSON; another is taken for one that says nothing."""
-    data = b"\n".join(_DATA(event))
+def _last_with(marker: bytes, block: bytes) -> bytes:
+    """Find the data of the last event in which a marker is; nothing if there is none."""
+    at = block.rfind(marker)
+    if at < 0:
+        return b""
+    end = block.find(b"\n\n", at)
+    return _data_in(block[block.rfind(b"\n\n", 0, at) + 1 : end if end >= 0 else len(block)])
+
+
+def _data_in(event: bytes) -> bytes:
+    return b"\n".join(_DATA(event))
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    """Parse the data of an event that is an object of JSON; another is taken for one that says nothing."""
     if data.startswith(b"{"):
         try:
             said: dict[str, Any] = msgspec.json.decode(data)

@@ -319,7 +319,7 @@ async def test_no_failure_of_the_metering_reaches_a_request(
     monkeypatch.setattr(trouble, "count", 0)
     broken: list[tuple[Any, str]] = [
         (hooks, "SentRequest"),
-        (hooks, "find_place"),
+        (hooks, "find_exchange"),
         (exchange, "record_answer"),
         (exchange, "failure_of"),
         (exchange.MeteredExchange, "begin"),

@@ -15,7 +15,8 @@ from pattern_support import KEY
 
 from runmeter import Budget, BudgetExceeded, Execution, ModelCall, meter
 from runmeter.engine.budgets.reservation import Reservation, Scope
-from runmeter.patterns.openai_client.metering.exchange import ClientCall, Counted
+from runmeter.patterns.openai_client.metering.client_call import ClientCall
+from runmeter.patterns.openai_client.metering.exchange import Counted
 
 MODEL = "gpt-6-luna"
 KINDS = (Execution, ModelCall, Reservation, Scope, ClientCall, Counted)

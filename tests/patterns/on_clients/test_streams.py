@@ -16,7 +16,7 @@ from pattern_support import KEY, Run
 
 from runmeter import ModelRequest, Provenance, Usage, meter
 from runmeter.patterns.openai_client.metering.bodies import BodyReading
-from runmeter.patterns.openai_client.metering.exchange import Place
+from runmeter.patterns.openai_client.metering.exchange import MeteredExchange
 from runmeter.patterns.openai_client.metering.sent import SentRequest
 
 pytestmark = [
@@ -142,9 +142,10 @@ def test_however_the_bytes_are_cut_the_same_is_read_and_passed_on(
     run = Run()
     with run() as execution:
         content = b'{"model":"%s","messages":[],"stream":true}' % MODEL.encode()
-        sent = SentRequest("chat_completions", httpx2.Request("POST", "http://x/v1", content=content), None, {})
+        sent = SentRequest("chat_completions", httpx2.Request("POST", "http://x/v1", content=content), {}, {})
         sent.adds_usage = hides
-        exchange = Place(execution, None, None).begin(sent, ModelRequest(provider="openai", model=MODEL))
+        exchange = MeteredExchange(sent, execution)
+        exchange.begin(ModelRequest(provider="openai", model=MODEL))
         reading = BodyReading(exchange, httpx2.Response(200, headers={"content-type": "text/event-stream"}))
         passed = b""
         for start, end in pairwise(places):
