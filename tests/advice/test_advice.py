@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from campaign_support import shortly
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -126,10 +127,11 @@ def test_runs_that_were_cancelled_are_compared_with_nothing() -> None:
     assert advisor.runs == 80
 
 
-@pytest.mark.parametrize(("spread", "failing"), [(0.3, 0.0), (1.0, 0.1), (1.6, 0.0)])
+@pytest.mark.parametrize("given", shortly([(0.3, 0.0), (1.0, 0.1), (1.6, 0.0)], all), ids=str)
 def test_without_a_difference_advice_is_told_in_at_most_the_nominal_share_of_histories(
-    spread: float, failing: float
+    given: tuple[float, float],
 ) -> None:
+    spread, failing = given
     histories, told = 200, 0
     for seed in range(histories):
         source = seeded(seed)

@@ -403,6 +403,7 @@ def test_a_request_without_a_trace_begins_one_of_its_own(service: Service, recei
     assert begun.trace_id.hex() != TRACE
 
 
+@pytest.mark.campaign
 def test_below_an_instrumented_server_the_run_is_its_span_s_child(simulator: Simulator, receiver: Receiver) -> None:
     """FastAPI's own instrumentation, switched on by its variable, makes a span of the request."""
     paths = ("/answer", "/stream")

@@ -310,7 +310,11 @@ def test_a_wrong_tag_is_exit_code_2() -> None:
     assert done.stderr == "runmeter run: --tag takes NAME=VALUE (see runmeter run --help)\n"
 
 
-@pytest.mark.parametrize(("told", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=str)
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.campaign)],
+    ids=str,
+)
 def test_ctrl_c_and_its_like_show_what_was_used(
     served: Simulator, told: signal.Signals, code: int, tmp_path: Path
 ) -> None:

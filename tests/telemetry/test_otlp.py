@@ -7,7 +7,9 @@ from typing import Any
 
 import anyio
 import pytest
+from campaign_support import shortly
 from export_support import (
+    RECEIVERS,
     SPANS_A_RUN,
     dead_endpoint,
     no_thread_is_left,
@@ -189,6 +191,11 @@ async def test_flushing_with_nothing_to_send_is_quick(receiver: Receiver, protoc
     assert receiver.spans == []
 
 
+def in_short_by(name: str) -> pytest.MarkDecorator:
+    """For a test of processes: in short by one protocol, in the campaigns by each."""
+    return pytest.mark.parametrize("protocol", shortly(RECEIVERS, lambda each: each == name), indirect=True)
+
+
 SCRIPT = """
 import anyio, os, sys
 from runmeter.engine import Engine, ModelRequest, current_execution
@@ -217,11 +224,13 @@ def run_script(body: str, receiver_or_url: str, protocol: str) -> "subprocess.Co
     return done
 
 
+@in_short_by("http/protobuf")
 def test_nothing_is_lost_when_the_process_just_ends(protocol: str, receiver: Receiver) -> None:
     run_script("anyio.run(main, telemetry, 1000)", receiver.endpoint, protocol)
     assert len({span.span.span_id for span in receiver.spans}) == len(receiver.spans) == 2000
 
 
+@in_short_by("grpc")
 def test_what_no_engine_flushed_is_sent_at_the_end_of_the_process(protocol: str, receiver: Receiver) -> None:
     body = """
 from runmeter.engine import Execution, RunInfo, Runtime
@@ -235,6 +244,7 @@ telemetry.receive(events)
     assert "gen_ai.invoke_agent.duration" in {received.metric.name for received in receiver.metrics}
 
 
+@in_short_by("http/protobuf")
 def test_a_process_ends_promptly_without_its_collector(protocol: str, dead_endpoint: str) -> None:
     body = """
 from runmeter.telemetry import open_telemetry
@@ -246,6 +256,7 @@ anyio.run(main, telemetry, 10)
     assert "Traceback" not in done.stderr
 
 
+@in_short_by("grpc")
 def test_a_forked_process_exports_its_own_spans_only(protocol: str, receiver: Receiver) -> None:
     body = """
 anyio.run(main, telemetry, 3)
@@ -264,6 +275,7 @@ if child:
     assert len({peer for _, peer in connections}) == len(connections)  # none is shared
 
 
+@in_short_by("http/protobuf")
 def test_a_forked_process_exports_its_own_measurements_only(protocol: str, receiver: Receiver) -> None:
     body = """
 anyio.run(main, telemetry, 3)
@@ -281,6 +293,7 @@ if child:
     assert sorted(last.values()) == [3 + 2, 5]
 
 
+@in_short_by("grpc")
 def test_a_process_that_is_forked_while_its_parent_exports_ends_by_itself(protocol: str, receiver: Receiver) -> None:
     body = """
 from runmeter.telemetry.export import drain
