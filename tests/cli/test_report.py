@@ -7,6 +7,7 @@ import pytest
 from ledger_scene import example_events, write_ledger
 
 from runmeter.cli.main import run
+from runmeter.engine import JSON
 
 
 @pytest.fixture
@@ -32,6 +33,22 @@ def test_it_writes_a_page_and_says_so(ledger: Path, tmp_path: Path, capsys: pyte
     assert report(ledger, "-o", page) == 0
     assert page.read_text().startswith("<!doctype html>")
     assert f"{page}: 12 days, " in capsys.readouterr().err
+
+
+def test_an_event_log_has_the_same_page_and_its_damaged_lines_are_told(
+    ledger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, page, other = tmp_path / "runs.jsonl", tmp_path / "log.html", tmp_path / "ledger.html"
+    log.write_bytes(b"\n".join([*map(JSON.encode, example_events()), b"{}"]))
+    assert report(log, "-o", page) == 0
+    assert "runs.jsonl, line 317: skipped" in capsys.readouterr().err
+    assert report(ledger, "-o", other) == 0
+    assert charts(page) == charts(other)
+
+
+def charts(page: Path) -> str:
+    """The figures that a page draws."""
+    return page.read_text().partition('id="charts">')[2].partition("</script>")[0]
 
 
 def test_a_page_is_replaced_and_leaves_nothing_beside_it(ledger: Path, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read(ledger: Path, **period: date) -> Report:
     with LedgerReader(ledger) as reader:
-        return read_report(reader, made_ns=MADE, **period)
+        return read_report(reader, source="runs.db", made_ns=MADE, **period)
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,32 @@ def usage(
     return show_usage(UsageOptions(files=files, query=query, format=cast("Format", form), prices=prices), sys.stdout)
 
 
-COMMANDS = (usage,)
+@click.command()
+@click.argument("file", metavar="LEDGER|LOG", type=FILE)
+@click.option(
+    "-o", "--output", metavar="FILE", type=NEW_FILE, default="report.html", show_default=True, help="The page."
+)
+@click.option("--since", metavar="DAY", type=DAY, help="The first UTC day, as 2026-11-01.")
+@click.option("--until", metavar="DAY", type=DAY, help="The UTC day after the last, as 2026-12-01.")
+@click.option("--prices", metavar="FILE", type=FILE, help="The prices of your own that the engine had.")
+def report(file: Path, output: Path, since: datetime | None, until: datetime | None, prices: Path | None) -> int:
+    """Write a page about a ledger or an event log.
+
+    It shows costs by day and model, pattern and tag; latency, tokens and caching; errors, retries and what they cost;
+    budgets; the slowest and dearest runs; and what is not known. The page is one file, needs no network, and can be
+    printed.
+
+    \b
+      runmeter report runs.db -o november.html --since 2026-11-01 --until 2026-12-01
+    """
+    from .report import ReportOptions, make_report
+
+    if since is not None and until is not None and until <= since:
+        raise CommandError("--until is the day after the last: give one after --since")
+    return make_report(ReportOptions(file=file, output=output, since=_day(since), until=_day(until), prices=prices))
+
+
+COMMANDS = (usage, report)
 
 
 def pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:

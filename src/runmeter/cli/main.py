@@ -6,7 +6,6 @@ with exit code 130, as shells expect; SIGTERM and SIGHUP end all commands in the
 
 import os
 import sys
-from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -248,42 +247,6 @@ def advise(events: Path, by: str | None, as_json: bool) -> int:
     if by == "":
         raise click.UsageError("--by takes the name of a tag")
     return show_advice(events, by, sys.stdout, as_json=as_json)
-
-
-@runmeter.command()
-@click.argument("ledger", type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default="report.html",
-    show_default=True,
-    help="The page to write.",
-)
-@click.option("--since", metavar="DAY", type=click.DateTime(["%Y-%m-%d"]), help="The first UTC day, as 2026-11-01.")
-@click.option("--until", metavar="DAY", type=click.DateTime(["%Y-%m-%d"]), help="The UTC day after the last.")
-@click.option(
-    "--prices",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The prices of your own that the engine had, as TOML.",
-)
-def report(ledger: Path, output: Path, since: datetime | None, until: datetime | None, prices: Path | None) -> int:
-    """Write a page about LEDGER, a file that Engine(ledger=...) keeps.
-
-    It shows costs by day and model, pattern and tag; latency, tokens and caching; errors, retries and what they cost;
-    budgets; the slowest and dearest runs; and what is not known. The page is one file, needs no network, and can be
-    printed.
-
-    \b
-      runmeter report runs.db -o november.html --since 2026-11-01 --until 2026-12-01
-    """
-    from .report import make_report
-
-    if since is not None and until is not None and until <= since:
-        raise click.UsageError("--until is the day after the last: give one after --since")
-    return make_report(ledger, output, since=since and since.date(), until=until and until.date(), prices=prices)
 
 
 @runmeter.command()

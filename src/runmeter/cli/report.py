@@ -1,67 +1,83 @@
-"""`runmeter report`: a ledger as one page."""
+"""`runmeter report`: a ledger or an event log as one page."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from runmeter.engine import ConfigurationError, LedgerError, LedgerReader, PriceBook
+from runmeter.engine import ConfigurationError, LedgerError, PriceBook
 from runmeter.engine.formats import format_count, printable
 from runmeter.reports.page.library import chart_library, check_drawing
+from runmeter.reports.sources import reader_of
 
 from .ending import CommandError
+from .log_reading import DamagedLines, reading_bar
 
 PAGE_BEGINS = b"<!doctype html>"
 
 
-def make_report(
-    ledger: Path,
-    output: Path,
-    *,
-    since: date | None = None,
-    until: date | None = None,
-    prices: Path | None = None,
-    console: Console | None = None,
-) -> int:
-    """Write the report on a ledger.
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Options of the command line."""
+
+    file: Path
+    """A ledger or an event log."""
+    output: Path
+    """The page. One that is there is replaced, any other file is not."""
+    since: date | None = None
+    """The first UTC day; by default the first that there is."""
+    until: date | None = None
+    """The UTC day after the last."""
+    prices: Path | None = None
+    """A price file of the user's own."""
+
+
+def make_report(options: ReportOptions, console: Console | None = None) -> int:
+    """Write the report on a ledger or an event log.
 
     Args:
-        ledger: The ledger.
-        output: The page. One that is there is replaced, any other file is not.
-        since: The first UTC day; by default the ledger's first.
-        until: The UTC day after the last.
-        prices: A file with prices, as `PriceBook` takes it.
-        console: Where it is told what was written; by default the standard error.
+        options: What is asked.
+        console: Where progress, damaged lines and the page's size are shown; by default the standard error.
 
     Returns:
-        The exit code: 0, or 1 if the ledger holds nothing of these days.
+        The exit code: 0, or 1 if there is nothing on these days.
 
     Raises:
-        CommandError: the ledger cannot be read, or a library is missing.
+        CommandError: the file cannot be read, or a library is missing.
         OSError: the page cannot be written.
     """
     console = console or Console(stderr=True)
-    _check_output(output)
+    _check_output(options.output)
     try:
         check_drawing()
         with ThreadPoolExecutor(1) as pool:
-            library = pool.submit(chart_library)  # meanwhile the ledger is read
-            from runmeter.reports.page.page import render
-            from runmeter.reports.page.report import read_report
-
-            with LedgerReader(ledger, PriceBook(prices)) as reader:
-                report = read_report(reader, since=since, until=until, made_ns=time.time_ns())
-            page = render(report, library.result())
+            library = pool.submit(chart_library)  # meanwhile the file is read
+            page, days = _render(options, library, console)
     except (ConfigurationError, LedgerError) as error:
         raise CommandError(str(error)) from None
-    _replace(output, page)
-    days = len({each.day for each in report.days})
-    size = f"{output.stat().st_size / 1e6:.1f} MB"
-    console.print(Text(f"{printable(str(output))}: {format_count(days, 'day')}, {size}"), soft_wrap=True)
-    return 0 if report.days else 1
+    _replace(options.output, page)
+    size = f"{options.output.stat().st_size / 1e6:.1f} MB"
+    console.print(Text(f"{printable(str(options.output))}: {format_count(days, 'day')}, {size}"), soft_wrap=True)
+    return 0 if days else 1
+
+
+def _render(options: ReportOptions, library: Future[str], console: Console) -> tuple[str, int]:
+    """Make the page, and count the days that it shows."""
+    from runmeter.reports.page.page import render
+    from runmeter.reports.page.report import read_report
+
+    path, damaged = options.file, DamagedLines(options.file)
+    with (
+        reading_bar(path, console) as progress,
+        reader_of(path, PriceBook(options.prices), damaged, progress) as ledger,
+    ):
+        report = read_report(ledger, source=path.name, made_ns=time.time_ns(), since=options.since, until=options.until)
+    damaged.tell(console)
+    return render(report, library.result()), len({each.day for each in report.days})
 
 
 def _check_output(output: Path) -> None:

@@ -12,10 +12,12 @@ from typing import TypeAlias
 
 import msgspec
 
-from runmeter.engine import ConfigurationError, CostEstimate, PriceBook, Provenance, Status, TokenUsage, Usage
+from runmeter.engine import ConfigurationError, CostEstimate, PriceBook, Provenance, Status, Usage
 from runmeter.engine.ledger.days import DAY_NS, EPOCH, DayCounts
 from runmeter.engine.ledger.reader import RequestRecord
 from runmeter.engine.usage.statistics import Key
+
+from .unended import unanswered
 
 Group: TypeAlias = tuple[str | None, ...]
 TAG = "tag:"
@@ -126,23 +128,7 @@ class UsageBill:
         key: Key = (run.pattern or "unknown", run.framework or "unknown", started.model, tuple(run.tags.items()))
         if (query.since and day < query.since) or (query.until and day >= query.until) or not query.takes(key):
             return
-        cost = prices.cost(
-            TokenUsage(
-                run_id=started.run_id,
-                seq=started.seq,
-                time_ns=started.time_ns,
-                call_id=started.call_id,
-                provider=started.provider,
-                operation=started.operation,
-                model=started.model,
-                service_tier=started.service_tier,
-                provenance=Provenance.UNKNOWN,
-                usage=None,
-                bound=started.bound,
-                start_ns=started.time_ns,
-                duration_ns=0,
-            )
-        )
+        cost = prices.cost(unanswered(started))
         self._sum(day, key).add_unended(cost)
         self.lost += request.lost
 

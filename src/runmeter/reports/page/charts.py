@@ -220,7 +220,14 @@ def _marks(points: Sequence[Mapping[str, Any]]) -> alt.Chart:
     """Triangles on top of the bars that have no upper end."""
     marks: alt.Chart = (
         alt.Chart(_values(points))
-        .mark_point(shape="triangle-up", filled=True, size=70, color="var(--bad)", opacity=1, yOffset=-7)
+        .mark_point(
+            shape="triangle-up",
+            filled=True,
+            size=70 if len(points) <= 31 else 20,
+            color="var(--bad)",
+            opacity=1,
+            yOffset=-7,
+        )
         .encode(x=_days(middle=True), y=alt.Y("value:Q"), tooltip=_TIP, description="said:N")
     )
     return marks

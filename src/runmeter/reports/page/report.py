@@ -9,7 +9,8 @@ from runmeter.engine import Notice, Status
 from runmeter.engine.ledger.days import DayUsage
 from runmeter.engine.ledger.reader import LedgerReader, RunRecord
 
-from .troubles import Troubles, UnendedRequest, possible_cost, read_troubles
+from ..unended import unanswered
+from .troubles import Troubles, UnendedRequest, read_troubles
 from .waterfalls import Waterfall, read_waterfalls
 
 TOP = 5
@@ -22,7 +23,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The data of a report, on the UTC days from `since` on to before `until`; None: all that the ledger holds."""
 
     source: str
-    """The ledger's name."""
+    """The name of the ledger or log."""
     made_ns: int
     """The time that it was read: nanoseconds since the Unix epoch."""
     since: date | None
@@ -41,11 +42,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The outermost runs that cost most, the dearest first."""
 
 
-def read_report(ledger: LedgerReader, *, since: date | None = None, until: date | None = None, made_ns: int) -> Report:
+def read_report(
+    ledger: LedgerReader, *, source: str, made_ns: int, since: date | None = None, until: date | None = None
+) -> Report:
     """Read a report's data.
 
     Args:
         ledger: Where from.
+        source: Its name in the report.
         since: The first UTC day; by default the ledger's first.
         until: The UTC day after the last; by default the ledger's last is the last.
         made_ns: The time now, in nanoseconds since the Unix epoch.
@@ -55,12 +59,12 @@ def read_report(ledger: LedgerReader, *, since: date | None = None, until: date 
     """
     since_ns, until_ns = (0 if since is None else start_ns(since)), (_NEVER_NS if until is None else start_ns(until))
     unended = [
-        UnendedRequest(each.run, each.started, each.lost, possible_cost(each.started, ledger.prices))
+        UnendedRequest(each.run, each.started, each.lost, ledger.prices.cost(unanswered(each.started)))
         for each in ledger.unended_requests()
         if each.started is not None and since_ns <= each.started.time_ns < until_ns
     ]
     return Report(
-        source=ledger.path.name,
+        source=source,
         made_ns=made_ns,
         since=since,
         until=until,

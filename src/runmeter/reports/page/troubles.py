@@ -96,27 +96,3 @@ def reason_of(event: TokenUsage, cost: CostEstimate) -> str:
     if event.contradiction is not None:
         return CONTRADICTION
     return _REASONS[event.provenance]
-
-
-def possible_cost(started: ModelCallStarted, prices: PriceBook) -> CostEstimate:
-    """Compute what a request that has not ended may cost: from nothing to what its bound costs.
-
-    It has no upper bound if it was sent without one, and is unpriced if its model has no price.
-    """
-    return prices.cost(
-        TokenUsage(
-            run_id=started.run_id,
-            seq=started.seq,
-            time_ns=started.time_ns,
-            call_id=started.call_id,
-            provider=started.provider,
-            operation=started.operation,
-            model=started.model,
-            provenance=Provenance.UNKNOWN,
-            usage=None,
-            start_ns=started.time_ns,
-            duration_ns=0,
-            service_tier=started.service_tier,
-            bound=started.bound,
-        )
-    )

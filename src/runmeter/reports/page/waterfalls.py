@@ -8,7 +8,7 @@ from runmeter.engine import CostEstimate, Event, ModelCallStarted, PriceBook, To
 from runmeter.engine.ledger.reader import LedgerReader, RunRecord
 
 from ..trace_lines import TraceLine, trace_lines
-from .troubles import possible_cost
+from ..unended import unanswered
 
 MAX_LINES = 80
 """Lines of a waterfall; of a longer one the first are shown."""
@@ -73,6 +73,6 @@ def _cost(event: Event, prices: PriceBook) -> CostEstimate | None:
         case TokenUsage():
             return prices.cost(event)
         case ModelCallStarted():
-            return possible_cost(event, prices)
+            return prices.cost(unanswered(event))
         case _:
             return None

@@ -10,6 +10,7 @@ import msgspec
 
 from runmeter.engine import CostEstimate, ModelCallStarted, PriceBook, Provenance, TokenUsage, Usage
 
+from ..unended import unanswered
 from .bill import FILE_SEARCHES, WEB_SEARCHES, day_of, tier_named
 from .counts import NOTHING, Counts, counts_of
 
@@ -124,22 +125,7 @@ def unended_part(event: ModelCallStarted, project: str | None, prices: PriceBook
     """Read a request that never ended; None if it is not on OpenAI's bill."""
     if event.provider != PROVIDER:
         return None
-    unknown = TokenUsage(
-        run_id=event.run_id,
-        seq=event.seq,
-        time_ns=event.time_ns,
-        call_id=event.call_id,
-        provider=event.provider,
-        operation=event.operation,
-        model=event.model,
-        provenance=Provenance.UNKNOWN,
-        usage=None,
-        start_ns=event.time_ns,
-        duration_ns=0,
-        service_tier=event.service_tier,
-        bound=event.bound,
-    )
-    return next(ended_parts(unknown, project, prices))
+    return next(ended_parts(unanswered(event), project, prices))
 
 
 def ledger_days(parts: Iterable[LedgerPart]) -> Mapping[tuple[date, str | None, str], LedgerDay]:
