@@ -18,7 +18,7 @@ from process_support import output_of, python, run_command, started
 
 import runmeter
 from runmeter.cli import main as cli
-from runmeter.cli.demo_documents import Documents
+from runmeter.cli.demo.documents import Documents
 from runmeter.patterns import PatternType
 
 QUIET = {"OTEL_SDK_DISABLED": "", "OPENAI_API_KEY": "", "OPENAI_BASE_URL": ""}

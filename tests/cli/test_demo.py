@@ -14,11 +14,11 @@ from genai_prices import Usage as PricedUsage
 from genai_prices import calc_price
 from rich.console import Console
 
-from runmeter.cli import demo
-from runmeter.cli.demo import DemoOptions, run_demo
-from runmeter.cli.demo_documents import Documents
+from runmeter.cli.demo import command
+from runmeter.cli.demo.command import DemoOptions, run_demo
+from runmeter.cli.demo.documents import Documents
+from runmeter.cli.demo.run_keeper import RunKeeper
 from runmeter.cli.ending import CommandError
-from runmeter.cli.run_keeper import RunKeeper
 from runmeter.engine import Engine, Event, Provenance, TokenUsage, Usage
 from runmeter.patterns import PatternType
 from runmeter.simulator import Simulator
@@ -78,10 +78,10 @@ def test_tokens_equal_the_simulator_s_count_and_cost_equals_the_price_list(
             super().__init__(**arguments)
             engines.append(self)
 
-    monkeypatch.setattr(demo, "Simulator", KnownSimulator)
-    monkeypatch.setattr(demo, "Engine", KnownEngine)
-    monkeypatch.setattr(demo, "RunKeeper", Watcher)
-    monkeypatch.setattr(demo, "show_mishaps", nothing)  # what they used is not the demo's
+    monkeypatch.setattr(command, "Simulator", KnownSimulator)
+    monkeypatch.setattr(command, "Engine", KnownEngine)
+    monkeypatch.setattr(command, "RunKeeper", Watcher)
+    monkeypatch.setattr(command, "show_mishaps", nothing)  # what they used is not the demo's
     Watcher.seen.clear()
     console = screen()
     assert run_demo(options(folder, 24), console) == 0

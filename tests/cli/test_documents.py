@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runmeter.cli.demo_documents import PASSAGE, Documents, load_documents
+from runmeter.cli.demo.documents import PASSAGE, Documents, load_documents
 from runmeter.cli.ending import CommandError
 
 

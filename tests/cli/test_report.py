@@ -1,6 +1,8 @@
 """`runmeter report`: what it writes, and what it refuses."""
 
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -88,11 +90,20 @@ def test_arguments_that_make_no_sense(
     assert not page.exists()
 
 
-def test_what_is_no_ledger_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_without_an_event_gives_an_empty_page_and_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "notes.txt").write_text("not a ledger")
-    assert report(tmp_path / "notes.txt", "-o", tmp_path / "page.html") == 2
-    assert "notes.txt" in (said := capsys.readouterr().err)
-    assert "is not a" in said
+    assert report(tmp_path / "notes.txt", "-o", tmp_path / "page.html") == 1
+    assert "notes.txt, line 1: skipped" in capsys.readouterr().err
+
+
+def test_a_database_that_is_no_ledger_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("CREATE TABLE notes (text)")
+    assert report(tmp_path / "other.db", "-o", tmp_path / "page.html") == 2
+    assert "other.db is not a ledger of Runmeter's" in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()
 
 
 @pytest.mark.parametrize("library", ["altair", "vl_convert"])

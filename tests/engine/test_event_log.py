@@ -16,8 +16,8 @@ from strategies import event_streams
 
 from runmeter.cli import main as cli
 from runmeter.cli.advise import advise
-from runmeter.cli.demo import DemoOptions, run_demo
-from runmeter.cli.demo_documents import Documents
+from runmeter.cli.demo.command import DemoOptions, run_demo
+from runmeter.cli.demo.documents import Documents
 from runmeter.cli.ending import NOT_WRITTEN, CommandError
 from runmeter.cli.run import RunOptions, run_pattern
 from runmeter.engine import (

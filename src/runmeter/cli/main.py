@@ -94,7 +94,7 @@ def demo(
     wrong: a request is tried again, a stream is cut, a budget refuses. Ctrl-C stops early and still shows what was
     counted.
     """
-    from .demo import DemoOptions, run_demo
+    from .demo.command import DemoOptions, run_demo
 
     return run_demo(
         DemoOptions(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from runmeter.simulator.model.questions import topics
 
-from .ending import CommandError
+from ..ending import CommandError
 
 SUFFIXES = (".md", ".txt", ".rst")
 MAX_CHARACTERS = 5_000_000
@@ -110,7 +110,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _own_documents() -> Documents:
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     if (root / "pyproject.toml").exists():
         named = [root / "README.md", root / "CONTRIBUTING.md", *sorted(root.glob("docs/*.md"))]
         paths = tuple(path for path in named if path.exists())

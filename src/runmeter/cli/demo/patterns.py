@@ -5,7 +5,7 @@ from typing import Any
 
 from runmeter.patterns import BasePattern, PatternRegistry, PatternType
 
-from .demo_documents import Documents
+from .documents import Documents
 
 INSTRUCTIONS = "You help people read documents. Look things up with the tools you have. Answer in a sentence or two."
 CONTEXT_TOKENS = 8_000

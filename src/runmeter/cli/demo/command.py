@@ -20,15 +20,15 @@ from runmeter.patterns import BasePattern, PatternError, PatternRegistry, Patter
 from runmeter.simulator import Simulator
 from runmeter.telemetry import OpenTelemetry
 
-from .command_log import CommandLog, log_to
-from .demo_documents import Documents, load_documents
-from .demo_mishaps import show_mishaps
-from .demo_patterns import make_pattern, make_patterns
-from .ending import INTERRUPTED, CommandError
-from .otlp import shut_down_at_end, telemetry_to
+from ..command_log import CommandLog, log_to
+from ..ending import INTERRUPTED, CommandError
+from ..otlp import shut_down_at_end, telemetry_to
+from ..trace_view import trace_tree
+from ..views import bus_table, error_summary, export_summary, usage_table, verdict
+from .documents import Documents, load_documents
+from .mishaps import show_mishaps
+from .patterns import make_pattern, make_patterns
 from .run_keeper import RunKeeper
-from .trace_view import trace_tree
-from .views import bus_table, error_summary, export_summary, usage_table, verdict
 
 
 @dataclass(frozen=True, kw_only=True)

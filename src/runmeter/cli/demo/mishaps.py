@@ -12,10 +12,10 @@ from runmeter.patterns import BasePattern, PatternType
 from runmeter.simulator import Fault, Simulator
 from runmeter.telemetry import OpenTelemetry
 
-from .command_log import CommandLog
+from ..command_log import CommandLog
+from ..trace_view import trace_tree
+from ..views import run_summary
 from .run_keeper import RunKeeper
-from .trace_view import trace_tree
-from .views import run_summary
 
 LIMIT = 300
 """Output tokens of an answer: what is not known of one that was cut is known to be no more."""
