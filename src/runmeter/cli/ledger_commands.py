@@ -85,7 +85,9 @@ def report(file: Path, output: Path, since: datetime | None, until: datetime | N
 @click.option("--since", metavar="DAY", type=DAY, help="The first UTC day, as 2026-11-01.  [default: 30 days]")
 @click.option("--until", metavar="DAY", type=DAY, help="The UTC day after the last.  [default: tomorrow]")
 @click.option("--base-url", metavar="URL", help="Where the bill is asked for.  [default: OPENAI_BASE_URL, or OpenAI]")
-@click.option("--csv", "exports", metavar="FILE", multiple=True, type=FILE, help="An export of usage or costs; or both.")
+@click.option(
+    "--csv", "exports", metavar="FILE", multiple=True, type=FILE, help="An export of usage or costs; or both."
+)
 @click.option("--project", "projects", metavar="ID", multiple=True, help="Only this OpenAI project; may be repeated.")
 @click.option("--project-tag", metavar="TAG", help="The tag of runs that holds the id of their OpenAI project.")
 @click.option("--prices", metavar="FILE", type=FILE, help="Prices of your own, as the engine had.")
