@@ -82,6 +82,9 @@ class MeteredRun(Protocol):
     def claim(self, request: ModelRequest) -> Claim:
         """Take the reservation of a request that is about to leave."""
 
+    async def lease(self, request: ModelRequest) -> None:
+        """Lease what that is about to reserve in shared budgets."""
+
 
 class Operation(ABC):
     """An operation within a run, with a start, an end and a span of its own.
@@ -321,7 +324,8 @@ class ModelCall(Operation):
 
     async def __aenter__(self) -> Self:
         """Enter it, and where the ledger promises that a request is on disk before it leaves, wait for that: without
-        blocking the event loop, as `with` would."""
+        blocking the event loop, as `with` would. So it is where a shared budget leases room first."""
+        await self._execution.lease(self._request)
         self.begin()
         try:
             await self.keep()

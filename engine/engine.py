@@ -122,6 +122,11 @@ class Engine:
         assumed_tier = check_tier(assume_tier)
         kept = Budgets(budgets, self._usage.prices, clock, assumed_tier)
         self._budgets = kept if kept.limits else None
+        if self._budgets is not None and self._budgets.leases is not None and ledger is None:
+            raise ConfigurationError(
+                "a shared budget is held in a ledger that its processes share: "
+                'Engine(ledger="runs.db"), or a Budget without shared=True'
+            )
         self._recording: Recording | None = None
         if (kept_in := ledger_of(ledger)) is not None:
             recorded = self._bus.subscribe(kept_in.put, name="ledger", lane="lossless")
@@ -352,9 +357,23 @@ class Engine:
         """Hand no more events to this subscriber."""
         self._bus.unsubscribe(subscription)
 
-    def usage(self) -> UsageStatistics:
-        """Compute the statistics so far. Every run that has returned is in them."""
-        return self._usage.snapshot()
+    def usage(self, *, fleet: bool = False) -> UsageStatistics:
+        """Compute the statistics so far. Every run that has returned is in them.
+
+        Args:
+            fleet: Sum over all processes that write the engine's ledger, as far as they have committed their events,
+                and over all time that it keeps. It reads the file: call it in a thread where an event loop must go on.
+
+        Raises:
+            ConfigurationError: there is no ledger to sum over.
+            LedgerError: it cannot be read.
+        """
+        if not fleet:
+            return self._usage.snapshot()
+        if self._recording is None or not self._started:
+            raise ConfigurationError('usage(fleet=True) sums over a ledger: Engine(ledger="runs.db"), while it runs')
+        self._recording.on_disk_now()
+        return self._recording.ledger.usage()
 
     def budgets(self) -> tuple[BudgetStatus, ...]:
         """Read the budgets' caps: the amounts spent, reserved and refused, and the ends of their windows."""

@@ -22,7 +22,7 @@ import msgspec
 
 from .ambient import ambient_tags
 from .budgets.reservation import Scope
-from .budgets.reserving import BudgetedRequest, Claim, Reserving, claim
+from .budgets.reserving import BudgetedRequest, Claim, Reserving, claim, lease
 from .calls import (
     AssistantCall,
     ModelCall,
@@ -187,6 +187,18 @@ class Execution:
         assert budgets is not None  # noqa: S101 - asked before
         assert self.scope is not None  # noqa: S101 - likewise
         return claim(budgets, self.scope, request, self._notify_of_budget)
+
+    async def lease(self, request: ModelRequest) -> None:
+        """Lease what `claim` is about to reserve in shared budgets, so that it does not block the event loop.
+
+        Raises:
+            BudgetExceeded: a budget has no room for it.
+            UnboundedRequest: it has no known upper bound, and a budget needs one.
+            LedgerError: the ledger leases nothing.
+        """
+        budgets, scope = self.runtime.budgets, self.scope
+        if budgets is not None and scope is not None and scope.is_leased and not self.finished:
+            await lease(budgets, scope, request, self._notify_of_budget)
 
     def notice(self, kind: str, subject: str, message: str, *, once: bool = False) -> None:
         """Warn of something before it becomes an error.

@@ -5,8 +5,9 @@ Nothing here takes a lock: `Budgets` does, around all of it.
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
+from typing import TypeAlias
 
 from ..errors import BudgetExceeded
 from ..events import TokenUsage
@@ -51,12 +52,14 @@ class Sums:
 class Slot(Sums):
     """The amounts reserved in a stretch of time, and spent of them."""
 
-    __slots__ = ("expires_ns", "live", "start_ns")
+    __slots__ = ("expires_ns", "live", "reported", "start_ns")
 
     def __init__(self, start_ns: int, expires_ns: int) -> None:
         super().__init__()
         self.start_ns = start_ns
         self.expires_ns = expires_ns
+        self.reported = _ZERO
+        """The part of what is spent that other processes know of, where the budget is shared."""
         self.live = True
         """True while its amounts still count."""
 
@@ -65,6 +68,9 @@ class Account(Sums):
     """The account of one cap: the sums over the slots that still count."""
 
     __slots__ = ("_gone", "_slots", "limit", "overdrawn_in", "refused", "scope", "warned_in")
+
+    is_leased = False
+    """True of a cap that other processes spend, too."""
 
     def __init__(self, limit: "Limit", scope: str | None) -> None:
         super().__init__()
@@ -131,6 +137,22 @@ class Account(Sums):
         """Reserve an amount, whether there is room or not."""
         return Hold(self, self._slot(*self.limit.slots(now)), amount)
 
+    def book(self, slot: Slot, reserved: Decimal, spent: Decimal) -> None:
+        """Add to the sums of one of its slots, and to its own while that counts."""
+        slot.move(reserved, spent)
+        if slot.live:
+            self.move(reserved, spent)
+
+    @property
+    def total_spent(self) -> Decimal:
+        """The amount spent, by all processes that share the cap."""
+        return self.spent
+
+    @property
+    def total_reserved(self) -> Decimal:
+        """The amount reserved, likewise."""
+        return self.reserved
+
     def restore(self, start_ns: int, expires_ns: int, spent: Decimal) -> None:
         """Add what was spent before this process began, in the order of slots. It tells of nothing that was told."""
         self._slot(start_ns, expires_ns).move(_ZERO, spent)
@@ -153,13 +175,20 @@ class Account(Sums):
     @property
     def progress(self) -> str:
         """The amount spent, and the cap, as text."""
-        return f"{format_amount(self.limit.kind, self.spent)} of {format_amount(self.limit.kind, self.limit.cap)}"
+        return f"{format_amount(self.limit.kind, self.total_spent)} of {format_amount(self.limit.kind, self.limit.cap)}"
 
     def exceeded(self, amount: Decimal, ways_out: Sequence[str]) -> BudgetExceeded:
         """Make the error for an amount that there is no room for."""
         limit = self.limit
         return BudgetExceeded(
-            limit.budget.label, self.scope, limit.kind, limit.cap, self.spent, self.reserved, amount, ways_out
+            limit.budget.label,
+            self.scope,
+            limit.kind,
+            limit.cap,
+            self.total_spent,
+            self.total_reserved,
+            amount,
+            ways_out,
         )
 
     def status(self, waiting: int) -> BudgetStatus:
@@ -170,8 +199,8 @@ class Account(Sums):
             scope=self.scope,
             kind=self.limit.kind,
             cap=self.limit.cap,
-            spent=self.spent,
-            reserved=self.reserved,
+            spent=self.total_spent,
+            reserved=self.total_reserved,
             refused=self.refused,
             waiting=waiting,
             window_end_ns=None if end == NEVER else end,
@@ -206,24 +235,23 @@ class Hold:
         return spent_by(self.account.limit.kind, event, cost).within(self.asked)
 
     def _move(self, reserved: Decimal, spent: Decimal) -> None:
-        self._slot.move(reserved, spent)
-        if self._slot.live:
-            self.account.move(reserved, spent)
+        self.account.book(self._slot, reserved, spent)
 
 
 class Limit:
     """A cap of a budget, with its accounts: all but those of runs, which are the runs' own."""
 
-    def __init__(self, budget: Budget, kind: Kind, cap: Decimal) -> None:
+    def __init__(self, budget: Budget, kind: Kind, cap: Decimal, make: "MakeAccount | None" = None) -> None:
         self.budget = budget
+        self._make = make or _make_account
         self.kind: Kind = kind
         self.cap = cap
         self.slots = budget.slots()
         self.is_awaited = budget.when_reserved == "wait"
         self.warn_from = None if budget.warn_at is None else MONEY.multiply(cap, Decimal(str(budget.warn_at)))
-        self.accounts: dict[str | tuple[()] | None, Account] = {}
+        self.accounts: dict[AccountKey, Account] = {}
         if budget.per is None:
-            self.accounts[None] = Account(self, None)
+            self.accounts[None] = self._make(self, None, None)
         self._sweep_at = SWEEP_AT
 
     def account(self, value: str | None, now: int) -> Account:
@@ -240,7 +268,17 @@ class Limit:
             self._sweep_at = min(max(SWEEP_AT, 2 * len(self.accounts)), MAX_ACCOUNTS)
         if len(self.accounts) >= MAX_ACCOUNTS:
             logger.warning("budget %r: more than %d values share one cap", self.budget.label, MAX_ACCOUNTS)
-            account = self.accounts[_SHARED] = Account(self, OTHER)
+            account = self.accounts[_SHARED] = self._make(self, OTHER, _SHARED)
         else:
-            account = self.accounts[value] = Account(self, value)
+            account = self.accounts[value] = self._make(self, value, value)
         return account
+
+
+AccountKey: TypeAlias = str | tuple[()] | None
+"""The value of a tag, or `()` for those that share one account."""
+MakeAccount: TypeAlias = Callable[[Limit, str | None, AccountKey], Account]
+"""A function that makes an account of a limit, for a scope, under a key."""
+
+
+def _make_account(limit: Limit, scope: str | None, _: AccountKey) -> Account:
+    return Account(limit, scope)

@@ -76,6 +76,9 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """The behaviour where room is only reserved. `wait`: where there would be room if requests under way had ended
     and used nothing, one that can wait does so, first come, first served; what is spent is never waited for.
     `Execution.reserve` says which can."""
+    shared: bool = False
+    """One cap for all processes that share the engine's ledger, and have a budget with these conditions, window and
+    name. Without a window it holds for as long as the ledger is kept."""
     name: str | None = None
     """The name in errors, notices and statistics; by default a description. `label` is the one in use."""
 
@@ -94,6 +97,10 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigurationError(f"expected one of {allowed}, not {value!r}")
         if self.window == "rolling" and self.every in (None, "month"):
             raise ConfigurationError("a rolling window has a length: every='day', or a timedelta")
+        if not isinstance(self.shared, bool):
+            raise ConfigurationError(f"shared is True or False, not {self.shared!r:.100}")
+        if self.shared and self.per == "run":
+            raise ConfigurationError('per="run" cannot be shared: a run and all runs within it are in one process')
         self.slots()
 
     @property

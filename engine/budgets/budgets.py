@@ -28,6 +28,8 @@ from ..formats import format_amount
 from ..request import ModelRequest
 from .accounts import Account, Hold, Limit
 from .budget import NEVER, Budget, BudgetStatus
+from .leased_account import LeasedAccount
+from .leases import Leases, key_of
 from .request_limits import MIN_OUTPUT_TOKENS, NAMED_TIER, Need, Prices, limited, max_output_tokens, tokens_of, ways_out
 from .reservation import Notify, Reservation, Scope
 from .spending import Spending
@@ -61,9 +63,11 @@ class Budgets:
         for label in labels:
             if labels.count(label) > 1:
                 raise ConfigurationError(f"two budgets are called {label!r}: give them names")
+        shared = [key_of(budget, "calls") for budget in budgets if budget.shared]
+        if len(set(shared)) < len(shared):
+            raise ConfigurationError("two shared budgets count the same: make them one, or give them names")
         self.given = tuple(budgets)
         self.prices = prices
-        self.limits = tuple(Limit(budget, kind, cap) for budget in budgets for kind, cap in budget.caps)
         # Reentrant, since the garbage collector may end a run, and a signal handler ask for the status, in the middle
         # of what its own thread does here. So settlements queue, and nothing is changed while `_busy`.
         self.lock = threading.RLock()
@@ -72,6 +76,13 @@ class Budgets:
         self._notices: list[Callable[[], None]] = []
         self._line = Line()
         self._clock = clock
+        self.leases = Leases(self._undisturbed, self._line.freed, clock) if shared else None
+        """What it has leased of shared budgets; None if it has none."""
+        self.limits = tuple(
+            Limit(budget, kind, cap, self.leases.account if budget.shared and self.leases else None)
+            for budget in budgets
+            for kind, cap in budget.caps
+        )
         self.assumed_tier = assumed_tier
         self._roots: set[Scope] = set()
 
@@ -84,13 +95,26 @@ class Budgets:
         return any(limit.budget.applies(frozenset((pattern,)), tags) for limit in self.limits)
 
     def restore(self, spending: Iterable[Spending]) -> None:
-        """Begin with what was spent before, given in the order of slots."""
-        limits = {(limit.budget.label, limit.kind): limit for limit in self.limits}
+        """Begin with what was spent before, given in the order of slots. Of shared budgets the ledger knows it."""
+        limits = {(limit.budget.label, limit.kind): limit for limit in self.limits if not limit.budget.shared}
         with self._undisturbed():
             now = self._clock.time_ns()
             for each in spending:
-                account = limits[each.label, each.kind].account(each.scope, now)
-                account.restore(each.start_ns, each.expires_ns, each.amount)
+                if (limit := limits.get((each.label, each.kind))) is not None:
+                    limit.account(each.scope, now).restore(each.start_ns, each.expires_ns, each.amount)
+
+    def shared(self, spending: Iterable[Spending]) -> Mapping[str, Sequence[Spending]]:
+        """Choose what was spent of shared budgets, by their keys. Each of these is in it."""
+        keys = {
+            (limit.budget.label, limit.kind): key_of(limit.budget, limit.kind)
+            for limit in self.limits
+            if limit.budget.shared
+        }
+        chosen: dict[str, list[Spending]] = {key: [] for key in keys.values()}
+        for each in spending:
+            if (key := keys.get((each.label, each.kind))) is not None:
+                chosen[key].append(each)
+        return chosen
 
     def finish(self, scope: Scope) -> None:
         """End a run's part: what it has not used is released, and what has not ended counts as spent, in full.
@@ -109,6 +133,8 @@ class Budgets:
     def reserve(self, scope: Scope, request: ModelRequest, notify: Notify, *, may_lower: bool) -> Reservation:
         """Reserve a request's upper bound in all budgets that apply to its run, or in none.
 
+        Where a shared budget has leased too little, it blocks this thread until the ledger has answered.
+
         Args:
             scope: The run's.
             request: What is asked for.
@@ -118,13 +144,32 @@ class Budgets:
         Raises:
             BudgetExceeded: a budget has no room for it.
             UnboundedRequest: it has no known upper bound, and a budget needs one.
+            LedgerError: a shared budget cannot lease anything from its ledger.
+        """
+        refused: set[Account] = set()
+        while not isinstance(found := self.attempt(scope, request, notify, refused, may_lower=may_lower), Reservation):
+            assert self.leases is not None  # noqa: S101 - nothing else is asked
+            refused |= self.leases.ask_now(found)
+        return found
+
+    def attempt(
+        self, scope: Scope, request: ModelRequest, notify: Notify, refused: Set[Account], *, may_lower: bool
+    ) -> Reservation | Mapping[LeasedAccount, Decimal]:
+        """Reserve a request's upper bound, or tell what is to be leased first: more room, in these accounts.
+
+        Args:
+            refused: Accounts that have no more to lease.
+            scope, request, notify, may_lower: As for `reserve`, which raises the same.
         """
         need = self._need(scope.limits, request, self._clock.time_ns())
         with self._undisturbed():
             now = self._clock.time_ns()  # under the lock, where only a clock that is set back reads less than before
-            admitted = self._admit(scope, request, need, notify, now, None, may_lower=may_lower)
-        assert isinstance(admitted, Reservation)  # noqa: S101 - it was not to wait
-        return admitted
+            admitted = self._admit(scope, request, need, notify, now, None, refused, may_lower=may_lower)
+        return admitted if isinstance(admitted, Reservation) else _leased(admitted, need)
+
+    def lacking(self, waiter: Waiter) -> Mapping[LeasedAccount, Decimal]:
+        """Find what is to be leased for a request that waits."""
+        return _leased(waiter.short, waiter.need)
 
     def line_up(
         self, scope: Scope, request: ModelRequest, notify: Notify, wake: Callable[[], object], *, may_lower: bool
@@ -209,13 +254,15 @@ class Budgets:
         notify: Notify,
         now: int,
         taken: Set[Account] | None,
+        refused: Set[Account],
         *,
         may_lower: bool,
     ) -> Reservation | Set[Account]:
-        """Reserve a request's need, or tell which accounts it has to wait for.
+        """Reserve a request's need, or tell which accounts it has to wait for, or has to lease more in.
 
         Args:
             taken: Accounts in which others are before it; None if it is not to wait.
+            refused: Accounts that have no more to lease.
             scope, request, need, notify, now, may_lower: The run, its request with its upper bound, and the time.
         """
         accounts = [self._account(limit, scope, now) for limit in scope.limits]
@@ -225,6 +272,15 @@ class Budgets:
             return account.allows(amount) if account in awaited else account.fits(amount)
 
         full = [account for account in accounts if not fits(account, need.of(account.limit.kind))]
+        unleased = {
+            each
+            for each in full
+            if isinstance(each, LeasedAccount)
+            and each not in refused
+            and not each.is_full(need.of(each.limit.kind), now)
+        }
+        if unleased:
+            return unleased
         if full:
             lowered = self._lower(full, request, now, fits) if may_lower else None
             if lowered is None:
@@ -260,7 +316,14 @@ class Budgets:
 
     def _admit_waiter(self, waiter: Waiter, now: int, taken: Set[Account]) -> Reservation | Set[Account]:
         admitted = self._admit(
-            waiter.scope, waiter.request, waiter.need, waiter.notify, now, taken, may_lower=waiter.may_lower
+            waiter.scope,
+            waiter.request,
+            waiter.need,
+            waiter.notify,
+            now,
+            taken,
+            waiter.refused,
+            may_lower=waiter.may_lower,
         )
         if isinstance(admitted, Set) and not waiter.short:  # at first
             lacking = ((each, waiter.need.of(each.limit.kind)) for each in admitted)
@@ -388,7 +451,11 @@ class Budgets:
     def _watch(self, hold: Hold, amount: Decimal, now: int, notify: Notify) -> None:
         """Notify that a budget nears its end, or has passed it: each once a window."""
         account, limit = hold.account, hold.account.limit
-        if limit.warn_from is not None and account.spent >= limit.warn_from and not _is_in(account.warned_in, now):
+        if (
+            limit.warn_from is not None
+            and account.total_spent >= limit.warn_from
+            and not _is_in(account.warned_in, now)
+        ):
             account.warned_in = limit.slots(now)
             self._notices.append(partial(notify, account.label, f"{account.progress} spent"))
         if amount > hold.asked and not account.fits(_ZERO) and not _is_in(account.overdrawn_in, now):
@@ -400,6 +467,10 @@ class Budgets:
                 format_amount(limit.kind, amount),
                 format_amount(limit.kind, hold.asked),
             )
+
+
+def _leased(accounts: Iterable[Account], need: Need) -> Mapping[LeasedAccount, Decimal]:
+    return {each: need.of(each.limit.kind) for each in accounts if isinstance(each, LeasedAccount)}
 
 
 def _is_in(window: tuple[int, int], now: int) -> bool:

@@ -22,6 +22,8 @@ class Scope:
         self.limits = tuple(limit for limit in limits if limit.budget.applies(self.patterns, self.tags))
         self.can_wait = any(limit.is_awaited for limit in self.limits)
         """True if one of them has requests wait."""
+        self.is_leased = any(limit.budget.shared for limit in self.limits)
+        """True if one of them is shared with other processes."""
         self.reservations: set[Reservation] = set()
         """The run's reservations that have not ended."""
         self.run_accounts: dict[Limit, Account] = {}

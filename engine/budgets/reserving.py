@@ -12,10 +12,14 @@ import msgspec
 from ..concurrency.loop import LoopThread
 from ..events import TokenUsage, Usage
 from ..request import ModelRequest
+from .accounts import Account
 from .budgets import Budgets
 from .reservation import Notify, Reservation, Scope
 
 # Contexts outlive requests: they refer to reservations, and keep none.
+ASK_AGAIN = 0.25
+"""Seconds before a request that waits asks other processes again for room."""
+
 _reservation: ContextVar["ref[Reservation] | None"] = ContextVar("runmeter_reservation", default=None)
 """The reservation that the next request to a model uses."""
 _held: ContextVar["ref[Reservation] | None"] = ContextVar("runmeter_held_reservation", default=None)
@@ -58,6 +62,10 @@ class BudgetedRequest:
     async def __aenter__(self) -> ModelRequest:
         # What waits holds nothing that others wait for, so none can wait for another in a circle.
         if not self._scope.can_wait or _is_inside_another():
+            if self._scope.is_leased:
+                return self._enter(
+                    await _reserved(self._budgets, self._scope, self._request, self._notify, may_lower=self._may_lower)
+                )
             return self.__enter__()
         return self._enter(await self._in_turn())
 
@@ -81,7 +89,12 @@ class BudgetedRequest:
         waiter = budgets.line_up(self._scope, self._request, self._notify, wake, may_lower=self._may_lower)
         try:
             while waiter.outcome is None:
-                with anyio.move_on_after(budgets.look_again(waiter)):
+                limit = budgets.look_again(waiter)
+                lacking = budgets.lacking(waiter)
+                if lacking and budgets.leases is not None:
+                    waiter.refused = await budgets.leases.ask_and_wait(lacking)
+                    limit = min(budgets.look_again(waiter), ASK_AGAIN)
+                with anyio.move_on_after(limit):
                     await called.wait()
             await checkpoint_if_cancelled()  # what was cancelled as it was admitted is not to send anything
         except BaseException:
@@ -122,6 +135,31 @@ def hand_reservation(context: Context) -> None:
 def hold_reservation(context: Context) -> None:
     """Have the code of this context be inside the request of another, so that it does not wait for what that holds."""
     _held.set(context.get(_held))
+
+
+async def _reserved(
+    budgets: Budgets, scope: Scope, request: ModelRequest, notify: Notify, *, may_lower: bool
+) -> Reservation:
+    """Reserve a request's upper bound as `Budgets.reserve` does, and have others run while more is leased."""
+    refused: set[Account] = set()
+    while not isinstance(found := budgets.attempt(scope, request, notify, refused, may_lower=may_lower), Reservation):
+        assert budgets.leases is not None  # noqa: S101 - nothing else is asked
+        refused |= await budgets.leases.ask_and_wait(found)
+    return found
+
+
+async def lease(budgets: Budgets, scope: Scope, request: ModelRequest, notify: Notify) -> None:
+    """Lease what `claim` is about to reserve, so that it does not block.
+
+    Raises:
+        BudgetExceeded: a budget has no room for it.
+        UnboundedRequest: it has no known upper bound, and a budget needs one.
+        LedgerError: a shared budget cannot lease anything from its ledger.
+    """
+    referred = _reservation.get()
+    made = None if referred is None else referred()
+    if made is None or made.scope is not scope or made.taken or not made.is_live:
+        budgets.release(await _reserved(budgets, scope, request, notify, may_lower=False))
 
 
 class Claim(NamedTuple):

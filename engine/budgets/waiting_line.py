@@ -46,6 +46,8 @@ class Waiter:
         """The request's place by arrival."""
         self.short: Set[Account] = _NOWHERE
         """Accounts in which it lacks room, or others are before it, as it was when that was last looked at."""
+        self.refused: Set[Account] = _NOWHERE
+        """Accounts of shared budgets that had no more to lease."""
         self.outcome: Reservation | Exception | None = None
 
 

@@ -7,6 +7,7 @@ from ..budgets.budgets import Budgets
 from ..clock import Clock
 from ..events import Event
 from ..prices.price_book import PriceBook
+from ..usage.statistics import UsageStatistics
 from .statistics import LedgerStatistics
 
 Told: TypeAlias = Callable[[bool], object]
@@ -51,6 +52,13 @@ class Ledger(Protocol):
 
     def close(self, limit: float) -> None:
         """Commit what is pending and close, in at most `limit` seconds; blocks meanwhile."""
+
+    def usage(self) -> UsageStatistics:
+        """Sum up what all processes have committed to it; blocks meanwhile.
+
+        Raises:
+            LedgerError: it cannot be read.
+        """
 
     def statistics(self) -> LedgerStatistics:
         """Read its account as it is now."""

@@ -100,6 +100,48 @@ MIGRATIONS: Sequence[str] = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX budget_spending_by_end ON budget_spending (expires_ns);
 
+    CREATE TABLE shared_budgets (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        key TEXT NOT NULL UNIQUE
+    ) STRICT;
+
+    CREATE TABLE shared_accounts (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        budget INTEGER NOT NULL,
+        scope TEXT NOT NULL,
+        round INTEGER NOT NULL DEFAULT 0,
+        recalled_ns INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (budget, scope)
+    ) STRICT;
+
+    CREATE TABLE shared_spending (
+        account INTEGER NOT NULL,
+        start_ns INTEGER NOT NULL,
+        expires_ns INTEGER NOT NULL,
+        spent TEXT NOT NULL,
+        PRIMARY KEY (account, start_ns)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE leases (
+        account INTEGER NOT NULL,
+        writer INTEGER NOT NULL,
+        room TEXT NOT NULL,
+        until_ns INTEGER NOT NULL,
+        expires_ns INTEGER NOT NULL,
+        seen INTEGER NOT NULL,
+        PRIMARY KEY (account, writer)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX leases_by_writer ON leases (writer);
+
+    CREATE TABLE lease_holds (
+        account INTEGER NOT NULL,
+        writer INTEGER NOT NULL,
+        start_ns INTEGER NOT NULL,
+        expires_ns INTEGER NOT NULL,
+        reserved TEXT NOT NULL,
+        PRIMARY KEY (account, writer, start_ns)
+    ) STRICT, WITHOUT ROWID;
+
     CREATE TABLE progress (
         name TEXT PRIMARY KEY,
         through INTEGER NOT NULL

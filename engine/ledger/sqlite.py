@@ -6,13 +6,18 @@ from os import PathLike
 from pathlib import Path
 
 from ..budgets.budgets import Budgets
+from ..budgets.leases import Leases
 from ..clock import Clock
 from ..errors import ConfigurationError, EngineNotRunning
 from ..events import Event
 from ..prices.price_book import PriceBook
+from ..usage.row import group_rows
+from ..usage.statistics import UsageStatistics, statistics_of
 from ..validation.checks import check_seconds
+from .lease_table import LeaseTable
 from .ledger import Commit, OnFull, Told
 from .ledger_file import LedgerFile
+from .reader import LedgerReader
 from .roll_up import RollUp
 from .spending_roll_up import SpendingRollUp
 from .statistics import LedgerStatistics
@@ -58,6 +63,8 @@ class SQLiteLedger:
         self.on_full: OnFull = on_full
         self._window = window
         self._writer: Writer | None = None
+        self._leases: Leases | None = None
+        self._prices: PriceBook | None = None
         self._is_open = False
 
     def __repr__(self) -> str:
@@ -91,15 +98,20 @@ class SQLiteLedger:
         store = LedgerFile(self.path, clock)
         days = RollUp(store, prices)
         spending = SpendingRollUp(store, prices, budgets.assumed_tier if budgets else None)
+        leases = budgets.leases if budgets else None
+        writer = Writer(store, self._window, lambda load: days(load) | spending(load), leases.tend if leases else None)
         try:
             if budgets is not None:
-                budgets.restore(spending.restore(budgets.given, clock.time_ns()))
+                spent = spending.restore(budgets.given, clock.time_ns())
+                budgets.restore(spent)
+                if leases is not None:
+                    leases.open(LeaseTable(store, budgets.shared(spent)), writer.wake)
         except BaseException:
             store.close()
             raise
-        self._writer = Writer(store, self._window, lambda load: days(load) | spending(load))
-        self._writer.start()
+        self._writer, self._leases, self._prices = writer, leases, prices
         self._is_open = True
+        writer.start()
 
     def put(self, events: Sequence[Event]) -> None:
         """Take events, to be committed within the window. From any thread."""
@@ -120,9 +132,22 @@ class SQLiteLedger:
             limit: Seconds that this may take: events that are not on disk by then are lost, which the log tells.
         """
         writer, self._is_open = self._open_writer, False
-        if not writer.close(limit):
+        is_complete = writer.close(limit)
+        if self._leases is not None:
+            self._leases.close()
+        if not is_complete:
             reason = writer.error or f"it did not take them within {limit:g} s"
             logger.error("the ledger %s lacks its last %d events: %s", self.path, writer.backlog, reason)
+
+    def usage(self) -> UsageStatistics:
+        """Sum up the days of all processes that write the file, and what is not rolled up yet.
+
+        Raises:
+            LedgerError: it cannot be read.
+        """
+        with LedgerReader(self.path, self._prices) as reader:
+            rows = group_rows((day.cell.key, day.cell.row) for day in reader.days())
+        return statistics_of(rows.items(), 0, 0)
 
     def statistics(self) -> LedgerStatistics:
         """Read the account of its events: received, on disk, pending and skipped. After closing, the last one."""

@@ -7,6 +7,7 @@ it is: so no event is lost as long as the process lives.
 """
 
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -38,6 +39,13 @@ Load: TypeAlias = Literal["busy", "idle", "closing"]
 Chore: TypeAlias = Callable[[Load], bool]
 
 
+class Errand(Protocol):
+    """Work on the store that is due at its time, whatever events there are."""
+
+    def __call__(self, *, closing: bool) -> float | None:
+        """Do what is due. Gives the seconds until there may be more; None: until `Writer.wake` is called."""
+
+
 class EventStore(Protocol):
     """A store that takes groups of events: all of a group, on disk when the call returns, or none."""
 
@@ -59,12 +67,22 @@ class Writer:
         window: Seconds that the first event of a group waits for more.
         chore: Work on the store between the groups, such as roll-ups: does a piece of it, and tells whether there is
             more.
+        errand: Work on the store that does not wait for the groups, such as leases.
     """
 
-    def __init__(self, store: EventStore, window: float = WINDOW, chore: Chore = lambda _: False) -> None:
+    def __init__(
+        self,
+        store: EventStore,
+        window: float = WINDOW,
+        chore: Chore = lambda _: False,
+        errand: Errand | None = None,
+    ) -> None:
         self._store = store
         self._window = window
         self._chore = chore
+        self._errand = errand
+        self._errand_at = math.inf
+        self._retry_at = 0.0
         self._changed = threading.Condition()
         self._pending: list[Event] = []
         self._first_at = 0.0  # when the oldest pending event came
@@ -131,6 +149,12 @@ class Writer:
         if not waits:
             told()
 
+    def wake(self) -> None:
+        """Have the errand done soon."""
+        with self._changed:
+            self._errand_at = 0.0
+            self._changed.notify()
+
     def close(self, limit: float) -> bool:
         """Commit what is pending and end the thread.
 
@@ -165,11 +189,14 @@ class Writer:
         try:
             may_rest = False
             while (group := self._next_group(may_rest=may_rest)) is not None:
+                self._run_errand(closing=False)
                 if group:
                     self._commit(group)
-                may_rest = bool(self._error) or not (self._do_chore("busy" if group else "idle") or group)
+                load: Load = "busy" if self._pending or group else "idle"
+                may_rest = bool(self._error) or not (self._do_chore(load) or group)
             while not self._error and monotonic() < self._chores_end and self._do_chore("closing"):
                 pass
+            self._run_errand(closing=True)
         finally:
             try:
                 self._store.close()
@@ -187,24 +214,28 @@ class Writer:
         """Wait for a group that is due. An empty one means: there is time for chores; None: the end."""
         with self._changed:
             while True:
+                now = monotonic()
+                if self._errand_at <= now and not self._closing:
+                    return ()
                 if self._error and self._pending and not self._closing:
-                    delay = min(FIRST_RETRY * 2 ** min(self._failed_in_a_row - 1, 20), LAST_RETRY)
-                    self._changed.wait_for(lambda: self._closing, delay)
-                    break
+                    if self._retry_at <= now:
+                        break
+                    self._changed.wait(min(self._retry_at, self._errand_at) - now)
+                    continue
                 if self._closing:
                     if not self._pending or (self._error and self._was_tried_at_end):
                         return None
                     self._was_tried_at_end = True
                     break
                 if self._pending:
-                    rest = self._first_at + self._window - monotonic()
+                    rest = self._first_at + self._window - now
                     if rest <= 0 or self._waiting or len(self._pending) >= GROUP:
                         break
-                    self._changed.wait(rest)
+                    self._changed.wait(min(rest, self._errand_at - now))
                 elif not may_rest:
                     return ()
                 else:
-                    self._changed.wait()
+                    self._changed.wait(None if self._errand_at == math.inf else self._errand_at - now)
             return self._pending[:GROUP]
 
     def _commit(self, group: Sequence[Event]) -> None:
@@ -261,6 +292,7 @@ class Writer:
             first = self._error is None
             self._error = error
             self._failures += 1
+            self._retry_at = monotonic() + min(FIRST_RETRY * 2 ** min(self._failed_in_a_row, 20), LAST_RETRY)
             self._failed_in_a_row += 1
         if first:
             logger.warning("%s; its events wait in memory, and are tried again", error)
@@ -279,6 +311,19 @@ class Writer:
             due, self._held_back = self._held_back, []
         for told in due:
             _call(told)
+
+    def _run_errand(self, *, closing: bool) -> None:
+        if self._errand is None or (self._errand_at > monotonic() and not closing):
+            return
+        self._errand_at = math.inf  # who wakes it from now on has it run once more
+        try:
+            delay = self._errand(closing=closing)
+        except Exception:
+            logger.exception("ledger: leases failed")
+            delay = LAST_RETRY
+        with self._changed:
+            if delay is not None:
+                self._errand_at = min(self._errand_at, monotonic() + delay)
 
     def _do_chore(self, load: Load) -> bool:
         try:
