@@ -84,7 +84,7 @@ def test_rooms_use_only_those_before_them(folder: str) -> None:
         room = _room(name, folder)
         for other in used:
             if room in order and (target := _room(other, folder)) in order and target != room:
-                assert order.index(target) < order.index(room), f"{name} imports {other}: see ROOMS in support/house.py"
+                assert order.index(target) < order.index(room), f"{name} imports {other}: see ROOMS in house.py"
 
 
 def _room(name: str, folder: str) -> str:

@@ -49,7 +49,7 @@ def test_a_hanging_test_ends_by_the_limit_and_so_does_what_it_started(tmp_path: 
     done = run_command(
         [sys.executable, "-m", "pytest", "-q", *workers, *place, "test_made.py"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "tests/support")},
+        env=os.environ | {"PYTHONPATH": str(ROOT / "tests/support/suite")},
     )
     assert done.returncode == 1, done.stderr
     failed = {line.split(" - ")[0] for line in done.stdout.splitlines() if line.startswith("FAILED")}
@@ -89,7 +89,7 @@ def test_a_process_ends_with_the_one_that_started_it() -> None:
         "    print(process.pid, flush=True)\n"
         "    process.wait()"
     )
-    command = [*python(code), str(ROOT / "tests/support")]
+    command = [*python(code), str(ROOT / "tests/support/suite")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own code
         assert process.stdout is not None
         child = int(process.stdout.readline())

@@ -31,7 +31,7 @@ Crash = Callable[[Path, str, int], list[str]]
 
 @pytest.fixture
 def crash() -> Iterator[Crash]:
-    with started([sys.executable, SUPPORT / "crasher.py"], stdin=-1, stderr=None) as crasher:
+    with started([sys.executable, SUPPORT / "engine" / "crasher.py"], stdin=-1, stderr=None) as crasher:
 
         def crash(path: Path, commit: str, after: int) -> list[str]:
             assert crasher.stdin is not None

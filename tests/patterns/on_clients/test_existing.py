@@ -20,7 +20,7 @@ from runmeter.simulator import Fault, Simulator
 
 ROOT = Path(__file__).parents[3]
 EXISTING = Path(__file__).with_name("existing")
-RUNNER = ROOT / "tests" / "support" / "told_support.py"
+RUNNER = ROOT / "tests" / "support" / "patterns" / "told_support.py"
 METERED = ROOT / "examples" / "metered"
 KEY = "sk-of-the-code"
 IMPORT = re.compile(r"(from [\w.]+ )?import ")

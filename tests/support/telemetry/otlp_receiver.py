@@ -41,7 +41,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-TLS = Path(__file__).parent / "data/tls"
+TLS = Path(__file__).parents[1] / "data/tls"
 """The certificates of an authority, a server and a client, and the keys of the latter two."""
 
 

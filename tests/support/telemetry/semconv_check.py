@@ -70,7 +70,7 @@ class Registry(msgspec.Struct, frozen=True):
     metric_refinements: Mapping[str, Refinement]
 
 
-REGISTRY = msgspec.json.decode((Path(__file__).parent / "data" / "genai_registry.json").read_bytes(), type=Registry)
+REGISTRY = msgspec.json.decode((Path(__file__).parents[1] / "data" / "genai_registry.json").read_bytes(), type=Registry)
 
 
 def check_span(span: ReadableSpan) -> list[str]:
