@@ -32,7 +32,7 @@ from .days import (
     read_stretch,
 )
 from .processes import is_alive
-from .schema import CHUNK, open_for_reading
+from .schema import CHUNK, marks, open_for_reading
 
 SILENCE_NS = 60 * 10**9
 """Nanoseconds without a sign of life after which a writer on another host counts as gone."""
@@ -170,7 +170,7 @@ class LedgerReader:
         for start in range(0, len(run_ids), CHUNK):
             some = run_ids[start : start + CHUNK]
             rows = self._connection.execute(
-                f"SELECT data FROM events WHERE run IN (SELECT id FROM runs WHERE run_id IN ({_marks(some)}))"  # noqa: S608
+                f"SELECT data FROM events WHERE run IN (SELECT id FROM runs WHERE run_id IN ({marks(some)}))"  # noqa: S608
                 " ORDER BY id",
                 some,
             ).fetchall()
@@ -312,7 +312,7 @@ class LedgerReader:
         for start in range(0, len(wanted := sorted(numbers)), CHUNK):
             some = wanted[start : start + CHUNK]
             rows = self._connection.execute(
-                f"SELECT {_RUN} FROM runs WHERE id IN ({_marks(some)})",  # noqa: S608 - fixed names
+                f"SELECT {_RUN} FROM runs WHERE id IN ({marks(some)})",  # noqa: S608 - fixed names
                 some,
             ).fetchall()
             found.update(zip((row[0] for row in rows), self._records(rows), strict=True))
@@ -373,7 +373,3 @@ def _span(since: date | None, until: date | None) -> tuple[int, int]:
 def _day_order(key: tuple[Any, ...]) -> tuple[Any, ...]:
     day, (pattern, framework, model, tags) = key
     return day, pattern, framework, model is not None, model or "", tags
-
-
-def _marks(values: Sequence[object]) -> str:
-    return ",".join("?" * len(values))

@@ -330,6 +330,11 @@ class _Cursor(sqlite3.Cursor):
         return error if self.reads is None else ledger_error(self.reads, error, "read")
 
 
+def marks(values: Sequence[object]) -> str:
+    """Write the question marks that stand for values in a statement."""
+    return ",".join("?" * len(values))
+
+
 def _make(path: Path) -> None:
     """Make the file, for this user alone, and so its log. One that is there is not opened, not even to look.
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from os import PathLike
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from .lease_table import LeaseTable
 from .ledger import Commit, OnFull, Told
 from .ledger_file import LedgerFile
 from .reader import LedgerReader
+from .retention import Retention, check_retention
 from .roll_up import RollUp
 from .spending_roll_up import SpendingRollUp
 from .statistics import LedgerStatistics
@@ -40,9 +42,12 @@ class SQLiteLedger:
         on_full: While events cannot be committed, because the disk is full for example, new runs `wait`, or are
             refused with `LedgerFull`. Runs under way go on either way, and their events wait in memory.
         window: Seconds that events wait for others, to share a commit.
+        keep: The age from which on runs are let go of, with all their events, once they have ended and are counted in
+            the statistics of their days, which stay. By default none is.
+        max_bytes: The size of the file from which on its oldest runs are let go of, likewise; 1 MiB or more.
 
     Raises:
-        ConfigurationError: there is no such promise, or the window is no number of seconds.
+        ConfigurationError: there is no such promise, the window is no number of seconds, or a limit makes no sense.
     """
 
     def __init__(
@@ -52,6 +57,8 @@ class SQLiteLedger:
         commit: Commit = "group",
         on_full: OnFull = "wait",
         window: float = WINDOW,
+        keep: timedelta | None = None,
+        max_bytes: int | None = None,
     ) -> None:
         if commit not in ("group", "run", "request"):
             raise ConfigurationError(f"commit is 'group', 'run' or 'request', not {commit!r:.100}")
@@ -61,7 +68,10 @@ class SQLiteLedger:
         self.path = Path(path)
         self.commit: Commit = commit
         self.on_full: OnFull = on_full
+        check_retention(keep, max_bytes)
         self._window = window
+        self._keep = keep
+        self._max_bytes = max_bytes
         self._writer: Writer | None = None
         self._leases: Leases | None = None
         self._prices: PriceBook | None = None
@@ -96,10 +106,16 @@ class SQLiteLedger:
         if self._is_open:
             raise EngineNotRunning(f"{self!r} is used by another engine: give each its own, of the same path")
         store = LedgerFile(self.path, clock)
+        retention = Retention(store, clock, self._keep, self._max_bytes)
         days = RollUp(store, prices)
         spending = SpendingRollUp(store, prices, budgets.assumed_tier if budgets else None)
         leases = budgets.leases if budgets else None
-        writer = Writer(store, self._window, lambda load: days(load) | spending(load), leases.tend if leases else None)
+        writer = Writer(
+            store,
+            self._window,
+            lambda load: days(load) | spending(load) or retention(load),
+            leases.tend if leases else None,
+        )
         try:
             if budgets is not None:
                 spent = spending.restore(budgets.given, clock.time_ns())
