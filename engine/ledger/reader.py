@@ -6,7 +6,7 @@ write-ahead log from being copied into the file.
 
 import socket
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from os import PathLike
 from pathlib import Path
@@ -16,9 +16,11 @@ from typing import Any, Self
 import msgspec
 
 from ..codec import JSON
-from ..events import Event, ModelCallStarted, Notice, Status, TokenUsage
+from ..events import Event, ModelCallStarted, Notice, RunReported, Status, TokenUsage
+from ..prices.cost_estimate import CostEstimate
 from ..prices.price_book import PriceBook
 from ..usage.aggregator import UsageAggregator
+from ..usage.cell import reported_request
 from ..usage.statistics import UsageStatistics
 from .days import (
     EPOCH,
@@ -47,6 +49,8 @@ _RUN = (
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A run, as the ledger lists it."""
 
+    number: int
+    """The run's number in the ledger: runs are numbered in the order in which they were written."""
     run_id: str
     root_run_id: str | None
     """The outermost run's id; None of a run whose start was never seen."""
@@ -176,6 +180,40 @@ class LedgerReader:
             ).fetchall()
             yield from (JSON.decode(data.encode()) for (data,) in rows)
 
+    def lines(self) -> Iterator[str]:
+        """Read all events as JSON, in the order in which they were written: an event log has each as a line."""
+        after = 0
+        while rows := self._connection.execute(
+            "SELECT id, data FROM events WHERE id > ? ORDER BY id LIMIT ?", (after, PAGE)
+        ).fetchall():
+            after = rows[-1][0]
+            for _, data in rows:
+                yield data
+
+    def events_with_runs(self) -> Iterator[tuple[RunRecord, Event]]:
+        """Read all events with the runs that they are of, in the order in which they were written."""
+        after = 0
+        while rows := self._connection.execute(
+            "SELECT id, run, data FROM events WHERE id > ? ORDER BY id LIMIT ?", (after, PAGE)
+        ).fetchall():
+            after = rows[-1][0]
+            runs = self._by_number({run for _, run, _ in rows})
+            yield from ((runs[run], JSON.decode(data.encode())) for _, run, data in rows if run in runs)
+
+    def priced(self) -> Iterator[TokenUsage]:
+        """Read the ends of all requests that are kept; of a run reported by hand, one that stands for all of its."""
+        after = 0
+        while rows := self._connection.execute(
+            "SELECT id, data FROM events WHERE id > ? AND kind IN ('token_usage', 'run_reported') ORDER BY id LIMIT ?",
+            (after, PAGE),
+        ).fetchall():
+            after = rows[-1][0]
+            for _, data in rows:
+                event = JSON.decode(data.encode())
+                request = reported_request(event) if isinstance(event, RunReported) else event
+                if isinstance(request, TokenUsage) and (request is event or request.usage is not None):
+                    yield request
+
     def run(self, run_id: str) -> RunRecord | None:
         """Find a run by its id, or by the beginning of it; None if there is none, or there are several."""
         rows = self._connection.execute(
@@ -201,6 +239,7 @@ class LedgerReader:
         status: Status | None = None,
         tags: Mapping[str, str] | None = None,
         outermost: bool = False,
+        after: int = 0,
         order: str = "newest",
         limit: int = -1,
     ) -> list[RunRecord]:
@@ -213,11 +252,15 @@ class LedgerReader:
             status: That ended in this way only.
             tags: With all of these tags.
             outermost: Without those that are within another.
-            order: `newest`, `oldest`, `slowest` or `dearest` first.
+            after: Those with a higher number than this, which were written later.
+            order: `newest`, `oldest`, `slowest` or `dearest` first, or as they were `written`, or the `latest` written.
             limit: How many, at most. -1: all.
         """
         conditions = ["start_ns >= ?", "start_ns < ?"]
         values: list[Any] = [since_ns, until_ns]
+        if after:
+            conditions.append("id > ?")
+            values.append(after)
         filters: list[tuple[str, Any]] = [("pattern = ?", pattern), ("status = ?", status)]
         for condition, value in filters:
             if value is not None:
@@ -228,11 +271,37 @@ class LedgerReader:
             values += [name, text]
         if outermost:
             conditions.append("parent_run_id IS NULL")
+        found = self._matching(conditions, values, order, limit)
+        if order == "dearest":
+            found = self._dearest(found, conditions, values, limit)
+        return found
+
+    def numbered(self, numbers: Iterable[int]) -> list[RunRecord]:
+        """Read the runs of some numbers."""
+        return list(self._by_number(set(numbers)).values())
+
+    def _matching(self, conditions: Sequence[str], values: Sequence[Any], order: str, limit: int) -> list[RunRecord]:
         rows = self._connection.execute(
             f"SELECT {_RUN} FROM runs WHERE {' AND '.join(conditions)} ORDER BY {_ORDERS[order]} LIMIT ?",  # noqa: S608
             (*values, limit),
         ).fetchall()
         return self._records(rows)
+
+    def _dearest(
+        self, rolled_up: Sequence[RunRecord], conditions: Sequence[str], values: Sequence[Any], limit: int
+    ) -> list[RunRecord]:
+        """Add what is not rolled up yet to the costs of runs, and find the dearest by these."""
+        fold = DayFold(self._connection, self.prices)
+        for events in self._stretches(folded_through(self._connection)):
+            fold.fold(events)
+        found = {run.run_id: run for run in rolled_up}
+        for start in range(0, len(changed := sorted(fold.run_costs)), CHUNK):
+            some = changed[start : start + CHUNK]
+            within = [*conditions, f"run_id IN ({_marks(some)})"]
+            found |= {run.run_id: run for run in self._matching(within, [*values, *some], "newest", -1)}
+        added = [_with_cost(run, fold.run_costs.get(run.run_id)) for run in found.values()]
+        added.sort(key=lambda run: (-(run.cost_low if run.cost_high is None else run.cost_high), run.number))
+        return added if limit < 0 else added[:limit]
 
     def unended_runs(self) -> list[RunRecord]:
         """List the runs that have not ended: those under way, and those whose process has gone (`lost`)."""
@@ -326,15 +395,20 @@ class LedgerReader:
 _ORDERS = {
     "newest": "start_ns DESC, id DESC",
     "oldest": "start_ns, id",
+    "written": "id",
+    "latest": "id DESC",
     "slowest": "duration_ns DESC, id",
     "dearest": "coalesce(cost_high, cost_low) DESC, id",  # what has no price is not known to be dear
 }
 
 
 def _record(row: tuple[Any, ...], gone: frozenset[int]) -> RunRecord:
-    _, run_id, root, parent, pattern, framework, tags, conversation_id, trace_id, start_ns, duration_ns, *rest = row
+    number, run_id, root, parent, pattern, framework, tags, conversation_id, trace_id, start_ns, duration_ns, *rest = (
+        row
+    )
     status, error_type, writer, cost_low, cost_high = rest
     return RunRecord(
+        number=number,
         run_id=run_id,
         root_run_id=root,
         parent_run_id=parent,
@@ -351,6 +425,13 @@ def _record(row: tuple[Any, ...], gone: frozenset[int]) -> RunRecord:
         cost_low=cost_low,
         cost_high=cost_high,
     )
+
+
+def _with_cost(run: RunRecord, more: CostEstimate | None) -> RunRecord:
+    if more is None:
+        return run
+    high = None if run.cost_high is None or more.high is None else run.cost_high + float(more.high)
+    return msgspec.structs.replace(run, cost_low=run.cost_low + float(more.low), cost_high=high)
 
 
 def _gone_writers(connection: sqlite3.Connection) -> frozenset[int]:

@@ -72,6 +72,8 @@ class SQLiteLedger:
         self._window = window
         self._keep = keep
         self._max_bytes = max_bytes
+        self.lost = 0
+        """Events that were not on disk when it closed, or have no form there."""
         self._writer: Writer | None = None
         self._leases: Leases | None = None
         self._prices: PriceBook | None = None
@@ -149,6 +151,7 @@ class SQLiteLedger:
         """
         writer, self._is_open = self._open_writer, False
         is_complete = writer.close(limit)
+        self.lost += writer.backlog + writer.statistics().skipped
         if self._leases is not None:
             self._leases.close()
         if not is_complete:

@@ -57,7 +57,10 @@ def test_help_teaches(run: Run, arguments: list[str]) -> None:
     assert "runmeter demo --live" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "simulator", "patterns", "models", "advise"])
+@pytest.mark.parametrize(
+    "command",
+    ["demo", "run", "simulator", "patterns", "models", "advise", "usage", "runs", "export", "import", "reprice"],
+)
 def test_every_command_has_help(run: Run, command: str) -> None:
     done = run(command, "--help")
     assert done.returncode == 0

@@ -20,7 +20,7 @@ def ledger(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def quick_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Charts are drawn in another test: to bundle the code for that takes seconds."""
-    monkeypatch.setattr("runmeter.cli.report.chart_library", lambda: "// draws nothing")
+    monkeypatch.setattr("runmeter.cli.ledger.report.chart_library", lambda: "// draws nothing")
 
 
 def report(*arguments: str | Path) -> int:

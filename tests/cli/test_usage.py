@@ -22,6 +22,11 @@ DECEMBER_NS = NOV_1_NS + 40 * DAY_NS
 BOUND = Usage(1_000, 100)
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 @pytest.fixture
 def ledger(tmp_path: Path) -> Path:
     told = [
@@ -140,7 +145,7 @@ def test_wrong_files_are_one_line(ledger: Path, tmp_path: Path, capfd: pytest.Ca
         connection.execute("CREATE TABLE notes (text TEXT)")
     assert "not a ledger" in usage(capfd, other, code=2)
     other.write_bytes(b"SQLite format 3\x00" + b"\xff" * 4_096)
-    assert "cannot be read" in usage(capfd, other, code=2)
+    assert "not a ledger" in usage(capfd, other, code=2)
     assert "does not exist" in usage(capfd, tmp_path / "none", code=2)
 
 

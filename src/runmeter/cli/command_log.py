@@ -9,7 +9,7 @@ from typing import Self
 
 from rich.console import Console
 
-from runmeter.engine import ConfigurationError, Event
+from runmeter.engine import ConfigurationError, Event, SQLiteLedger
 from runmeter.engine.event_log import EventLog
 
 from .ending import NOT_WRITTEN
@@ -31,6 +31,13 @@ def log_to(path: Path | None, console: Console) -> "AbstractContextManager[Comma
         return CommandLog(path, partial(console.print, style="red", markup=False, highlight=False, soft_wrap=True))
     except OSError as error:
         raise ConfigurationError(f"--events {path}: {error.strerror or error}") from None
+
+
+def kept_code(code: int, log: "CommandLog | None", ledger: SQLiteLedger | None) -> int:
+    """Turn the exit code of success into `NOT_WRITTEN` if an event is missing in the log or the ledger."""
+    if log is not None:
+        code = log.code(code)
+    return NOT_WRITTEN if code == 0 and ledger is not None and ledger.lost else code
 
 
 class CommandLog:

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from .ending import INTERRUPTED, LEFT, NOT_WRITTEN, ended_like_ctrl_c
-from .ledger_commands import COMMANDS, pairs
+from .ledger.commands import COMMANDS, FILE, pairs
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -77,6 +77,9 @@ def runmeter(context: click.Context) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Append all events, as JSON lines.",
 )
+@click.option(
+    "--ledger", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Keep all events in this ledger."
+)
 def demo(
     folder: Path | None,
     runs: int | None,
@@ -86,6 +89,7 @@ def demo(
     otlp: str | None,
     svg: Path | None,
     events: Path | None,
+    ledger: Path | None,
 ) -> int:
     """Run patterns over the texts in FOLDER, and show what they took.
 
@@ -106,6 +110,7 @@ def demo(
             otlp=otlp,
             svg=svg,
             events=events,
+            ledger=ledger,
         )
     )
 
@@ -131,6 +136,9 @@ def demo(
     type=click.Path(dir_okay=False, path_type=Path),
     help="Append all events, as JSON lines.",
 )
+@click.option(
+    "--ledger", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Keep all events in this ledger."
+)
 def run_command(
     pattern: str,
     text: str,
@@ -145,6 +153,7 @@ def run_command(
     otlp: str | None,
     simulated: bool,
     events: Path | None,
+    ledger: Path | None,
 ) -> int:
     """Run PATTERN once on TEXT, or on what comes from the standard input if that is "-".
 
@@ -176,6 +185,7 @@ def run_command(
         timeout=timeout,
         otlp=otlp,
         events=events,
+        ledger=ledger,
         max_usd=max_usd,
     )
     return run_pattern(options, sys.stdout)
@@ -227,11 +237,12 @@ def models(everything: bool, as_json: bool) -> int:
 
 
 @runmeter.command()
-@click.argument("events", type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path))
+@click.argument("events", type=FILE, required=False)
+@click.option("--ledger", metavar="FILE", type=FILE, help="Take the history from this ledger.")
 @click.option("--by", metavar="TAG", help="Runs with the same value of this tag did the same work.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def advise(events: Path, by: str | None, as_json: bool) -> int:
-    """Say what the history in EVENTS, a log that --events wrote, gives reason to do.
+def advise(events: Path | None, ledger: Path | None, by: str | None, as_json: bool) -> int:
+    """Say what the history in EVENTS, an event log or a ledger, gives reason to do.
 
     Which pattern or model did the same work cheaper or faster, what prompt caching saved and could have saved, and what
     eats tokens. By default the runs of one pattern did the same work, and its models are compared; where a tag says
@@ -240,13 +251,16 @@ def advise(events: Path, by: str | None, as_json: bool) -> int:
     \b
       runmeter demo --events history.jsonl
       runmeter advise history.jsonl
-      runmeter advise history.jsonl --json
+      runmeter advise --ledger runs.db --json
     """
     from .advise import advise as show_advice
 
     if by == "":
         raise click.UsageError("--by takes the name of a tag")
-    return show_advice(events, by, sys.stdout, as_json=as_json)
+    history = events or ledger
+    if history is None or (events and ledger):
+        raise click.UsageError("one history, please: EVENTS or --ledger FILE")
+    return show_advice(history, by, sys.stdout, as_json=as_json)
 
 
 @runmeter.command()

@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any, TextIO
 
 import msgspec
+from rich.console import Console
 
 from runmeter.engine import CostEstimate
 from runmeter.engine.formats import printable
@@ -40,6 +42,11 @@ def write_csv(out: TextIO, header: Sequence[str], rows: Iterable[Sequence[str | 
         out.write(buffer.getvalue())
         buffer.seek(0)
         buffer.truncate()
+
+
+def table_console(out: TextIO) -> Console:
+    """Make the console of tables: without a terminal or a set width, wide enough for all columns."""
+    return Console(file=out, width=None if out.isatty() or "COLUMNS" in os.environ else 200)
 
 
 def cost_fields(cost: CostEstimate) -> dict[str, Any]:

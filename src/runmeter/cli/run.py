@@ -22,7 +22,9 @@ from runmeter.engine import (
     Event,
     ExecutionFinished,
     ExecutionStarted,
+    LedgerError,
     Notice,
+    SQLiteLedger,
     Status,
     UnboundedRequest,
 )
@@ -31,7 +33,7 @@ from runmeter.patterns import BasePattern, OpenAIPatternConfig, PatternError, Pa
 from runmeter.simulator import Simulator
 from runmeter.telemetry import OpenTelemetry
 
-from .command_log import CommandLog, log_to
+from .command_log import CommandLog, kept_code, log_to
 from .ending import INTERRUPTED, CommandError
 from .otlp import shut_down_at_end, telemetry_to
 from .settings import Settings, load_settings
@@ -61,6 +63,8 @@ class RunOptions:
     otlp: str | None = None
     events: Path | None = None
     """The file to append all events to."""
+    ledger: Path | None = None
+    """The ledger to keep all events in."""
     max_usd: str | None = None
     """US dollars that the run may cost."""
 
@@ -156,11 +160,16 @@ def run_pattern(options: RunOptions, out: TextIO, console: Console | None = None
         telemetry = telemetry_to(options.otlp, "runmeter-run")
         budgets = _budgets(options)
         log = log_to(options.events, console)
+        ledger = None if options.ledger is None else SQLiteLedger(options.ledger)
     except (ConfigurationError, PatternError, ImportError) as error:
         raise CommandError(str(error)) from None
     with log as events, shut_down_at_end(telemetry):
-        code = anyio.run(_run, options, settings, config, registry, simulator, out, console, telemetry, events, budgets)
-    return code if events is None else events.code(code)
+        arguments = (options, settings, config, registry, simulator, out, console, telemetry, events, budgets, ledger)
+        try:
+            code = anyio.run(_run, *arguments)
+        except LedgerError as error:  # it cannot be opened
+            raise CommandError(str(error)) from None
+    return kept_code(code, events, ledger)
 
 
 def _budgets(options: RunOptions) -> Sequence[Budget]:
@@ -193,6 +202,7 @@ async def _run(
     telemetry: OpenTelemetry | None,
     events: CommandLog | None,
     budgets: Sequence[Budget],
+    ledger: SQLiteLedger | None,
 ) -> int:
     outcome = RunOutcome()
     async with simulator or nullcontext() as url:
@@ -202,7 +212,7 @@ async def _run(
             pattern = registry.create_pattern(options.pattern, config, settings.tools, **settings.options)
         except (ConfigurationError, PatternError, ImportError, TypeError) as error:  # TypeError: an unknown option
             raise CommandError(str(error)) from None
-        async with Engine(usage=registry.usage, telemetry=telemetry, budgets=budgets) as engine:
+        async with Engine(usage=registry.usage, telemetry=telemetry, budgets=budgets, ledger=ledger) as engine:
             engine.subscribe(outcome.receive, name="command line", lane="lossy", capacity=1_000_000)
             if events is not None:
                 engine.subscribe(events, name=NAME, lane="lossless")

@@ -1,6 +1,6 @@
 """What the command line shows of a run: all that happened in it, as a tree along the time that it took."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from rich.cells import cell_len
@@ -42,18 +42,21 @@ _LAYOUTS = (_Layout(20, offset=True), _Layout(16), _Layout(10), _Layout(10, shor
 """From the richest to the barest."""
 
 
-def trace_tree(events: Sequence[Event], run_id: str, width: int) -> Tree:
+def trace_tree(
+    events: Sequence[Event], run_id: str, width: int, amend: Callable[[TraceLine], TraceLine] = lambda line: line
+) -> Tree:
     """A run with all that happened in it and its child runs, in order of time, each with its share of the run's time.
 
     Args:
         events: All events of the run and of the runs within it, in any order; others are left out.
         run_id: The run at the root.
         width: Characters there are. With fewer, lines say less: names and durations stay whole.
+        amend: Changes a line before it is shown, such as its notes.
 
     Raises:
         ValueError: the run's start is not among the events.
     """
-    lines = trace_lines(events, run_id)
+    lines = [amend(line) for line in trace_lines(events, run_id)]
     name = max(GUIDE * line.depth + cell_len(line.name) for line in lines)
     layout = next((each for each in _LAYOUTS if _needs(each, name, lines) <= width), _LAYOUTS[-1])
     return _tree(lines, layout, name)

@@ -13,14 +13,14 @@ from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from runmeter.engine import ConfigurationError, Engine, Usage
+from runmeter.engine import ConfigurationError, Engine, LedgerError, SQLiteLedger, Usage
 from runmeter.engine.event_log import NAME
 from runmeter.engine.formats import format_count
 from runmeter.patterns import BasePattern, PatternError, PatternRegistry, PatternType
 from runmeter.simulator import Simulator
 from runmeter.telemetry import OpenTelemetry
 
-from ..command_log import CommandLog, log_to
+from ..command_log import CommandLog, kept_code, log_to
 from ..ending import INTERRUPTED, CommandError
 from ..otlp import shut_down_at_end, telemetry_to
 from ..trace_view import trace_tree
@@ -45,6 +45,8 @@ class DemoOptions:
     """The file to save a picture of what is shown in."""
     events: Path | None = None
     """The file to append all events to."""
+    ledger: Path | None = None
+    """The ledger to keep all events in."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,17 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
         registry = PatternRegistry()
         registry.preload(*PatternType)  # before there is a loop to hold up, and while Ctrl-C still ends all at once
         log = log_to(options.events, console)
+        ledger = None if options.ledger is None else SQLiteLedger(options.ledger)
     except (ConfigurationError, ImportError, PatternError) as error:
         raise CommandError(str(error)) from None
     if options.svg is not None and not os.access(options.svg.absolute().parent, os.W_OK):
         raise CommandError(f"--svg {options.svg}: cannot write to that folder, or there is none")
     with log as events, shut_down_at_end(telemetry):
-        code = anyio.run(_demo, options, documents, registry, telemetry, simulator, console, events)
-    if events is not None:
-        code = events.code(code)
+        try:
+            code = anyio.run(_demo, options, documents, registry, telemetry, simulator, console, events, ledger)
+        except LedgerError as error:  # it cannot be opened
+            raise CommandError(str(error)) from None
+    code = kept_code(code, events, ledger)
     if options.svg is not None:
         console.save_svg(str(options.svg), title="runmeter demo")
     return code
@@ -103,6 +108,7 @@ async def _demo(
     simulator: Simulator | None,
     console: Console,
     events: CommandLog | None,
+    ledger: SQLiteLedger | None,
 ) -> int:
     keeper = RunKeeper()
     where = "the OpenAI API" if options.live else "a simulated API"
@@ -112,7 +118,7 @@ async def _demo(
         try:
             patterns = make_patterns(registry, documents, options.model, url)
             async with Engine(
-                usage=registry.usage, telemetry=telemetry, max_concurrent_runs=options.concurrency
+                usage=registry.usage, telemetry=telemetry, max_concurrent_runs=options.concurrency, ledger=ledger
             ) as engine:
                 engine.subscribe(keeper, name="trace view", lane="lossy", capacity=100_000)
                 if events is not None:
@@ -128,7 +134,7 @@ async def _demo(
                 def make(kind: PatternType, limit: int) -> BasePattern:
                     return make_pattern(registry, kind, documents, options.model, url, openai_max_tokens=limit)
 
-                await show_mishaps(console, make, documents.questions(1)[0], simulator, telemetry, events)
+                await show_mishaps(console, make, documents.questions(1)[0], simulator, telemetry, events, ledger)
         finally:
             await registry.aclose()
     if telemetry is not None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from rich.console import Console, Group
 from rich.text import Text
 
-from runmeter.engine import Budget, Engine
+from runmeter.engine import Budget, Engine, SQLiteLedger
 from runmeter.engine.event_log import NAME
 from runmeter.patterns import BasePattern, PatternType
 from runmeter.simulator import Fault, Simulator
@@ -56,6 +56,7 @@ async def show_mishaps(
     simulator: Simulator,
     telemetry: OpenTelemetry | None,
     events: CommandLog | None,
+    ledger: SQLiteLedger | None,
 ) -> None:
     """Have each happen once, on the simulated API, in an engine of its own; and show its trace and what it used.
 
@@ -66,10 +67,11 @@ async def show_mishaps(
         simulator: Misbehaves.
         telemetry: Where traces go.
         events: Where events go.
+        ledger: Where events are kept.
     """
     keeper = RunKeeper()
     errors: list[Exception | None] = []
-    async with Engine(telemetry=telemetry, budgets=[CAP]) as engine:
+    async with Engine(telemetry=telemetry, budgets=[CAP], ledger=ledger) as engine:
         engine.subscribe(keeper, name="trace view", lane="lossless")
         if events is not None:
             engine.subscribe(events, name=NAME, lane="lossless")

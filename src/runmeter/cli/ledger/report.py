@@ -14,8 +14,8 @@ from runmeter.engine.formats import format_count, printable
 from runmeter.reports.page.library import chart_library, check_drawing
 from runmeter.reports.sources import reader_of
 
-from .ending import CommandError
-from .log_reading import DamagedLines, reading_bar
+from ..ending import CommandError
+from ..log_reading import DamagedLines, reading_bar
 
 PAGE_BEGINS = b"<!doctype html>"
 

@@ -14,10 +14,10 @@ from runmeter.engine.formats import format_count, printable
 from runmeter.reports.bill import BillLine, BillQuery, UsageBill
 from runmeter.reports.sources import reader_of
 
-from .ending import CommandError
-from .log_reading import DamagedLines, reading_bar
-from .output import cost_fields, write_csv, write_json
-from .views import Column, fitted_table
+from ..ending import CommandError
+from ..log_reading import DamagedLines, reading_bar
+from ..output import cost_fields, table_console, write_csv, write_json
+from ..views import Column, fitted_table
 
 Format: TypeAlias = Literal["table", "json", "csv"]
 NONE = "–"
@@ -94,7 +94,7 @@ def _add(bill: UsageBill, path: Path, prices: PriceBook, damaged: DamagedLines, 
 
 
 def _print(bill: UsageBill, out: TextIO) -> None:
-    console = Console(file=out, width=None if out.isatty() else 200)
+    console = table_console(out)
     lines, total, query = bill.lines(), bill.total(), bill.query
     if not lines:
         console.print(Text(f"nothing was used {_span(query)}"), soft_wrap=True)

@@ -1,0 +1,1 @@
+"""The commands that read a ledger, or fill one from event logs."""
