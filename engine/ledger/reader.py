@@ -297,7 +297,7 @@ class LedgerReader:
         found = {run.run_id: run for run in rolled_up}
         for start in range(0, len(changed := sorted(fold.run_costs)), CHUNK):
             some = changed[start : start + CHUNK]
-            within = [*conditions, f"run_id IN ({_marks(some)})"]
+            within = [*conditions, f"run_id IN ({marks(some)})"]
             found |= {run.run_id: run for run in self._matching(within, [*values, *some], "newest", -1)}
         added = [_with_cost(run, fold.run_costs.get(run.run_id)) for run in found.values()]
         added.sort(key=lambda run: (-(run.cost_low if run.cost_high is None else run.cost_high), run.number))
