@@ -10,7 +10,9 @@ from .ambient import tags
 from .budgets.budget import Budget, BudgetStatus
 from .budgets.reserving import hand_reservation, hold_reservation
 from .bus import Bus, BusStatistics
-from .calls import AssistantCall, ModelCall, RetrievalCall, ToolCall, error_message, open_model_call
+from .calls.endings import error_message
+from .calls.model_call import ModelCall, open_model_call
+from .calls.work import AssistantCall, RetrievalCall, ToolCall
 from .clock import Clock, IdSource, SystemClock
 from .codec import JSON, MSGPACK, Codec
 from .concurrency.cancellation import await_foreign
@@ -52,7 +54,6 @@ from .events import (
     UnknownEvent,
     Usage,
 )
-from .execution import Execution, ambient_run, current_execution, metered_execution, outside_run
 from .ledger.ledger import Ledger
 from .ledger.statistics import LedgerStatistics
 from .models import retirements
@@ -65,6 +66,9 @@ from .prices.sources import ModelPrices
 from .prices.stand_ins import provider_standing_at, stand_in, stop_standing_in
 from .request import ModelRequest
 from .result import RunResult
+from .runs.current import ambient_run, current_execution, metered_execution
+from .runs.execution import Execution
+from .runs.outside_run import outside_run
 from .runtime import RunInfo, Runtime
 from .stream import Delta, RunStream
 from .subscription import SubscriberStatistics, Subscription

@@ -24,13 +24,14 @@ from .concurrency.loop import LoopThread, without_cancellations
 from .concurrency.outside import enter_engine, leave_engine, outside
 from .errors import ConfigurationError, EngineNotRunning, RunAborted, RunTimeout
 from .events import Event
-from .execution import Execution, current_execution, watch_outside
 from .ledger.ledger import Ledger
 from .ledger.recording import Recording, ledger_of
 from .mapping import Progress, run_many
 from .pattern import Context, Messages, Pattern, PatternFunction, Work, describe, do_work
 from .prices.price_book import PriceBook
 from .result import RunResult
+from .runs.current import current_execution, watch_outside
+from .runs.execution import Execution
 from .runtime import RunInfo, Runtime
 from .stream import Channel, RunStream
 from .subscription import Lane, Receiver, Subscription, is_within_receiver

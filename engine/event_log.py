@@ -9,7 +9,7 @@ from typing import Self
 
 import msgspec
 
-from .calls import error_message
+from .calls.endings import error_message
 from .codec import JSON
 from .events import Event
 

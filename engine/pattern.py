@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 from .concurrency.loop import is_own_failure
 from .errors import ConfigurationError, StrayCancellation
-from .execution import current_execution
+from .runs.current import current_execution
 from .runtime import RunInfo, Runtime
 from .validation.checks import check_tags
 

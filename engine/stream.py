@@ -13,8 +13,8 @@ import msgspec
 from .concurrency.loop import LoopThread
 from .errors import StreamClosed
 from .events import Event
-from .execution import current_execution
 from .result import RunResult
+from .runs.current import current_execution
 
 logger = logging.getLogger("runmeter")
 

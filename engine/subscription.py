@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import anyio
 import msgspec
 
-from .calls import error_message
+from .calls.endings import error_message
 from .concurrency.loop import is_own_failure
 from .events import Event
 

@@ -26,8 +26,9 @@ from runmeter.engine.events import (
     TraceContext,
     Usage,
 )
-from runmeter.engine.execution import Execution, current_execution
 from runmeter.engine.request import ModelRequest
+from runmeter.engine.runs.current import current_execution
+from runmeter.engine.runs.execution import Execution
 from runmeter.engine.runtime import RunInfo, Runtime
 from runmeter.engine.testing import CountingIds, ManualClock
 

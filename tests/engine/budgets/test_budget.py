@@ -32,7 +32,7 @@ from runmeter.engine import (
     current_execution,
 )
 from runmeter.engine.errors import RunmeterError
-from runmeter.engine.execution import Execution
+from runmeter.engine.runs.execution import Execution
 from runmeter.engine.runtime import RunInfo, Runtime
 
 # What a budget is

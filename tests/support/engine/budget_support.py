@@ -15,7 +15,7 @@ from runmeter.engine import (
     Usage,
 )
 from runmeter.engine.budgets.budgets import Budgets
-from runmeter.engine.execution import Execution
+from runmeter.engine.runs.execution import Execution
 from runmeter.engine.runtime import RunInfo, Runtime
 from runmeter.engine.testing import ManualClock
 

@@ -17,9 +17,9 @@ import anyio.to_thread
 from anyio.lowlevel import checkpoint
 
 from runmeter.engine import Engine, ExecutionFinished, ModelRequest, RunInfo, SQLiteLedger, Usage
-from runmeter.engine.execution import current_execution
 from runmeter.engine.ledger import roll_up, sqlite
 from runmeter.engine.ledger.ledger_file import LedgerFile
+from runmeter.engine.runs.current import current_execution
 
 TASKS = 8
 REQUEST = ModelRequest(provider="openai", model="gpt-6-luna", bound=Usage(input_tokens=1_000, output_tokens=1_000))

@@ -18,7 +18,7 @@ MAY_IMPORT = {
 }
 # A folder, and its rooms: each uses none that stands after it. What stands flat in the folder is not in this order.
 ROOMS = {
-    "engine": ["concurrency", "validation", "models", "tokens", "prices", "budgets", "usage"],
+    "engine": ["concurrency", "validation", "models", "tokens", "prices", "budgets", "usage", "calls", "runs"],
     "patterns": [
         "tools",
         "requests",

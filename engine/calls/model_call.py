@@ -1,176 +1,24 @@
-"""Calls inside a run: a request to a model, a tool's work, an assistant's work on a thread, a retrieval.
+"""A request to a model: its attempts, what was answered, and the call that code is inside of."""
 
-Each is a context manager made by `Execution`; each emits its events, whatever way it is left.
-"""
-
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from math import isfinite
 from types import TracebackType
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, NamedTuple, Self
 
-import msgspec
-from msgspec import convert
-
-from .budgets.reservation import Scope
-from .budgets.reserving import Claim
-from .errors import BudgetExceeded, ConfigurationError, RunEnded, StreamClosed
-from .events import (
-    AssistantRun,
-    Event,
-    FunctionCall,
-    ModelCallStarted,
-    Provenance,
-    Retrieval,
-    Status,
-    TokenUsage,
-    TraceContext,
-    Usage,
-)
-from .ledger.recording import Recording
-from .request import ModelRequest
-from .runtime import Runtime
-from .validation.checks import (
-    Count,
-    Counts,
-    Id,
-    Message,
-    Name,
-    count_of,
-    cut_message,
-    encode,
-    id_of,
-    name_of,
-    optional_name,
-    sound_usage,
-    text_of,
-)
-from .validation.error_messages import message_of
-
-E = TypeVar("E", bound=Event)
-
-
-class MeteredRun(Protocol):
-    """The run that calls belong to, as far as they use it."""
-
-    run_id: str
-    root_run_id: str
-    trace: TraceContext | None
-    requests: list[TokenUsage]
-    finished: bool
-    at_end: tuple[Callable[[], object], ...]
-
-    @property
-    def runtime(self) -> Runtime:
-        """The parts of the engine that it uses."""
-
-    @property
-    def scope(self) -> Scope | None:
-        """The budgets that apply to it."""
-
-    def next_seq(self) -> int:
-        """Draw the next event's number."""
-
-    def emit(self, event_type: Callable[..., E], trace: TraceContext | None, /, **fields: Any) -> E:
-        """Publish an event of the run."""
-
-    def notice(self, kind: str, subject: str, message: str, *, once: bool = False) -> None:
-        """Warn of something before it becomes an error."""
-
-    def claim(self, request: ModelRequest) -> Claim:
-        """Take the reservation of a request that is about to leave."""
-
-    async def lease(self, request: ModelRequest) -> None:
-        """Lease what that is about to reserve in shared budgets."""
-
-
-class Operation(ABC):
-    """An operation within a run, with a start, an end and a span of its own.
-
-    Raises:
-        RunEnded: on entering, its run has ended.
-    """
-
-    is_metered = True
-    """True where an engine takes the records; False of the handles outside one."""
-
-    _of_tool: ClassVar[bool] = False
-    """Whether its errors are in the words of a user's function."""
-    _sound: ClassVar[type[msgspec.Struct]]
-    """The form of its attributes that an event takes."""
-
-    trace: TraceContext | None = None
-    error_type: str | None = None
-    error_message: str | None = None
-    start_ns: int
-    """Nanoseconds since the Unix epoch."""
-    _span: Any
-    _start_monotonic: int
-
-    def __init__(self, execution: MeteredRun) -> None:
-        self._execution = execution
-
-    def fail(self, error_type: str, message: str | None = None) -> None:
-        """Mark the operation as failed, where no exception will leave it."""
-        self.error_type = kind = name_of(error_type)
-        said = None if message is None else text_of(message)
-        kept = self._execution.runtime.edit(kind, said, not self._of_tool) if said else None
-        self.error_message = cut_message(kept) if kept else None
-
-    def __enter__(self) -> Self:
-        execution = self._execution
-        if execution.finished:
-            raise RunEnded(execution.run_id)
-        runtime = execution.runtime
-        if runtime.tracing is not None:
-            self.trace, self._span = runtime.tracing.start_span(execution.root_run_id, execution.trace)
-        self.start_ns = runtime.clock.time_ns()  # since the Unix epoch
-        self._start_monotonic = runtime.clock.monotonic_ns()
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        runtime = self._execution.runtime
-        duration_ns = runtime.clock.monotonic_ns() - self._start_monotonic
-        if runtime.tracing is not None:
-            runtime.tracing.end_span(self._span)
-        if exc is not None:
-            self.error_type = error_type(exc)
-            self.error_message = message_of(exc, self.error_type, runtime.edit, of_tool=self._of_tool)
-        try:
-            encode(convert(self, self._sound, from_attributes=True))
-        except Exception:
-            self._tidy()
-        self._ended(exc, duration_ns)
-
-    def _tidy(self) -> None:
-        """Clean and cut the texts recorded; a value that makes no sense counts as not recorded."""
-        self.error_type = optional_name(self.error_type)
-        self.error_message = None if self.error_message is None else cut_message(text_of(self.error_message))
-
-    @abstractmethod
-    def _ended(self, error: BaseException | None, duration_ns: int) -> None:
-        """Emit the operation's last event."""
-
-
-class _SoundAnswer(msgspec.Struct, gc=False):
-    usage: Counts | None
-    response_id: Id | None
-    response_model: Name | None
-    service_tier: Name | None
-    finish_reasons: tuple[Name, ...]
-    bound: Counts | None
-    error_type: Name | None
-    error_message: Message | None
+from ..errors import ConfigurationError
+from ..events import ModelCallStarted, Provenance, TokenUsage, Usage
+from ..ledger.recording import Recording
+from ..request import ModelRequest
+from ..validation.checks import id_of, name_of, optional_name, sound_usage
+from .answer import RECORDED, SoundAnswer, refused, served, shown
+from .operation import MeteredRun, Operation
 
 
 class ModelCall(Operation):
     """A request to a model. Record its usage; a usage that was not recorded counts as unknown, never as nothing."""
 
-    _sound = _SoundAnswer
+    _sound = SoundAnswer
 
     # Defaults of the class, as most calls need few of them.
     call_id = -1
@@ -234,7 +82,7 @@ class ModelCall(Operation):
             raise ConfigurationError(
                 f"record takes a Usage, not {usage!r:.100}; leave the call out if nothing is known"
             )
-        self.provenance = _RECORDED.get(provenance) or _refused(provenance)
+        self.provenance = RECORDED.get(provenance) or refused(provenance)
         self.usage = usage
         if response_id:
             self.response_id = response_id
@@ -440,7 +288,7 @@ class ModelCall(Operation):
         if not wrong:
             return
         self.provenance = Provenance.UNKNOWN if self.usage is None else Provenance.PARTIAL
-        values = ", ".join(f"{name}={_shown(getattr(said, name, None))}" for name in wrong)
+        values = ", ".join(f"{name}={shown(getattr(said, name, None))}" for name in wrong)
         self.notice(
             "usage", f"the usage told of a request has values that are not counts, and are not believed: {values}"
         )
@@ -473,7 +321,7 @@ class ModelCall(Operation):
             first_chunk_ns=self._first_chunk_ns,
             response_id=self.response_id,
             response_model=self.response_model,
-            service_tier=_served(self.service_tier, request.service_tier, execution.runtime.assumed_tier),
+            service_tier=served(self.service_tier, request.service_tier, execution.runtime.assumed_tier),
             finish_reasons=self.finish_reasons,
             error_type=self.error_type,
             error_message=self.error_message,
@@ -528,211 +376,3 @@ def open_model_call() -> ModelCall | None:
             failed = failed or (call if call.has_failed else None)
         call = call.around
     return failed or innermost
-
-
-_RECORDED: dict[str, Provenance] = {
-    provenance: provenance for provenance in Provenance if provenance is not Provenance.UNKNOWN
-}
-
-
-def _shown(value: object) -> str:
-    """Show a number, or of any other value, which might be content, the type."""
-    return repr(value)[:40] if value is None or isinstance(value, int | float) else type(value).__name__
-
-
-def _refused(provenance: object) -> Provenance:
-    raise ConfigurationError(f"provenance is reported, partial or estimated, not {provenance!r:.100}")
-
-
-def _served(answered: str | None, requested: str | None, assumed: str | None) -> str | None:
-    """Find the tier that served, None where that is not known; `auto` is not a tier, but a way to choose one."""
-    if answered and answered != "auto":
-        return answered
-    return requested if requested and requested != "auto" else assumed
-
-
-class _SoundToolCall(msgspec.Struct, gc=False):
-    name: Name
-    call_id: Id | None
-    error_type: Name | None
-    error_message: Message | None
-
-
-class ToolCall(Operation):
-    """The execution of a tool."""
-
-    _of_tool = True
-    _sound = _SoundToolCall
-
-    def __init__(self, execution: MeteredRun, name: str, call_id: str | None) -> None:
-        super().__init__(execution)
-        self.name = name
-        self.call_id = call_id
-
-    def _tidy(self) -> None:
-        super()._tidy()
-        self.name, self.call_id = name_of(self.name), id_of(self.call_id)
-
-    def _ended(self, error: BaseException | None, duration_ns: int) -> None:
-        self._execution.emit(
-            FunctionCall,
-            self.trace,
-            name=self.name,
-            call_id=self.call_id,
-            start_ns=self.start_ns,
-            duration_ns=duration_ns,
-            error_type=self.error_type,
-            error_message=self.error_message,
-        )
-
-
-class _SoundAssistantCall(msgspec.Struct, gc=False):
-    assistant: Name
-    thread_id: Id | None
-    thread: Literal["created", "resumed"] | None
-    steps: Count
-    error_type: Name | None
-    error_message: Message | None
-
-
-class AssistantCall(Operation):
-    """The work of an assistant on a thread."""
-
-    _sound = _SoundAssistantCall
-
-    def __init__(
-        self,
-        execution: MeteredRun,
-        assistant: str,
-        thread_id: str | None,
-        thread: Literal["created", "resumed"] | None,
-    ) -> None:
-        super().__init__(execution)
-        self.assistant = assistant
-        self.thread_id = thread_id
-        self.thread: Literal["created", "resumed"] | None = thread
-        self.steps = 0
-        """Turns of the loop: count them as they begin."""
-
-    def _tidy(self) -> None:
-        super()._tidy()
-        self.assistant, self.thread_id = name_of(self.assistant), id_of(self.thread_id)
-        self.thread = self.thread if self.thread in ("created", "resumed") else None
-        self.steps = count_of(self.steps) or 0
-
-    def _ended(self, error: BaseException | None, duration_ns: int) -> None:
-        self._execution.emit(
-            AssistantRun,
-            self.trace,
-            assistant=self.assistant,
-            thread_id=self.thread_id,
-            thread=self.thread,
-            steps=self.steps,
-            status=status_of(error) if error or not self.error_type else Status.ERROR,
-            start_ns=self.start_ns,
-            duration_ns=duration_ns,
-            error_type=self.error_type,
-            error_message=self.error_message,
-        )
-
-
-class _SoundRetrieval(msgspec.Struct, gc=False):
-    source: Name
-    requested: Count | None
-    documents: Count
-    top_score: float | None
-    error_type: Name | None
-    error_message: Message | None
-
-
-class RetrievalCall(Operation):
-    """A search for passages. Record its result; if none was recorded, it found nothing."""
-
-    _sound = _SoundRetrieval
-
-    def __init__(self, execution: MeteredRun, source: str, requested: int | None) -> None:
-        super().__init__(execution)
-        self.source = source
-        self.requested = requested
-        self.documents = 0
-        self.top_score: float | None = None
-
-    def record(self, documents: int, top_score: float | None = None) -> None:
-        """Record the passages found. The last call counts.
-
-        Args:
-            documents: How many passages.
-            top_score: The best passage's score, on the source's own scale; None if there is none.
-
-        Raises:
-            ConfigurationError: `documents` is not a count, or the score not a number.
-        """
-        # Local indexes answer in numpy's numbers, which no codec takes.
-        try:
-            found, score = count_of(int(documents)), None if top_score is None else float(top_score)
-        except (TypeError, ValueError, OverflowError):
-            found, score = None, None
-        if found is None:
-            said = f"{documents!r:.100} and {top_score!r:.100}"
-            raise ConfigurationError(f"record takes a number of documents, 0 or more, and a score, not {said}")
-        self.documents, self.top_score = found, score if score is not None and isfinite(score) else None
-
-    def _tidy(self) -> None:
-        super()._tidy()
-        self.source = name_of(self.source)
-        self.requested = count_of(self.requested)
-        self.documents = count_of(self.documents) or 0
-
-    def _ended(self, error: BaseException | None, duration_ns: int) -> None:
-        self._execution.emit(
-            Retrieval,
-            self.trace,
-            source=self.source,
-            start_ns=self.start_ns,
-            duration_ns=duration_ns,
-            documents=self.documents,
-            top_score=self.top_score,
-            requested=self.requested,
-            error_type=self.error_type,
-            error_message=self.error_message,
-        )
-
-
-def status_of(error: BaseException | None) -> Status:
-    """Derive a status from the exception that ended something, or from None."""
-    if error is None:
-        return Status.OK
-    if _is_all(error, BudgetExceeded):
-        return Status.BUDGET_EXCEEDED
-    if _is_all(error, StreamClosed):
-        return Status.CANCELLED
-    # The event loops' cancellation, and Ctrl-C, derive from BaseException alone.
-    return Status.ERROR if isinstance(error, Exception) else Status.CANCELLED
-
-
-def _is_all(error: BaseException, kind: type[Exception]) -> bool:
-    """Tell whether this is an exception of a kind, or a group of such alone."""
-    return isinstance(error, kind) or (isinstance(error, BaseExceptionGroup) and error.split(kind)[1] is None)
-
-
-def error_type(error: BaseException) -> str:
-    """Find the provider's error code if the exception carries one, else the exception's name.
-
-    Source of the rule: OpenTelemetry GenAI conventions, `error.type` (2026-10-09).
-    """
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    try:
-        code = getattr(error, "code", None)
-    except Exception:  # a property of its own that raises: no reason to lose the event
-        code = None
-    return name_of(code if code and isinstance(code, str) else type(error).__qualname__)
-
-
-def error_message(error: BaseException) -> str | None:
-    """Take an exception's message, as valid UTF-8 and cut to `MAX_ERROR_MESSAGE` characters."""
-    try:
-        message = str(error)
-    except Exception:
-        return None
-    return cut_message(message) or None

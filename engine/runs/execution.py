@@ -1,18 +1,8 @@
-"""The handle of the running run, by which patterns tell what they do.
-
-`current_execution()` gives it. Its context managers emit the events and measure the time:
-
-    with current_execution().model_call(ModelRequest(provider="openai", model="gpt-6-luna")) as call:
-        response = await client.responses.create(...)
-        call.record(usage, response_id=response.id)
-
-Publishing is synchronous, so a run's end needs no shielding from cancellation. Outside an engine there is a handle all
-the same; it does nothing.
-"""
+"""The handle of a run: it makes the handles of calls, and emits the events of the run itself."""
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext
 from contextvars import ContextVar
 from itertools import count
 from types import TracebackType
@@ -20,40 +10,21 @@ from typing import Any, Literal, Self, TypeVar
 
 import msgspec
 
-from .ambient import ambient_tags
-from .budgets.reservation import Scope
-from .budgets.reserving import BudgetedRequest, Claim, Reserving, claim, lease
-from .calls import (
-    AssistantCall,
-    ModelCall,
-    Operation,
-    RetrievalCall,
-    ToolCall,
-    error_type,
-    status_of,
-)
-from .concurrency.outside import outside
-from .errors import RunAborted, RunEnded, RunTimeout
-from .events import (
-    Event,
-    ExecutionFinished,
-    ExecutionStarted,
-    Notice,
-    Status,
-    TokenUsage,
-    TraceContext,
-)
-from .request import ModelRequest
-from .runtime import MAX_NOTICED, RunInfo, Runtime
-from .validation.checks import cut_message, name_of, text_of
-from .validation.error_messages import message_of
+from ..budgets.reservation import Scope
+from ..budgets.reserving import BudgetedRequest, Claim, Reserving, claim, lease
+from ..calls.endings import error_type, status_of
+from ..calls.model_call import ModelCall
+from ..calls.work import AssistantCall, RetrievalCall, ToolCall
+from ..errors import RunAborted, RunEnded, RunTimeout
+from ..events import Event, ExecutionFinished, ExecutionStarted, Notice, Status, TokenUsage, TraceContext
+from ..request import ModelRequest
+from ..runtime import MAX_NOTICED, RunInfo, Runtime
+from ..validation.checks import cut_message, name_of, text_of
+from ..validation.error_messages import message_of
 
 logger = logging.getLogger("runmeter")
 
 E = TypeVar("E", bound=Event)
-
-OUTSIDE = "outside"
-"""The name of runs that are made for requests which belong to none."""
 
 
 class Execution:
@@ -287,7 +258,7 @@ class Execution:
         if runtime.tracing is not None:
             above = self.parent.trace if self.parent else None
             self.trace, self._span = runtime.tracing.start_span(self.root_run_id, above)
-        self._outer = _current.set(self)
+        self._outer = running.set(self)
         self._start_monotonic = runtime.clock.monotonic_ns()
         self.emit(
             ExecutionStarted,
@@ -318,7 +289,7 @@ class Execution:
         if runtime.tracing is not None:
             runtime.tracing.end_span(self._span)
         try:
-            _current.reset(self._outer)
+            running.reset(self._outer)
         except ValueError:
             pass  # left in another context than entered, like a generator closed elsewhere: that one never saw us
         if exc is None:
@@ -358,293 +329,5 @@ class Execution:
         return status_of(error)  # another run's end is an error like any other here
 
 
-class _Idle(Operation):
-    """Mixed into handles that do nothing: entered, left or told something they stay as they are.
-
-    All code outside an engine shares them, so their state is their class's, and setting an attribute has no effect.
-    """
-
-    is_metered = False
-    trace: TraceContext | None = None
-    start_ns = 0
-    error_type: str | None = None
-    error_message: str | None = None
-
-    def __init__(self) -> None:
-        pass
-
-    def __setattr__(self, name: str, value: object) -> None:
-        pass
-
-    def fail(self, error_type: str, message: str | None = None) -> None:
-        """Keep nothing outside an engine."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-class _NoModelCall(_Idle, ModelCall):
-    bound = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        return None
-
-    def first_chunk(self) -> None:
-        """Measure nothing outside an engine."""
-
-    def notice(self, kind: str, message: str) -> None:
-        """Warn no subscriber, for there is none."""
-
-
-class _NoToolCall(_Idle, ToolCall):
-    pass
-
-
-class _NoAssistantCall(_Idle, AssistantCall):
-    thread_id = None
-    thread = None
-    steps = 0
-
-
-class _NoRetrievalCall(_Idle, RetrievalCall):
-    documents = 0
-    top_score = None
-
-
-class _NoExecution(Execution):
-    """The handle outside an engine: the same methods, and nothing comes of them."""
-
-    is_metered = False
-
-    def __init__(self) -> None:
-        super().__init__(Runtime(None, lambda _: None, new_run_id=lambda: "0" * 32), RunInfo("none"))
-        self._model_call = _NoModelCall()
-        self._function_call = _NoToolCall()
-        self._assistant_run = _NoAssistantCall()
-        self._retrieval = _NoRetrievalCall()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    @property
-    def budgeted(self) -> bool:
-        """A budget applies to requests that belong to no run."""
-        runtime = outside.runtime
-        return runtime is not None and runtime.budgets is not None and runtime.budgets.applies(OUTSIDE, {})
-
-    def model_call(self, request: ModelRequest, *, attempt: int = 1) -> ModelCall:
-        return self._model_call
-
-    def watched_model_call(self, request: ModelRequest, *, attempt: int = 1) -> ModelCall:
-        """Make the handle of a request that belongs to no run, while an engine runs. It takes `model_call`'s place."""
-        if not outside.watched:
-            vars(self).pop("model_call", None)
-            return self._model_call
-        current = _current.get()
-        if current is not self:  # in the run that `reserve` has begun
-            return current.model_call(request, attempt=attempt)
-        run = outside_run()
-        return self._model_call if run is None else _OutsideModelCall(run, request, attempt)
-
-    def reserve(self, request: ModelRequest, *, may_lower: bool = True) -> Reserving:
-        run = outside_run() if self.budgeted else None
-        return nullcontext(request) if run is None else _OutsideReserving(run, request, may_lower=may_lower)
-
-    def function_call(self, name: str, call_id: str | None = None) -> ToolCall:
-        return self._function_call
-
-    def assistant_run(
-        self, assistant: str, thread_id: str | None = None, thread: Literal["created", "resumed"] | None = None
-    ) -> AssistantCall:
-        return self._assistant_run
-
-    def retrieval(self, source: str, *, requested: int | None = None) -> RetrievalCall:
-        return self._retrieval
-
-    def child(self, info: RunInfo, runtime: Runtime | None = None) -> Execution:
-        return self
-
-    def notice(self, kind: str, subject: str, message: str, *, once: bool = False) -> None:
-        """Warn no subscriber, for there is none."""
-
-
-_nowhere = _NoExecution()
-_current: ContextVar[Execution] = ContextVar("runmeter_execution", default=_nowhere)
-
-
-def current_execution() -> Execution:
-    """Find the handle of the run that this code is part of; outside an engine one that does nothing."""
-    return _current.get()
-
-
-def watch_outside(runtime: Runtime) -> None:
-    """Count the requests that are made outside all runs, as an engine has started: without one they cost nothing."""
-    outside.open(runtime)
-    vars(_nowhere)["model_call"] = _nowhere.watched_model_call
-
-
-def outside_run() -> Execution | None:
-    """Count a request that belongs to no run, and make a run called `outside` for it, in the one engine that runs.
-
-    The budgets of runs without tags apply to it.
-
-    Returns:
-        The run, to be entered; None if no engine runs in this process, or several do.
-    """
-    outside.count()
-    runtime = outside.runtime
-    return None if runtime is None else _OutsideRun(runtime, RunInfo(OUTSIDE))
-
-
-def metered_execution() -> Execution | None:
-    """Find the run that this code is part of and that goes on, in this process; None if there is none."""
-    execution = _current.get()
-    if not execution.is_metered or execution.finished or not outside.is_alive(execution.runtime):
-        return None
-    return execution
-
-
-def ambient_run(name: str, framework: str) -> Execution | None:
-    """Make a run for one request that belongs to no run, in the engine that is current, with the tags that are.
-
-    That is the engine whose block this code is in, or the installed one, or the only one in this process.
-
-    Args:
-        name: Stands for a pattern's, such as `openai.chat`.
-        framework: Whose client sends the request.
-
-    Returns:
-        The run, to be entered; None if no engine is current: then the request is counted, and the first told.
-    """
-    runtime = outside.ambient()
-    if runtime is None:
-        outside.count()
-        return None
-    return Execution(runtime, RunInfo(name, framework, tags=ambient_tags.get()))
-
-
-class _OutsideRun(Execution):
-    """The run of a request that belongs to no other. It ends with its engine, if that closes before."""
-
-    def model_call(self, request: ModelRequest, *, attempt: int = 1) -> ModelCall:
-        return _CallOutside(self, request, attempt)
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        outside.call_at_close(self.runtime.owner, self._close)
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        if outside.forget_close(self._close):
-            super().__exit__(exc_type, exc, tb)
-            return
-        # The engine has closed, and has ended it, in another context than this one.
-        if self.runtime.tracing is not None:
-            self.runtime.tracing.end_span(self._span)
-        with suppress(ValueError, RuntimeError):
-            _current.reset(self._outer)
-
-    def _close(self) -> None:
-        super().__exit__(None, None, None)
-
-
-class _CallOutside(ModelCall):
-    """A request that belongs to no run, in one of its own: it ends with that run, if not before."""
-
-    _closed = False
-
-    def __enter__(self) -> Self:
-        is_first = self.call_id < 0
-        super().__enter__()
-        if is_first:
-            self._execution.at_end = (*self._execution.at_end, self._close)
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        if not self._closed:
-            super().__exit__(exc_type, exc, tb)
-            return
-        if self._execution.runtime.tracing is not None:
-            self._execution.runtime.tracing.end_span(self._span)
-        self._leave_context()
-
-    def _close(self) -> None:
-        if self.is_open:
-            self._closed = True
-            super().__exit__(None, None, None)
-
-
-class _OutsideModelCall(_CallOutside):
-    """A request that belongs to no run, in a run of its own that begins and ends with it."""
-
-    def __init__(self, run: Execution, request: ModelRequest, attempt: int) -> None:
-        super().__init__(run, request, attempt)
-        self._run = run
-
-    def begin(self) -> None:
-        if self.call_id >= 0:  # for another attempt
-            super().begin()
-            return
-        with _begun(self._run):
-            super().begin()
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        super().__exit__(exc_type, exc, tb)
-        self._run.__exit__(exc_type, exc, tb)
-
-
-class _OutsideReserving:
-    """A reservation for a request that belongs to no run, in a run of its own, which `model_call` within it is of."""
-
-    def __init__(self, run: Execution, request: ModelRequest, *, may_lower: bool) -> None:
-        self._run = run
-        self._request = request
-        self._may_lower = may_lower
-        self._reserving: Reserving
-
-    def __enter__(self) -> ModelRequest:
-        with _begun(self._run):
-            self._reserving = self._run.reserve(self._request, may_lower=self._may_lower)
-            return self._reserving.__enter__()
-
-    async def __aenter__(self) -> ModelRequest:
-        with _begun(self._run):
-            self._reserving = self._run.reserve(self._request, may_lower=self._may_lower)
-            return await self._reserving.__aenter__()
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self._reserving.__exit__(exc_type, exc, tb)
-        self._run.__exit__(exc_type, exc, tb)
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.__exit__(exc_type, exc, tb)
-
-
-@contextmanager
-def _begun(run: Execution) -> Iterator[None]:
-    """Begin a run that goes on after the block, unless that raises."""
-    run.__enter__()
-    try:
-        yield
-    except BaseException as error:
-        run.__exit__(type(error), error, error.__traceback__)
-        raise
+running: ContextVar[Execution] = ContextVar("runmeter_execution")
+"""The run that code is part of; unset outside all."""
