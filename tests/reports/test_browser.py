@@ -15,8 +15,8 @@ from ledger_scene import MARKUP, SPLITS, costs_by, day_of, doubts_by_day, exampl
 from process_support import run_command
 
 from runmeter.cli.main import run
-from runmeter.engine import ExecutionFinished, ExecutionStarted, FunctionCall, Histogram, TokenUsage
-from runmeter.engine.formats import format_time
+from runmeter.engine import Event, ExecutionFinished, ExecutionStarted, FunctionCall, Histogram, Status, TokenUsage
+from runmeter.engine.formats import format_time, printable
 
 pytestmark = [pytest.mark.campaign, pytest.mark.browser]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -194,6 +194,32 @@ def test_a_name_with_markup_is_text_where_it_is_drawn(drawn: Drawn) -> None:
     assert "b" not in drawn.tags
     assert drawn.texts.count(MARKUP) >= 3, "in the table, the header of the days, and the chart's legend"
     assert any(MARKUP in mark.said for mark in drawn.marks["cost-3"])
+
+
+RUN = "a" * 32
+NAME = f"</script><script>alert(1)</script>\x1b[2J\u202e{'x' * 200}"
+HOSTILE: list[Event] = [
+    ExecutionStarted(
+        run_id=RUN, seq=0, time_ns=10**18, pattern=NAME, framework="none", root_run_id=RUN, tags={NAME: NAME}
+    ),
+    ExecutionFinished(run_id=RUN, seq=1, time_ns=10**18, status=Status.OK, duration_ns=0),
+]
+
+
+@pytest.mark.parametrize(
+    ("events", "charts"), [([], 0), (HOSTILE, 3)], ids=["an empty ledger", "a run that took no time, by a bad name"]
+)
+def test_little_is_drawn_of_little_and_without_complaint(
+    events: list[Event], charts: int, ledger: Path, tmp_path: Path
+) -> None:
+    """What has no value has no scale: it would be drawn as high as a number can be."""
+    few = write_ledger(tmp_path / "few.db", events)
+    with pytest.raises(SystemExit):
+        run(["report", str(few), "-o", str(tmp_path / "few.html")])
+    drawn, console = opened(tmp_path / "few.html", tmp_path)
+    assert console == ""
+    assert drawn.root["data-drawn"] == str(charts)
+    assert any(printable(NAME) in text for text in drawn.texts) == bool(events)
 
 
 class Requests(ThreadingHTTPServer):

@@ -19,6 +19,8 @@ HEIGHT = 220
 """Pixels of a chart over time."""
 STEP = 20
 """Pixels of a line in a chart of lines."""
+SHORTEST_NS = 1_000
+"""Nanoseconds as which anything shorter is drawn on a logarithmic scale, where 0 has no place."""
 
 
 _Drawn: TypeAlias = alt.Chart | alt.LayerChart
@@ -31,7 +33,8 @@ class Chart(msgspec.Struct, frozen=True):
     title: str
     alt: str
     """The text that stands for the chart, for those who do not see it."""
-    spec: Mapping[str, Any]
+    spec: Mapping[str, Any] | None
+    """None: there is nothing to draw."""
 
 
 def cost_chart(name: str, split: CostSplit, possible: Mapping[date, RequestCost]) -> Chart:
@@ -119,7 +122,7 @@ def latency_chart(name: str, title: str, latencies: Mapping[date, Latency]) -> C
 def range_chart(name: str, title: str, latencies: Mapping[str, Latency]) -> Chart:
     """Draw percentiles by group as points on a line each, in seconds."""
     points = [
-        {"group": printable(group), "quantile": quantile, "value": time_ns / 1e9, "said": said}
+        {"group": printable(group), "quantile": quantile, "value": max(time_ns, SHORTEST_NS) / 1e9, "said": said}
         for group, latency in latencies.items()
         for quantile, time_ns in _quantiles(latency)
         for said in [f"{printable(group)}, {quantile}: {format_time(time_ns)}, of {latency.count:,}"]
@@ -235,7 +238,7 @@ def _marks(points: Sequence[Mapping[str, Any]]) -> alt.Chart:
 
 def _days(*, middle: bool = False) -> alt.X:
     """Place something on its day: over all of it, or in the middle."""
-    axis = alt.Axis(format="%d %b", labelOverlap=True, grid=False)
+    axis = alt.Axis(format="%d %b", labelOverlap=True, grid=False, tickMinStep=86_400_000)  # ms: one day
     where = 0.5 if middle else alt.Undefined
     return alt.X("day:T", timeUnit="utcyearmonthdate", title=None, axis=axis, bandPosition=where)
 
@@ -265,4 +268,5 @@ def _values(values: Sequence[Mapping[str, Any]]) -> alt.InlineData:
 def _chart(name: str, title: str, said: str, drawn: _Drawn) -> Chart:
     spec = drawn.properties(description=said).to_dict()
     del spec["config"]  # the page has one for all
-    return Chart(name, title, said, spec)
+    # A chart without a value has no scale, and Vega makes it as high as a number can be.
+    return Chart(name, title, said, spec if any(spec["datasets"].values()) else None)

@@ -26,7 +26,8 @@ def render(report: Report, library: str) -> str:
     """
     total = sum_rows([each.cell.row for each in report.days]) if report.days else UsageRow()
     sections = [make(report) for make in (costs, latencies, tokens, errors, budgets, single_runs, doubts)]
-    charts = {chart.name: chart.spec for section in sections for chart in section.charts}
+    drawn = [chart for section in sections for chart in section.charts if chart.spec is not None]
+    charts = {chart.name: chart.spec for chart in drawn}
     title = f"Runmeter report: {report.source}"
     style, code = _own("page.css"), _script(library, _own("page.js"))
     head = element(

@@ -20,8 +20,10 @@ class PageSection(msgspec.Struct, frozen=True):
 
 def figure(chart: Chart, *beside: str) -> Html:
     """Make the place where a chart is drawn, with its title and what stands beside it."""
-    place = element("div", class_="chart", id=chart.name)
-    return element("figure", element("figcaption", chart.title), place, *beside)
+    caption = element("figcaption", chart.title)
+    if chart.spec is None:
+        return element("figure", caption, element("p", "Nothing in this time.", class_="none"), *beside)
+    return element("figure", caption, element("div", class_="chart", id=chart.name), *beside)
 
 
 def utc_day(time_ns: int) -> date:
