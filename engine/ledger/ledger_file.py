@@ -159,8 +159,7 @@ class LedgerFile:
         try:
             if log.stat().st_size < self._checkpoint_at:
                 return
-            with self._lock.held():
-                self._empty_log()
+            self.empty_log()
             # One that somebody still reads cannot be emptied: the next try comes when it has grown as much again.
             self._checkpoint_at = log.stat().st_size + CHECKPOINT_BYTES
         except (sqlite3.Error, OSError):
@@ -184,11 +183,24 @@ class LedgerFile:
             self.connection.close()
             self._lock.close()
 
-    def _empty_log(self) -> None:
-        """Copy what can be copied now, without waiting for readers, and empty the log if that was all."""
+    def empty_log(self) -> bool:
+        """Copy the write-ahead log into the file, as far as no reader needs it, and empty it if that was all.
+
+        Returns:
+            Whether it is empty.
+
+        Raises:
+            OSError: another process holds the lock.
+            sqlite3.Error: the file cannot be written.
+        """
+        with self._lock.held():
+            return self._empty_log()
+
+    def _empty_log(self) -> bool:
         self.connection.execute("PRAGMA busy_timeout = 0")
         try:
-            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            [(busy, _, _)] = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return not busy
         finally:
             self.connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
 

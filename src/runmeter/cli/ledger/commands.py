@@ -210,7 +210,55 @@ def report(file: Path, output: Path, since: datetime | None, until: datetime | N
     return make_report(ReportOptions(file=file, output=output, since=_day(since), until=_day(until), prices=prices))
 
 
-COMMANDS = (usage, runs, report, export, import_command, reprice)
+@click.command()
+@click.argument("ledger", type=FILE)
+@click.option("--tag", "tag", metavar="NAME=VALUE", required=True, help="The tag, such as customer=acme.")
+@click.option("--dry-run", is_flag=True, help="Say what would be replaced, and change nothing.")
+def forget(ledger: Path, tag: str, dry_run: bool) -> int:
+    """Replace the value of a tag in all of LEDGER by `forgotten`; sums stay as they are. It cannot be undone.
+
+    It is replaced as a tag of runs, statistics and budgets, and as a word in errors, notices and ids of conversations
+    of the runs that have it. Processes that write the ledger may go on, but bring the value back with their next run
+    that has the tag. Copies elsewhere are not touched: backups, logs, exports.
+
+    \b
+      runmeter forget runs.db --tag customer=acme --dry-run
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from runmeter.engine import ConfigurationError, LedgerError
+    from runmeter.engine.formats import format_count
+    from runmeter.engine.ledger.forgetting import count_tagged, forget_tag
+
+    [(name, value)] = pairs("--tag", (tag,)).items()
+    try:
+        if dry_run:
+            done = count_tagged(ledger, name, value)
+        else:
+            with Progress(console=Console(stderr=True), transient=True) as progress:
+                bar = progress.add_task("runs")
+                done = forget_tag(
+                    ledger, name, value, lambda count, total: progress.update(bar, completed=count, total=total)
+                )
+    except (ConfigurationError, LedgerError) as error:
+        raise CommandError(str(error)) from None
+    counts = (
+        format_count(done.runs, "run"),
+        format_count(done.events, "event"),
+        format_count(done.day_rows, "row") + " of days",
+        format_count(done.budgets, "budget"),
+    )
+    click.echo(f"{'would replace' if dry_run else 'replaced'} it in {', '.join(counts)}")
+    if not done.log_is_empty:
+        click.echo(
+            "a program that reads the ledger keeps the value in its log: end it, and do the same again", err=True
+        )
+        return 1
+    return 0
+
+
+COMMANDS = (forget, usage, runs, report, export, import_command, reprice)
 
 
 def pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
