@@ -1,7 +1,10 @@
 """Outputs of tools: what the model is told of what a tool returned, and whether that says that the tool failed."""
 
+import json
+import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set, ValuesView
+from inspect import isclass, ismodule, isroutine
 from typing import Any
 
 import msgspec
@@ -10,6 +13,9 @@ from runmeter.engine import ConfigurationError
 
 from ..errors import ToolFailed
 from ..text import valid_text
+
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]{4,}>")
+"""The end of what Python says of an object whose class says nothing of it."""
 
 
 def told(value: Any) -> str:
@@ -43,7 +49,7 @@ def render(value: Any) -> str:
     """Write a value for the model: a string as it is, anything else as JSON.
 
     Raises:
-        ConfigurationError: it is an iterator, whose items are not there yet.
+        ConfigurationError: it is an iterator, whose items are not there yet, or has no form that a model could read.
     """
     if isinstance(value, str):
         return valid_text(value)
@@ -53,8 +59,12 @@ def render(value: Any) -> str:
         raise ConfigurationError(f"a tool returned a {type(value).__name__}, not what it yields: return a list of that")
     try:
         return msgspec.json.encode(value, enc_hook=_to_plain).decode()
-    except (TypeError, ValueError, RecursionError):
-        return valid_text(str(value))
+    except RecursionError:
+        raise ConfigurationError("a tool returned what nests too deeply, or contains itself") from None
+    except ConfigurationError:
+        raise
+    except (TypeError, ValueError, OverflowError):  # as keys that are no texts, broken text, and numbers of any size
+        return valid_text(_rendered_otherwise(value))
 
 
 def _flag_of(value: Any) -> bool | None:
@@ -93,6 +103,37 @@ def _is_langgraph_command(value: Any) -> bool:
 
 
 def _to_plain(value: Any) -> Any:
-    """Convert what msgspec does not write itself: pydantic models, and the rest as text."""
+    """Convert what msgspec does not write itself: pydantic models, views and arrays, and the rest as its own text."""
     dump = getattr(value, "model_dump", None)
-    return dump(mode="json") if callable(dump) else str(value)
+    if callable(dump) and not isinstance(value, type):
+        return dump(mode="json")
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Set | Sequence | ValuesView | deque | range):
+        return list(value)
+    if type(value).__module__ == "numpy":
+        return value.tolist()
+    return _as_text(value)
+
+
+def _rendered_otherwise(value: Any) -> str:
+    """Write a value by Python's own writer, which takes more; what has keys of other kinds as its own text."""
+    try:
+        return json.dumps(value, default=_to_plain, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError):
+        return _as_text(value)
+
+
+def _as_text(value: Any) -> str:
+    """Write a value as its class does.
+
+    Raises:
+        ConfigurationError: that names where it is in memory, and says nothing of it.
+    """
+    text = str(value)
+    if isclass(value) or isroutine(value) or ismodule(value) or _ADDRESS.search(text):
+        raise ConfigurationError(
+            f"a tool returned a {type(value).__name__}, or something with one in it, which has no form in JSON: return "
+            "a text, numbers, lists, dicts, a dataclass or a pydantic model"
+        )
+    return text

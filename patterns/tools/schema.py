@@ -21,7 +21,7 @@ from ..nesting import MAX_NESTING, TOO_DEEP, as_json, check_nesting
 from .choices import resolve
 from .class_schemas import Schema, schema_of
 from .injected import filled_in_by
-from .pydantic_fields import is_field, maker_of, with_bounds
+from .pydantic_fields import is_field, read_parameter, with_bounds
 from .written_values import fit
 
 
@@ -33,6 +33,8 @@ class Arguments:
         schema: The JSON schema that the model is shown; by default one made from the fields.
         closed: Whether arguments of other names are refused.
         defaults: What makes the value of an argument that is not given, where the function's own default does not.
+        checks: What checks the value of an argument that is given, and may change it, beyond its type.
+        own_names: The function's own names of arguments that the model is told by others.
 
     Raises:
         ConfigurationError: a type has no JSON form.
@@ -45,8 +47,12 @@ class Arguments:
         schema: Schema | None = None,
         closed: bool = True,
         defaults: Mapping[str, Callable[[], Any]] | None = None,
+        checks: Mapping[str, Callable[[Any], Any]] | None = None,
+        own_names: Mapping[str, str] | None = None,
     ) -> None:
         self._defaults = dict(defaults or {})
+        self._checks = dict(checks or {})
+        self._own_names = dict(own_names or {})
         # Names of arguments need not be Python names, so the struct's fields are numbered.
         self._names = {f"_{number}": name for number, (name, _, _) in enumerate(fields)}
         self._as_written = schema is not None
@@ -97,8 +103,20 @@ class Arguments:
         except ValueError as error:
             raise InvalidArguments(str(error)) from error
         given = ((name, getattr(struct, key)) for key, name in self._names.items())
-        made = {name: make() for name, make in self._defaults.items()}
-        return made | {name: value for name, value in given if value is not UNSET}
+        values = {name: value for name, value in given if value is not UNSET}
+        for name in self._checks.keys() & values.keys():
+            values[name] = self._checked(name, values[name])
+        values = {name: make() for name, make in self._defaults.items()} | values
+        return {self._own_name(name): value for name, value in values.items()}
+
+    def _own_name(self, name: str) -> str:
+        return self._own_names.get(name, name)
+
+    def _checked(self, name: str, value: Any) -> Any:
+        try:
+            return self._checks[name](value)
+        except InvalidArguments as error:
+            raise InvalidArguments(f"{error} - at `$.{name}`") from error
 
     def _decode(self, written: bytes) -> Any:
         """Read arguments as they are, and only if that fails as they may have been meant."""
@@ -126,23 +144,22 @@ def arguments_of(function: Callable[..., Any], descriptions: Mapping[str, str]) 
             type has no JSON form; or a parameter or default is one that only another framework fills in.
     """
     hints = _hints_of(function)
-    fields = []
-    defaults: Schema = {}
-    makers: dict[str, Callable[[], Any]] = {}
-    texts = dict(descriptions)
-    for name, parameter in _parameters_of(function, hints):
-        kind, default = hints.get(name, Any), parameter.default
-        if is_field(default):
-            kind, make = Annotated[kind, default], maker_of(default)
-            makers |= {} if make is None else {name: make}
-            default = parameter.empty if make is None else make()
-        required = default is parameter.empty
-        fields.append((name, with_bounds(kind), required))
-        if text := _annotated_text(kind):
-            texts[name] = text
-        if not required:
-            defaults[name] = default
-    arguments = Arguments(fields, defaults=makers)
+    read = {
+        own_name: read_parameter(own_name, hints.get(own_name, Any), parameter.default)
+        for own_name, parameter in _parameters_of(function, hints)
+    }
+    told = [each.name for each in read.values()]
+    if twice := {name for name in told if told.count(name) > 1}:
+        raise ConfigurationError(f"two parameters have the name {twice.pop()!r}, one of them by its alias")
+    defaults = {each.name: each.default for each in read.values() if not each.is_required}
+    texts = {each.name: descriptions[own_name] for own_name, each in read.items() if own_name in descriptions}
+    texts |= {each.name: text for each in read.values() if (text := _annotated_text(each.kind))}
+    arguments = Arguments(
+        [(each.name, with_bounds(each.kind), each.is_required) for each in read.values()],
+        defaults={each.name: each.make for each in read.values() if each.make is not None},
+        checks={each.name: each.check for each in read.values() if each.check is not None},
+        own_names={each.name: own_name for own_name, each in read.items()},
+    )
     for name, property_schema in arguments.schema["properties"].items():
         if name in texts:
             property_schema.setdefault("description", texts[name])

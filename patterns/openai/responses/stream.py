@@ -66,7 +66,7 @@ async def read_stream(
         return answer
     # Else the client raises for error events in the middle of its generators, and leaves the inner ones suspended.
     options: Any = getattr(stream, "_options", None)
-    if hasattr(options, "stream_mode"):  # from openai 3.52 on
+    if options is not None:
         options.stream_mode = "events"
     reading = _Reading(call, deliver, which)
     try:

@@ -2,17 +2,28 @@
 
 import functools
 import json
-from collections import deque
+from collections import ChainMap, UserDict, deque
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import annotated_types
+import numpy
 import pytest
-from pydantic import Field
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    WrapValidator,
+)
 
 from runmeter.engine import ConfigurationError
 from runmeter.patterns import Tool
 from runmeter.patterns.errors import InvalidArguments
+from runmeter.patterns.tools.outputs import render
 
 
 async def result_of(function: Any, **arguments: Any) -> Any:
@@ -137,3 +148,131 @@ async def test_what_has_items_is_told_as_these_and_what_yields_is_refused() -> N
     for kind in ("map", "generator"):
         with pytest.raises(ConfigurationError, match=f"returned a {kind}"):
             await result_of(some, kind=kind)
+
+
+# Validators, and Field within Annotated
+
+
+def even(value: int) -> int:
+    if value % 2:
+        raise ValueError("must be even")
+    return value
+
+
+def picky(
+    number: Annotated[int, AfterValidator(even)],
+    word: Annotated[str, annotated_types.Predicate(str.islower)] = "x",
+    many: Annotated[list[Annotated[int, AfterValidator(even)]], Field(alias="list", max_length=3)] = [],  # noqa: B006
+    text: Annotated[str, StringConstraints(strip_whitespace=True)] = "",
+    doubled: Annotated[int, AfterValidator(lambda value: 2 * value)] = 1,
+) -> list[Any]:
+    return [number, word, many, text, doubled]
+
+
+async def test_validators_run_and_what_they_refuse_the_model_is_told() -> None:
+    right = {"number": 2, "word": "y", "list": [4], "text": " a ", "doubled": 3}
+    assert await result_of(picky, **right) == [2, "y", [4], "a", 6]
+    assert await result_of(picky, number=2) == [2, "x", [], "", 1]
+    for name, wrong, complaint in (("number", 3, "even"), ("word", "Y", "islower"), ("list", [1], "even")):
+        with pytest.raises(InvalidArguments, match=rf"{complaint}.*{name}"):
+            await result_of(picky, **{**right, name: wrong})
+    with pytest.raises(InvalidArguments, match="length <= 3"):
+        await result_of(picky, number=2, list=[2] * 4)
+
+
+async def test_a_field_within_annotated_gives_the_default_and_the_name() -> None:
+    def find(
+        number: Annotated[int, Field(default=3, description="Which.")],
+        word: Annotated[str, Field(validation_alias="the word", default_factory=str)],
+        own: Annotated[int, Field(default=3)] = 4,
+    ) -> list[Any]:
+        return [number, word, own]
+
+    shown = Tool.from_function(find).parameters
+    assert list(shown["properties"]) == ["number", "the word", "own"]
+    assert shown["properties"]["number"] == {"type": "integer", "description": "Which.", "default": 3}
+    assert shown["properties"]["own"]["default"] == 4, "Python's own default comes first"
+    assert shown.get("required", []) == []
+    assert await result_of(find) == [3, "", 4]
+    assert await result_of(find, **{"the word": "x"}) == [3, "x", 4]
+    with pytest.raises(InvalidArguments, match="word"):
+        await result_of(find, word="x")
+
+
+def rewritten(value: Annotated[list[str], BeforeValidator(str.split)]) -> None:
+    """Take a text for a list."""
+
+
+def wrapped(value: Annotated[int, WrapValidator(lambda value, handler: handler(value))]) -> None:
+    """Take anything."""
+
+
+def plain(value: Annotated[int, PlainValidator(int)]) -> None:
+    """Take anything."""
+
+
+def paths(value: Annotated[int, Field(validation_alias=AliasChoices("a", "b"))]) -> None:
+    """Take it by two names."""
+
+
+def twins(a: int, b: Annotated[int, Field(alias="a")]) -> None:
+    """Take two by one name."""
+
+
+@pytest.mark.parametrize(
+    ("function", "named"),
+    [
+        (rewritten, "BeforeValidator"),
+        (wrapped, "WrapValidator"),
+        (plain, "PlainValidator"),
+        (paths, "AliasChoices"),
+        (twins, "'a'"),
+    ],
+)
+def test_what_no_schema_can_tell_a_model_is_refused_by_name(function: Any, named: str) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        Tool.from_function(function)
+
+
+class Silent:
+    """A class that says nothing of its objects."""
+
+
+class Version:
+    def __str__(self) -> str:
+        return "1.2"
+
+
+VIEWED = {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "right"),
+    [
+        (VIEWED.keys(), '["a"]'),
+        (VIEWED.values(), "[1]"),
+        (VIEWED.items(), '[["a",1]]'),
+        ({"found": VIEWED.keys()}, '{"found":["a"]}'),
+        (UserDict(VIEWED), '{"a":1}'),
+        (ChainMap(VIEWED), '{"a":1}'),
+        (numpy.arange(3), "[0,1,2]"),
+        (numpy.float64(0.5), "0.5"),
+        (Version(), "1.2"),
+        ([Version()], '["1.2"]'),
+        (Path("a/b"), "a/b"),
+    ],
+)
+def test_what_has_a_form_in_json_is_told_in_it(value: Any, right: str) -> None:
+    assert render(value).strip('"') == right.strip('"')
+
+
+LOOP: list[Any] = []
+LOOP.append(LOOP)
+
+
+@pytest.mark.parametrize(
+    "value", [Silent(), [Silent()], {"a": Silent()}, object(), print, Silent, len, lambda: 1, LOOP]
+)
+def test_what_has_none_is_refused_by_name(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="a tool returned"):
+        render(value)
