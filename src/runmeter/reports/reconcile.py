@@ -112,14 +112,17 @@ def reconcile(
     details = _Details(bill, terms, period, minutes, is_live=source.is_live)
     kept: dict[Key, list[LedgerPart]] = defaultdict(list)
     for part in terms.parts(parts, period.first, period.end, by_end=by_end):
-        if (key := (part.day, part.project, part.model)) in differing and part.knowledge is Knowledge.EXACT:
+        if (key := (part.day, part.project, part.model)) in differing:
             kept[key].append(part)
     rows = []
-    for key, ledger in sides.days.items():
+    for key, seen in sides.days.items():
+        # A ledger may be written while it is read: what is compared in detail is what was read at once.
+        ledger = ledger_days(kept[key]).get(key) or LedgerDay(*key) if key in differing else seen
         pricing = ModelPricing(prices, ledger.model, _start_ns(ledger.day))
         billed = sum_costs(sides.costs.get(key, ()))
         if key in differing:
-            case = details.case(ledger, kept[key], sides.usage.get(key, ()), pricing)
+            exact = [part for part in kept.pop(key, ()) if part.knowledge is Knowledge.EXACT]
+            case = details.case(ledger, exact, sides.usage.get(key, ()), pricing)
         else:
             newest = details.is_newest(ledger.day)
             case = DayCase(ledger, Match(), pricing, is_newest=newest, has_usage=bill.has_usage)

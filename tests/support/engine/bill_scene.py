@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -15,6 +15,7 @@ from simulator_support import connect
 from time_support import until
 
 from runmeter import Engine, ExecutionFinished, ModelCallStarted, PriceBook, TokenUsage, Usage, meter
+from runmeter.engine import SQLiteLedger
 from runmeter.engine.testing import ManualClock, Recorder
 from runmeter.patterns.openai_client.organization import OrganizationFigures
 from runmeter.reports.reconcile import DayRange, Reconciliation, reconcile
@@ -70,13 +71,14 @@ class BillScene:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, folder: Path) -> AsyncIterator["BillScene"]:
-        """Run a simulator that bills an hour late, and an engine."""
+    async def open(cls, folder: Path, ledger: Path | None = None) -> AsyncIterator["BillScene"]:
+        """Run a simulator that bills an hour late, and an engine, which may keep a ledger."""
         clock, prices = ManualClock(MORNING * 10**9), with_ultrafast(folder)
         simulator = Simulator(clock=lambda: clock.time_ns() / 1e9, billing_delay=DELAY, prices=prices)
         async with simulator as url, connect(url) as plain, connect(url) as metered:
             scene = cls(simulator, clock, prices)
-            async with Engine(clock=clock, prices=BOOK) as engine:
+            kept = None if ledger is None else SQLiteLedger(ledger, commit="run")
+            async with Engine(clock=clock, prices=BOOK, ledger=kept) as engine:
                 engine.subscribe(scene._recorder, name="ledger", lane="lossless")
                 scene.client, scene.stranger = meter(metered, provider="openai"), plain
                 scene.engine = engine
@@ -87,13 +89,15 @@ class BillScene:
     """A client that is not metered."""
     engine: Engine
 
-    async def ask(self, text: str = "Where is my parcel?", **settings: Any) -> None:
+    async def ask(
+        self, text: str = "Where is my parcel?", tags: Mapping[str, str] | None = None, **settings: Any
+    ) -> None:
         """Ask through the metered client."""
 
         async def run(_messages: Any, _context: Any) -> None:
             await self.client.responses.create(model=LUNA, input=text, **settings)
 
-        result = await self.engine.run(run, text)
+        result = await self.engine.run(run, text, tags=tags)
         await until(lambda: any(isinstance(event, ExecutionFinished) for event in self._recorder.of(result.run_id)))
 
     async def seed(self, cause: Cause) -> None:
@@ -157,11 +161,13 @@ class BillScene:
         finally:
             figures.close()
 
-    def reconcile_with(self, source: BillSource, **settings: Any) -> Reconciliation:
-        """Compare the ledger with a bill."""
+    def reconcile_with(
+        self, source: BillSource, parts: Iterable[LedgerPart] | None = None, **settings: Any
+    ) -> Reconciliation:
+        """Compare the ledger, or these parts of it, with a bill."""
         today = datetime.fromtimestamp(self.clock.time_ns() / 1e9, UTC).date()
         period = DayRange(DAY - timedelta(3), DAY + timedelta(3), today)
-        return reconcile(self.parts(), source, period, BOOK, **settings)
+        return reconcile(self.parts() if parts is None else parts, source, period, BOOK, **settings)
 
     def export(self, folder: Path) -> tuple[Path, Path]:
         """Write what the endpoints tell now as OpenAI's dashboard exports it: usage and costs, by day."""

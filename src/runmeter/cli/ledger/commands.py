@@ -258,7 +258,57 @@ def forget(ledger: Path, tag: str, dry_run: bool) -> int:
     return 0
 
 
-COMMANDS = (forget, usage, runs, report, export, import_command, reprice)
+@click.command()
+@click.argument("ledger", type=FILE)
+@click.option("--since", metavar="DAY", type=DAY, help="The first UTC day, as 2026-11-01.  [default: 30 days]")
+@click.option("--until", metavar="DAY", type=DAY, help="The UTC day after the last.  [default: tomorrow]")
+@click.option("--base-url", metavar="URL", help="Where the bill is asked for.  [default: OPENAI_BASE_URL, or OpenAI]")
+@click.option(
+    "--csv", "exports", metavar="FILE", multiple=True, type=FILE, help="An export of usage or costs; or both."
+)
+@click.option("--project", "projects", metavar="ID", multiple=True, help="Only this OpenAI project; may be repeated.")
+@click.option("--project-tag", metavar="TAG", help="The tag of runs that holds the id of their OpenAI project.")
+@click.option("--prices", metavar="FILE", type=FILE, help="Prices of your own, as the engine had.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with exact amounts.")
+def reconcile(
+    ledger: Path,
+    since: datetime | None,
+    until: datetime | None,
+    base_url: str | None,
+    exports: tuple[Path, ...],
+    projects: tuple[str, ...],
+    project_tag: str | None,
+    prices: Path | None,
+    as_json: bool,
+) -> int:
+    """Hold LEDGER against OpenAI's bill, by day, project and model, and say what each difference comes from.
+
+    The bill is asked for at OpenAI's endpoints of usage and costs, with the admin key in OPENAI_ADMIN_KEY, or taken
+    from files that were exported from its dashboard. Differences come from requests that never ended, usage that was
+    not reported, service tiers, cache lifetimes, prices that are not known, requests that the ledger never saw, and the
+    newest day, which is not billed in full yet. What is left is shown as unexplained.
+
+    \b
+      OPENAI_ADMIN_KEY=... runmeter reconcile runs.db --since 2026-11-01 --until 2026-12-01
+      runmeter reconcile runs.db --csv completions_usage.csv --csv cost.csv --project proj_support
+    """
+    from .reconcile import ReconcileOptions, reconcile_ledger
+
+    options = ReconcileOptions(
+        ledger=ledger,
+        since=_day(since),
+        until=_day(until),
+        base_url=base_url,
+        exports=exports,
+        projects=projects,
+        project_tag=project_tag,
+        prices=prices,
+        as_json=as_json,
+    )
+    return reconcile_ledger(options, sys.stdout)
+
+
+COMMANDS = (forget, usage, runs, report, reconcile, export, import_command, reprice)
 
 
 def pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
