@@ -64,6 +64,7 @@ async def copied(client: Any) -> None:
     await whole(client.with_options(timeout=30))
 
 
+@pytest.mark.usefixtures("frozen_heap")
 @pytest.mark.parametrize("budgets", BUDGETS)
 @pytest.mark.parametrize("ask", [whole, streamed, left, refused, copied])
 async def test_no_run_is_kept(ask: Callable[[Any], Any], budgets: str) -> None:
