@@ -24,7 +24,7 @@ class Outside:
         self._told = False
         self._installed: object = None
         self._at_close: dict[Callable[[], object], object] = {}
-        self._gone: frozenset[object] = frozenset()
+        self.gone: frozenset[object] = frozenset()
         """Engines of the process that this one was forked from."""
         self.requests = 0
         """Requests outside all runs that were heard of, since the process began."""
@@ -38,8 +38,10 @@ class Outside:
     def ambient(self) -> Runtime | None:
         """Find the runtime for a request outside all runs: of the engine whose block this code is in, else of the one
         that is installed, else of the only one. None if that does not run."""
-        runtimes = self._runtimes
-        for owner in (_entered.get(), self._installed):
+        runtimes, entered = self._runtimes, _entered.get()
+        if len(runtimes) == 1 and runtimes[0].owner is entered:
+            return runtimes[0]
+        for owner in (entered, self._installed):
             for runtime in runtimes if owner is not None else ():
                 if runtime.owner is owner:
                     return runtime
@@ -51,12 +53,12 @@ class Outside:
 
     def is_alive(self, runtime: Runtime) -> bool:
         """Tell whether a runtime is one of this process, and not of the one that it was forked from."""
-        return not self._gone or runtime.owner not in self._gone
+        return not self.gone or runtime.owner not in self.gone
 
     def forget(self) -> None:
         """Leave behind the engines of the process that this one was forked from: none of them runs here."""
         self._lock = Lock()  # the other may have been held
-        self._gone |= {runtime.owner for runtime in self._runtimes}
+        self.gone |= {runtime.owner for runtime in self._runtimes}
         self._runtimes, self._at_close, self._told = [], {}, False
 
     @property

@@ -162,7 +162,7 @@ def watch_outside(runtime: Runtime) -> None:
 def metered_execution() -> Execution | None:
     """Find the run that this code is part of and that goes on, in this process; None if there is none."""
     execution = running.get(_nowhere)
-    if not execution.is_metered or execution.finished or not outside.is_alive(execution.runtime):
+    if not execution.is_metered or execution.finished or (outside.gone and not outside.is_alive(execution.runtime)):
         return None
     return execution
 

@@ -3,23 +3,27 @@
 A hand-written `model_call` is the measure. Its user's own lines are not in the count, nor are the client's in either.
 """
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
 import pytest
-from counting_support import instructions
+from counting_support import OWN, instructions
 from openai import AsyncOpenAI
 
-from runmeter import Engine, ModelRequest, Usage, current_execution, meter
+from runmeter import Engine, ModelCall, ModelRequest, Usage, current_execution, meter
 from runmeter.engine.testing import ManualClock
 
 MODEL = "gpt-6-luna"
 CHUNKS = 100
-LIMITS = {"call": 2_250, "stream": 1_850, "chunk": 23}
+LIMITS = {"call": 2_120, "stream": 1_660, "chunk": 18}
 """At most, a tenth above what it is on Python 3.11: a call, its run included; what a stream takes beyond that;
 and a chunk of it."""
-ANSWER = {
+RATIOS = {False: 1.25, True: 1.45}
+"""What a metered call and a stream of 50 chunks may cost above a bare client's, by what they cost by hand. 1.2 is aimed
+at; a stream is still above."""
+ANSWER: Any = {
     "id": "chatcmpl_1",
     "object": "chat.completion",
     "created": 1_790_000_000,
@@ -40,7 +44,7 @@ def events(chunks: int) -> list[bytes]:
     said = b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"%s","choices":[%s],"usage":%s}\n\n'
     delta = b'{"index":0,"delta":{"content":"deep"},"finish_reason":null}'
     end = b'{"index":0,"delta":{},"finish_reason":"stop"}'
-    used = b'{"prompt_tokens":40,"completion_tokens":50,"total_tokens":90}'
+    used = json.dumps(ANSWER["usage"], separators=(",", ":")).encode()
     model = MODEL.encode()
     return [
         *[said % (model, delta, b"null") for _ in range(chunks)],
@@ -90,8 +94,34 @@ async def ask(client: Any, *, stream: bool = False) -> None:
 async def by_hand(client: Any) -> None:
     request = ModelRequest(provider="openai", model=MODEL, api="chat_completions")
     with current_execution().model_call(request) as call:
-        used = (await client.chat.completions.create(**ASKED)).usage
-        call.record(Usage(input_tokens=used.prompt_tokens, output_tokens=used.completion_tokens))
+        record(call, await client.chat.completions.create(**ASKED))
+
+
+async def stream_by_hand(client: Any) -> None:
+    request = ModelRequest(provider="openai", model=MODEL, api="chat_completions", stream=True)
+    with current_execution().model_call(request) as call:
+        async for chunk in await client.chat.completions.create(**STREAMED):
+            call.first_chunk()
+            if chunk.choices and chunk.choices[0].finish_reason:
+                call.finish_reasons = (chunk.choices[0].finish_reason,)
+            if chunk.usage is not None:
+                record(call, chunk)
+
+
+def record(call: ModelCall, said: Any) -> None:
+    used = said.usage
+    call.record(
+        Usage(
+            input_tokens=used.prompt_tokens,
+            output_tokens=used.completion_tokens,
+            cache_read_tokens=used.prompt_tokens_details.cached_tokens,
+            reasoning_tokens=used.completion_tokens_details.reasoning_tokens,
+        ),
+        response_id=said.id,
+        response_model=said.model,
+        service_tier=said.service_tier,
+        finish_reasons=tuple(choice.finish_reason for choice in said.choices),
+    )
 
 
 @pytest.fixture
@@ -103,21 +133,29 @@ def anyio_backend() -> str:
 async def cost(engine: Engine, work: Any) -> int:
     """Instructions of our own code that a run of this takes, once it has been done a few times."""
 
+    return await once(lambda: in_run(engine, work), OWN)
+
+
+async def in_run(engine: Engine, work: Any) -> None:
     async def pattern(messages: Any, context: Any) -> None:
         await work()
 
-    for _ in range(4):
-        await engine.run(pattern, "")
-    run = engine.run(pattern, "")
+    await engine.run(pattern, "")
 
-    def once() -> None:
+
+async def once(work: Any, under: str) -> int:
+    for _ in range(4):
+        await work()
+    coroutine = work()
+
+    def run() -> None:
         try:
-            run.send(None)
+            coroutine.send(None)
         except StopIteration:
             return
         raise AssertionError("it waited")
 
-    return instructions(once)
+    return instructions(run, under=under)
 
 
 async def test_metering_costs_little_more_than_a_call_by_hand() -> None:
@@ -130,4 +168,17 @@ async def test_metering_costs_little_more_than_a_call_by_hand() -> None:
         chunk = (await cost(engine, lambda: ask(long, stream=True)) - stream) / CHUNKS
         found = {"call": call, "stream": stream - call, "chunk": chunk}
         assert all(found[name] <= LIMITS[name] for name in LIMITS), (hand, found)
-        assert call < 2 * hand
+        assert call < 1.75 * hand
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_metering_outside_runs_costs_little_more_than_a_run_and_a_call_by_hand(stream: bool) -> None:
+    """Of all Python code that runs: the libraries', and the lines that are written by hand."""
+    async with Engine(clock=ManualClock()) as engine:
+        client_of = client(50)
+        bare = await once(lambda: ask(client_of, stream=stream), "")
+        write = stream_by_hand if stream else by_hand
+        hand = await once(lambda: in_run(engine, lambda: write(client_of)), "") - bare
+        metered = meter(client(50))
+        ratio = (await once(lambda: ask(metered, stream=stream), "") - bare) / hand
+        assert ratio <= RATIOS[stream], ratio

@@ -13,13 +13,13 @@ OWN = str(Path(runmeter.__file__).parent)
 
 if sys.version_info >= (3, 12):
 
-    def instructions(work: Work) -> int:
-        """How many instructions of our own code this takes."""
+    def instructions(work: Work, *, under: str = OWN) -> int:
+        """How many instructions this takes of code in a folder: our own, or all Python code with none named."""
         executed = 0
 
         def take(code: CodeType, _: int) -> object:
             nonlocal executed
-            if not code.co_filename.startswith(OWN):
+            if not code.co_filename.startswith(under):
                 return sys.monitoring.DISABLE
             executed += 1
             return None
@@ -37,14 +37,17 @@ if sys.version_info >= (3, 12):
 
 else:
 
-    def instructions(work: Work) -> int:
-        """How many instructions of our own code this takes. From Python 3.13 on a trace function misses most."""
+    def instructions(work: Work, *, under: str = OWN) -> int:
+        """How many instructions this takes of code in a folder: our own, or all Python code with none named.
+
+        From Python 3.13 on a trace function misses most.
+        """
         executed = 0
 
         def take(frame: FrameType, event: str, _: object) -> Any:
             nonlocal executed
             if event == "call":
-                if not frame.f_code.co_filename.startswith(OWN):
+                if not frame.f_code.co_filename.startswith(under):
                     return None
                 frame.f_trace_opcodes, frame.f_trace_lines = True, False
             executed += event == "opcode"
