@@ -298,6 +298,11 @@ class LedgerConnection(sqlite3.Connection):
         self.file = stat.st_dev, stat.st_ino
         _connections.add(self)
 
+    def close(self) -> None:
+        """Close it: a process that is forked from now on inherits nothing of it."""
+        super().close()
+        _connections.discard(self)
+
     def cursor(self, factory: Any = None) -> Any:
         """Make a cursor."""
         cursor = super().cursor(factory or _Cursor)

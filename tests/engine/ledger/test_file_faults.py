@@ -412,11 +412,17 @@ async def main():
         assert os.waitpid(child, 0)[1] == 0
         assert (await engine.run(nothing, "")).durable
     assert ledger.statistics().pending == 0
-if (child := os.fork()) == 0:  # before it is open: as uvicorn's workers
-    anyio.run(main)
-    os._exit(0)
-assert os.waitpid(child, 0)[1] == 0
+def in_a_child():
+    if (child := os.fork()) == 0:
+        anyio.run(main)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+in_a_child()  # before it is open: as uvicorn's workers
 anyio.run(main)
+with LedgerReader(path) as reader:
+    assert len(reader.runs()) == 4
+kept = reader
+in_a_child()  # and once it is closed
 """
 
 
@@ -425,7 +431,7 @@ def test_forked_processes(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     output_of([*python(_FORKING), path])
     with LedgerReader(path) as reader:
-        assert len(reader.runs(status=None)) == 4
+        assert len(reader.runs(status=None)) == 6
         assert not reader.unended_runs()
 
 

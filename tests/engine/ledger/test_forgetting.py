@@ -140,6 +140,23 @@ def test_only_whole_words_of_its_own_runs(tmp_path: Path) -> None:
     assert SECRET.encode() in bytes_of(path), "another tag's"
 
 
+def test_a_process_goes_on_with_a_run_that_was_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    store = open_file(path)
+    events = run(1, SECRET)
+    store.append(events[:2])
+    forget_tag(path, "customer", SECRET)
+    store.append(events[3:])
+    while RollUp(store, BOOK)("closing"):
+        pass
+    store.close()
+    with LedgerReader(path, BOOK) as reader:
+        [kept] = reader.runs()
+        assert (kept.tags["customer"], kept.status) == (FORGOTTEN, "error")
+        assert {dict(day.cell.tags)["customer"] for day in reader.days()} == {FORGOTTEN}
+        assert reader.replay().total == sum_rows(day.cell.row for day in reader.days())
+
+
 def test_a_reader_can_keep_the_log(tmp_path: Path) -> None:
     path = made(tmp_path / "runs.db")
     with closing(sqlite3.connect(path, isolation_level=None)) as reader:

@@ -10,6 +10,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from faulty_ledger import BOOK, LUNA, Faults, asking, faulty, folded, open_file, whole_run
+from process_support import eventually
 from time_support import until
 
 from runmeter.engine import (
@@ -265,6 +266,31 @@ def test_an_event_without_a_form_is_skipped_alone(tmp_path: Path, caplog: pytest
     assert len([record for record in caplog.records if "cannot keep event" in record.getMessage()]) == 1
     with LedgerReader(tmp_path / "runs.db") as reader:
         assert list(reader.events()) == events
+
+
+def test_a_group_is_committed_once_its_first_event_is_as_old_as_the_window(
+    tmp_path: Path, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, now = 0, 100.0
+
+    def read() -> float:
+        nonlocal looks
+        looks += 1
+        return now
+
+    monkeypatch.setattr("runmeter.engine.ledger.writer.monotonic", read)
+    ledger = SQLiteLedger(tmp_path / "runs.db", window=0.01)
+    ledger.open(BOOK, SystemClock())
+    ledger.put(whole_run(1))
+    now = 100.0099
+    ledger.put(whole_run(2))
+    seen = looks
+    eventually(lambda: looks > seen + 3)
+    assert not faults.groups
+    now = 100.0101
+    eventually(lambda: ledger.statistics().durable == 4)
+    assert faults.groups == [4]
+    ledger.close(60)
 
 
 def test_closing_waits_no_longer_than_told(tmp_path: Path, faults: Faults, caplog: pytest.LogCaptureFixture) -> None:
