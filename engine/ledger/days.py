@@ -5,6 +5,7 @@ belongs to a request counts on the day in which it left; what belongs to a run, 
 add up exactly, so a day's row grows by what each further stretch of events adds to it.
 """
 
+import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, timedelta
@@ -30,6 +31,8 @@ from ..usage.cell import (
 from ..usage.row import CostRecord, UsageCounts, UsageRow
 from ..usage.statistics import Key, Tags, UsageCell
 from .schema import CHUNK
+
+logger = logging.getLogger("runmeter")
 
 DAY_NS = 86_400 * 10**9
 EPOCH = date(1970, 1, 1)
@@ -104,25 +107,38 @@ class DayFold:
         self._inclusive: dict[DayKey, CostEstimate] = {}
         self._outermost: dict[DayKey, CostEstimate] = {}
         self._runs: dict[str, _Run] = {}
+        self._has_refused = False
         self.run_costs: dict[str, CostEstimate] = {}
         """The cost that the stretch adds to each run, by run id; that of the runs within it is in it."""
 
     def fold(self, events: Sequence[Event]) -> None:
-        """Count events, all of which are in the ledger."""
+        """Count events, all of which are in the ledger. One that makes no sense keeps no other from counting."""
         self._look_up({event.run_id for event in events})
         for event in events:
-            run = self._runs[event.run_id]
-            kind = type(event)
-            if kind is TokenUsage:
-                self._count_request(run, event)
-            elif kind is ExecutionStarted:
-                run.cell.executions += 1
-            elif isinstance(event, ExecutionFinished):
-                count_finish(run.cell, event)
-            elif isinstance(event, RunReported):
-                self._count_reported(run, event)
-            elif (count := COUNTED_IN_RUN.get(kind)) is not None:
-                count(run, event)
+            try:
+                self._count(event)
+            except Exception as error:  # as in the usage aggregator
+                self._refuse(event, error)
+
+    def _count(self, event: Event) -> None:
+        run = self._runs[event.run_id]
+        kind = type(event)
+        if kind is TokenUsage:
+            self._count_request(run, event)
+        elif kind is ExecutionStarted:
+            run.cell.executions += 1
+        elif isinstance(event, ExecutionFinished):
+            count_finish(run.cell, event)
+        elif isinstance(event, RunReported):
+            self._count_reported(run, event)
+        elif (count := COUNTED_IN_RUN.get(kind)) is not None:
+            count(run, event)
+
+    def _refuse(self, event: Event, error: Exception) -> None:
+        if not self._has_refused:
+            kind = type(event).__name__
+            logger.error("event %d of run %s, a %s, is in no day", event.seq, event.run_id, kind, exc_info=error)
+        self._has_refused = True
 
     def usage(self) -> Iterator[DayUsage]:
         """Make the statistics that the stretch adds, cell by cell."""
@@ -142,10 +158,10 @@ class DayFold:
         self._add_cost(run, cost)
 
     def _count_reported(self, run: _Run, event: RunReported) -> None:
-        count_reported(run.cell, event)
         request = reported_request(event)
-        if request is not None:
-            cost = self._prices.cost(request)
+        cost = None if request is None else self._prices.cost(request)  # all that may raise comes first
+        count_reported(run.cell, event)
+        if request is not None and cost is not None:
             count_reported_request(self._model_cell(run, run.key[0], request.model), request, cost)
             self._add_cost(run, cost)
 

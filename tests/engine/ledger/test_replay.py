@@ -12,14 +12,19 @@ from hypothesis import strategies as st
 from strategies import event_streams
 
 from runmeter.engine import (
+    CostEstimate,
     Engine,
     Event,
     LedgerReader,
     ModelRequest,
+    Notice,
     PriceBook,
     RunInfo,
+    RunReported,
     SQLiteLedger,
+    Status,
     SystemClock,
+    TokenUsage,
     Usage,
     UsageAggregator,
     UsageStatistics,
@@ -135,3 +140,28 @@ async def test_a_request_is_on_disk_before_it_leaves(tmp_path: Path, *, waits: b
         with LedgerReader(path) as reader:
             assert (await engine.run(ask, "hi")).value == 1
             assert not reader.unended_requests()
+
+
+def test_an_event_that_cannot_be_counted_keeps_no_other_from_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(PriceBook):
+        def cost(self, event: TokenUsage) -> CostEstimate:
+            raise ValueError(event.model)
+
+    path = tmp_path / "runs.db"
+    run_id = "a" * 32
+    reported = RunReported(
+        run_id=run_id, seq=0, time_ns=1, pattern="p", framework="f", status=Status.OK, model="m", usage=Usage(1, 1)
+    )
+    notice = Notice(run_id=run_id, seq=1, time_ns=2, kind="k", subject="s", message="m")
+    store = LedgerFile(path, SystemClock())
+    store.append([reported, notice])
+    assert not RollUp(store, Broken())("closing"), "it is not tried for ever"
+    store.close()
+    aggregator = UsageAggregator(Broken())
+    aggregator.fold([reported, notice])
+    with LedgerReader(path, Broken()) as reader:
+        [day] = reader.days()
+        assert day.cell.row == aggregator.snapshot().total
+    assert caplog.text.count("is in no day") == 1
