@@ -8,8 +8,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from bill_scene import ADMIN, BOOK, DAY, DELAY, LUNA, BillScene
+from time_support import until
 
 from runmeter.cli.ending import CommandError
 from runmeter.cli.ledger.reconcile import ReconcileOptions, reconcile_ledger
@@ -19,6 +21,7 @@ from runmeter.engine.ledger.reader import LedgerReader, RequestRecord
 from runmeter.reports.reconciliation.causes import Cause
 from runmeter.reports.reconciliation.export import ExportedBill
 from runmeter.reports.reconciliation.ledger_requests import LedgerRequests
+from runmeter.simulator import Fault
 
 
 @pytest.fixture
@@ -101,6 +104,24 @@ async def test_exports_are_compared_without_a_key(
     scene.clock.advance(DELAY)
     text = told(scene, ledger, exports=scene.export(tmp_path))
     assert "  outside the ledger  +$0.0000" in text
+
+
+async def test_a_request_without_an_end_is_told_with_what_it_was_billed(scene: BillScene, ledger: Path) -> None:
+    def is_written() -> bool:
+        with LedgerReader(ledger, BOOK) as reader:
+            return bool(reader.unended_requests())
+
+    scene.simulator.inject(Fault("latency", seconds=3_600))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(scene.ask, "Is anybody still there, at this time of night?")
+        await until(is_written)
+        await until(lambda: scene.simulator.statistics().usage[LUNA].input_tokens > 30)
+        scene.clock.advance(DELAY)
+        (row,) = json.loads(told(scene, ledger, as_json=True), parse_float=Decimal)["rows"]
+        tasks.cancel_scope.cancel()
+    (cause,) = row["causes"]
+    assert (row["requests"], row["billed_requests"], cause["cause"]) == (3, 3, "never ended")
+    assert cause["low_usd"] == cause["high_usd"] == row["billed_usd"] - row["known_usd"] > 0
 
 
 class Pruned:

@@ -1,5 +1,6 @@
 """Each cause of a difference between a ledger and the bill, alone and with each other one, over real HTTP."""
 
+import random
 from decimal import Decimal
 from itertools import combinations
 
@@ -63,6 +64,22 @@ async def test_a_cause_alone_is_found_with_what_it_is_worth(scene: BillScene, ca
     (finding,) = row.findings
     assert finding.usd.usd == scene.truth[cause]
     assert finding.requests[0] <= 1 <= finding.requests[1]
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("seed", range(12))
+async def test_many_causes_on_one_day_are_told_apart(scene: BillScene, seed: int) -> None:
+    choice = random.Random(seed)  # noqa: S311 - any will do, but always the same
+    causes = choice.sample([cause for cause in CAUSES if cause is not Cause.NOT_YET_BILLED], choice.randint(3, 6))
+    for cause in causes:
+        for _ in range(choice.randint(1, 3)):
+            await scene.seed(cause)
+            scene.clock.advance(MINUTE)
+    if choice.random() < 0.5:
+        await scene.seed(Cause.NOT_YET_BILLED)
+    else:
+        scene.clock.advance(DELAY)
+    check(told(scene), scene.truth)
 
 
 @pytest.mark.parametrize("apart", [True, False], ids=["apart", "at-once"])
