@@ -36,7 +36,7 @@ from .days import (
 from .processes import is_alive
 from .schema import CHUNK, marks, open_for_reading
 
-SILENCE_NS = 60 * 10**9
+SILENCE_NS = 900 * 10**9
 """Nanoseconds without a sign of life after which a writer on another host counts as gone."""
 PAGE = 1_000
 """Rows that are read in one go."""
@@ -342,7 +342,7 @@ class LedgerReader:
             runs = self._by_number({run for _, run, _ in rows})
             for _, number, data in rows:
                 event = JSON.decode(data.encode())
-                if isinstance(event, TokenUsage) and since_ns <= event.start_ns < until_ns:
+                if number in runs and isinstance(event, TokenUsage) and since_ns <= event.start_ns < until_ns:
                     yield RequestRecord(runs[number], None, event, lost=False)
 
     def notices(self, since_ns: int = 0, until_ns: int = 2**63 - 1) -> Iterator[tuple[RunRecord, Notice]]:
@@ -359,7 +359,7 @@ class LedgerReader:
         runs = self._by_number({run for run, _ in rows})
         for number, data in rows:
             event = JSON.decode(data.encode())
-            if isinstance(event, Notice):
+            if number in runs and isinstance(event, Notice):
                 yield runs[number], event
 
     def _rest(self) -> Iterator[DayUsage]:

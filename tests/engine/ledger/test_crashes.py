@@ -158,3 +158,20 @@ def test_a_number_of_a_process_that_another_has_by_now_counts_as_gone(tmp_path: 
         assert unended
         assert all(run.lost for run in unended)
     store.close()
+
+
+def test_a_process_of_another_host_is_gone_once_it_is_silent(tmp_path: Path, crash: Crash) -> None:
+    path = tmp_path / "runs.db"
+    crash(path, "request", 7)
+    store = open_file(path)
+    for silence, gone in ((0, False), (60, False), (3_600, True)):
+        with store.transaction() as connection:
+            connection.execute(
+                "UPDATE writers SET host = 'another', seen_ns = (SELECT max(seen_ns) FROM writers) - ? WHERE id = 1",
+                (silence * 10**9,),
+            )
+        with LedgerReader(path) as reader:
+            unended: list[Any] = reader.unended_runs()
+            assert unended
+            assert {run.lost for run in unended} == {gone}
+    store.close()
