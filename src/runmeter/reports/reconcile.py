@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import TypeAlias
 
 import msgspec
 
@@ -16,11 +15,11 @@ from .reconciliation.bill import BilledCost, BilledFigures, BilledUsage, BillSou
 from .reconciliation.causes import Cause, DayCase, Finding, find_causes
 from .reconciliation.counts import NOTHING, total
 from .reconciliation.matching import Match, compare
-from .reconciliation.parts import Knowledge, LedgerDay, LedgerPart, ledger_days
+from .reconciliation.midnight import Key, move_over_midnight
+from .reconciliation.parts import Knowledge, LedgerDay, LedgerPart, ledger_day, ledger_days
 from .reconciliation.prices import ModelPricing
 from .reconciliation.terms import Terms
 
-Key: TypeAlias = tuple[date, str | None, str]  # day, project, model
 _DAY, _MINUTE = 86_400, 60
 _SECOND_NS = 10**9
 LATE_DAYS = 3
@@ -110,18 +109,19 @@ def reconcile(
     by_end, sides, differing = _fitting_sides(parts, bill, terms, period)
     minutes = {day: source.minutes(day) for day in sorted({day for day, _, _ in differing})}
     details = _Details(bill, terms, period, minutes, is_live=source.is_live)
-    kept: dict[Key, list[LedgerPart]] = defaultdict(list)
+    kept: dict[Key, list[LedgerPart]] = {key: [] for key in differing}
     for part in terms.parts(parts, period.first, period.end, by_end=by_end):
-        if (key := (part.day, part.project, part.model)) in differing:
+        if (key := (part.day, part.project, part.model)) in kept:
             kept[key].append(part)
+    move_over_midnight(kept, sides.usage)
     rows = []
     for key, seen in sides.days.items():
         # A ledger may be written while it is read: what is compared in detail is what was read at once.
-        ledger = ledger_days(kept[key]).get(key) or LedgerDay(*key) if key in differing else seen
+        ledger = ledger_day(key, kept[key]) if key in differing else seen
         pricing = ModelPricing(prices, ledger.model, _start_ns(ledger.day))
         billed = sum_costs(sides.costs.get(key, ()))
         if key in differing:
-            exact = [part for part in kept.pop(key, ()) if part.knowledge is Knowledge.EXACT]
+            exact = [part for part in kept.pop(key) if part.knowledge is Knowledge.EXACT]
             case = details.case(ledger, exact, sides.usage.get(key, ()), pricing)
         else:
             newest = details.is_newest(ledger.day)

@@ -77,7 +77,7 @@ class _Leftover:
         for usage in billed:
             slots[usage.start // width][1].append(usage)
         for own, told in slots.values():
-            if _settle(_differences(own, told), self._found):
+            if _settle(differences(own, told), self._found):
                 self.agreed += len(own)
             else:
                 self._parts += own
@@ -85,7 +85,7 @@ class _Leftover:
 
     def comparison(self) -> Match:
         """Explain what is left, as far as it goes."""
-        left = _differences(self._parts, self._billed)
+        left = differences(self._parts, self._billed)
         while not _settle(left, self._found):
             if (move := self._find_move(left)) is None:
                 self._keep(left)
@@ -105,7 +105,7 @@ class _Leftover:
             if excess.lack or not _is_short(lack):
                 continue
             own = [part.counts for part in self._parts if part.tier == source]
-            if found := _subset(own, excess):
+            if found := find_subset(own, excess):
                 return source, target, total(found)
         return None
 
@@ -130,7 +130,8 @@ class _Leftover:
         return _with_12h(difference, more - (low or high))
 
 
-def _differences(parts: Iterable[LedgerPart], billed: Iterable[BilledUsage]) -> Mapping[Tier, Counts]:
+def differences(parts: Iterable[LedgerPart], billed: Iterable[BilledUsage]) -> Mapping[Tier, Counts]:
+    """Compute what a bill has more than exact requests, by tier; negative where it has less."""
     found: dict[Tier, Counts] = defaultdict(lambda: NOTHING)
     for usage in billed:
         found[usage.tier] += usage.counts
@@ -169,7 +170,7 @@ def _with_12h(counts: Counts, tokens: int) -> Counts:
     return Counts(counts.requests, msgspec.structs.replace(counts.usage, cache_write_12h_tokens=tokens))
 
 
-def _subset(own: Sequence[Counts], wanted: Counts) -> Sequence[Counts] | None:
+def find_subset(own: Sequence[Counts], wanted: Counts) -> Sequence[Counts] | None:
     """Find requests that add up to just what is wanted, whatever the lifetime of their cache writes."""
     fitting = [counts for counts in own if wanted.covers(counts.tokens_alone)]
     fitting.sort(key=lambda counts: counts.usage.total_tokens, reverse=True)

@@ -128,6 +128,14 @@ def unended_part(event: ModelCallStarted, project: str | None, prices: PriceBook
     return next(ended_parts(unanswered(event), project, prices))
 
 
+def ledger_day(key: tuple[date, str | None, str], parts: Iterable[LedgerPart]) -> LedgerDay:
+    """Add up the parts of one day, project and model."""
+    day = LedgerDay(*key)
+    for part in parts:
+        day.add(part)
+    return day
+
+
 def ledger_days(parts: Iterable[LedgerPart]) -> Mapping[tuple[date, str | None, str], LedgerDay]:
     """Add up parts by day, project and model."""
     days: dict[tuple[date, str | None, str], LedgerDay] = {}
