@@ -313,7 +313,8 @@ class LedgerReader:
     def unended_requests(self) -> list[RequestRecord]:
         """List the requests that have not ended: those under way, and those whose process has gone (`lost`)."""
         rows = self._connection.execute(
-            "SELECT events.data, open_requests.run FROM open_requests JOIN events"
+            # CROSS: the few requests are looked up among the many events, and not the other way round.
+            "SELECT events.data, open_requests.run FROM open_requests CROSS JOIN events"
             " ON events.run = open_requests.run AND events.seq = open_requests.call_id ORDER BY events.id"
         ).fetchall()
         runs = self._by_number({run for _, run in rows})

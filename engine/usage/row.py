@@ -171,7 +171,8 @@ def _sum_column(values: tuple[Any, ...]) -> Any:
     """Sum up one field: a number, a cost, a histogram, or a table of numbers or usages."""
     first = values[0]
     if isinstance(first, HistogramSnapshot):
-        return merge(values)
+        filled = [value for value in values if value.buckets]  # most are empty: what is alone needs no merging
+        return merge(filled) if len(filled) > 1 else filled[0] if filled else first
     if not isinstance(first, Mapping):
         return sum(values[1:], start=first)
     table: dict[Any, Any] = {}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from runmeter.engine.formats import format_count, printable
+from runmeter.reports.sources import is_ledger
 
 WORTH_A_BAR = 4 * 2**20
 """Bytes from which reading takes long enough to show how far it is."""
@@ -64,7 +64,12 @@ def reading_bar(path: Path, console: Console) -> Iterator[Callable[[int], None]]
         Takes the number of bytes that were read since the last time.
     """
     size = path.stat().st_size
+    if size < WORTH_A_BAR or is_ledger(path):
+        yield lambda _: None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn  # rarely needed
+
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=size < WORTH_A_BAR) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("reading", total=size)
         yield lambda count: progress.advance(bar, count)

@@ -14,7 +14,7 @@ from runmeter.reports.repricing import RepricedLine, reprice, total_of
 
 from ..ending import CommandError
 from ..output import cost_fields, table_console, write_csv, write_json
-from ..views import Column, fitted_table
+from ..tables import Column, fitted_table
 from .usage import Format
 
 _CSV = (

@@ -29,8 +29,8 @@ from runmeter.reports.unended import unanswered
 
 from ..ending import CommandError
 from ..output import cost_fields, table_console, write_json
+from ..tables import Column, fitted_table
 from ..trace_view import trace_tree
-from ..views import Column, fitted_table
 
 POLL = 0.5
 """Seconds between two looks for runs that have ended."""

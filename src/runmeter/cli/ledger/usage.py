@@ -17,7 +17,7 @@ from runmeter.reports.sources import reader_of
 from ..ending import CommandError
 from ..log_reading import DamagedLines, reading_bar
 from ..output import cost_fields, table_console, write_csv, write_json
-from ..views import Column, fitted_table
+from ..tables import Column, fitted_table
 
 Format: TypeAlias = Literal["table", "json", "csv"]
 NONE = "–"
