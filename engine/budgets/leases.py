@@ -91,8 +91,10 @@ class LeaseAnswer(NamedTuple):
 
     granted: Decimal
     shared: Sequence[SharedSlot]
+    is_short: bool = False
+    """Whether less was granted than is needed."""
     round: int | None = None
-    """The recall that was begun or goes on, of a process that lacks room and others may give some back."""
+    """The recall that was begun or goes on, where others may yet give room back; None where none will."""
     is_contested: bool = False
     """Others lack room: there is none to be leased ahead of need."""
 
@@ -252,6 +254,8 @@ class Leases:
                 return RETRY
         if closing:
             self.close()
+        if any(ask.open - ask.rounds.keys() for ask in self._asks):
+            return 0  # it has come meanwhile, or lacks room that was not yet asked for
         return POLL if self._accounts or self._asks else None
 
     def close(self) -> None:
@@ -335,6 +339,8 @@ class Leases:
             if amount <= left:
                 left = _subtract(left, amount)
                 ask.open.discard(account)
+            elif not answer.is_short:
+                pass  # others of this process were faster: it is asked for again
             elif answer.round is None and report.sent.round in (None, ask.rounds.get(account)):
                 ask.open.discard(account)
                 ask.refused.add(account)

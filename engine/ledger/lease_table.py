@@ -113,7 +113,8 @@ class LeaseTable:
         if granted == report.needed and not contested:
             granted = _add(granted, _ahead(report, _subtract(available, granted), len(live)))
         round_number = None
-        if granted < report.needed:
+        is_short = granted < report.needed
+        if is_short:
             round_number = self._recall(connection, account, report.round, live, now_ns)
         self._keep(connection, account, report, _add(report.kept, granted), seen)
 
@@ -122,7 +123,7 @@ class LeaseTable:
             shared.append(_shared(slot.expires_ns, slot.amount, is_live=writer in live))
         for writer, lease in others.items():
             shared.append(_shared(lease.expires_ns, lease.room, is_live=writer in live))
-        return LeaseAnswer(granted, shared, round_number, is_contested=contested or round_number is not None)
+        return LeaseAnswer(granted, shared, is_short, round_number, is_contested=contested or round_number is not None)
 
     def _recall(
         self,
