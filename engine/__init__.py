@@ -22,6 +22,7 @@ from .concurrency.outside import call_at_close, forget_close, install, outside_r
 from .engine import Engine, EngineStatistics
 from .errors import (
     BudgetExceeded,
+    BudgetUnavailable,
     BusClosed,
     ConfigurationError,
     EngineNotRunning,
@@ -93,6 +94,7 @@ __all__ = [
     "Budget",
     "BudgetExceeded",
     "BudgetStatus",
+    "BudgetUnavailable",
     "Bus",
     "BusClosed",
     "BusStatistics",

@@ -9,6 +9,7 @@ RunmeterError
 ├── StrayCancellation    a pattern awaited something that had been cancelled elsewhere
 ├── RunTimeout           a run took longer than its timeout (also a TimeoutError)
 ├── BudgetExceeded       a request was refused, because a budget has no room for it
+│   └── BudgetUnavailable … or because the ledger cannot say whether a shared budget has
 ├── LedgerError          a ledger cannot be opened, read or written
 │   └── LedgerFull       a new run was refused, because the ledger takes no events at the moment
 ├── TokenizerError       a shipped vocabulary is missing or damaged
@@ -143,6 +144,34 @@ class BudgetExceeded(RunmeterError):
         self.reserved = reserved
         self.asked = asked
         self.ways_out = tuple(ways_out)
+
+
+class BudgetUnavailable(BudgetExceeded):
+    """A request was refused before it left, because the ledger of a shared budget leases no room at the moment.
+
+    Args:
+        budget, scope, kind, cap, spent, reserved, asked: As of `BudgetExceeded`, as far as this process was told.
+        reason: What keeps the ledger from it.
+    """
+
+    def __init__(
+        self,
+        budget: str,
+        scope: str | None,
+        kind: Kind,
+        cap: Decimal,
+        spent: Decimal,
+        reserved: Decimal,
+        asked: Decimal,
+        reason: str,
+    ) -> None:
+        super().__init__(budget, scope, kind, cap, spent, reserved, asked)
+        sentence = (
+            f"budget {budget!r} is shared, and a request that can use {format_amount(kind, asked)} needs room that its "
+            f"ledger does not lease: {reason}"
+        )
+        self.args = (sentence,)
+        self.reason = reason
 
 
 class LedgerError(RunmeterError):

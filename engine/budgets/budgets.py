@@ -144,7 +144,7 @@ class Budgets:
         Raises:
             BudgetExceeded: a budget has no room for it.
             UnboundedRequest: it has no known upper bound, and a budget needs one.
-            LedgerError: a shared budget cannot lease anything from its ledger.
+            BudgetUnavailable: a shared budget cannot lease anything from its ledger.
         """
         refused: set[Account] = set()
         while not isinstance(found := self.attempt(scope, request, notify, refused, may_lower=may_lower), Reservation):
@@ -275,9 +275,7 @@ class Budgets:
         unleased = {
             each
             for each in full
-            if isinstance(each, LeasedAccount)
-            and each not in refused
-            and not each.is_full(need.of(each.limit.kind), now)
+            if isinstance(each, LeasedAccount) and not _is_full(each, need.of(each.limit.kind), refused, now)
         }
         if unleased:
             return unleased
@@ -471,6 +469,11 @@ class Budgets:
 
 def _leased(accounts: Iterable[Account], need: Need) -> Mapping[LeasedAccount, Decimal]:
     return {each: need.of(each.limit.kind) for each in accounts if isinstance(each, LeasedAccount)}
+
+
+def _is_full(account: LeasedAccount, amount: Decimal, refused: Set[Account], now: int) -> bool:
+    """Tell whether an amount is known to be too much for all that could be leased."""
+    return account.is_full(amount, now) or (account in refused and account.seems_full(amount))
 
 
 def _is_in(window: tuple[int, int], now: int) -> bool:

@@ -5,6 +5,7 @@ from decimal import Decimal
 from functools import reduce
 from typing import NamedTuple
 
+from ..errors import BudgetUnavailable
 from ..prices.units import MONEY
 from .accounts import Account, Limit, Slot
 
@@ -114,6 +115,16 @@ class LeasedAccount(Account):
     def is_full(self, amount: Decimal, now: int) -> bool:
         """Tell whether an amount is known to be too much, without asking others again."""
         return now - self.read_ns < FRESH_NS and not self.allows(amount)
+
+    def unavailable(self, amount: Decimal, reason: str) -> BudgetUnavailable:
+        """Make the error for an amount that the ledger does not lease."""
+        limit = self.limit
+        spent, reserved = self.total_spent, self.total_reserved
+        return BudgetUnavailable(limit.budget.label, self.scope, limit.kind, limit.cap, spent, reserved, amount, reason)
+
+    def seems_full(self, amount: Decimal) -> bool:
+        """Tell whether there is no room for an amount as far as it was told: not so once a window has ended since."""
+        return _add(_add(self.total_spent, self.total_reserved), amount) > self.limit.cap
 
     def book(self, slot: Slot, reserved: Decimal, spent: Decimal) -> None:
         """Add to the sums, and take it out of what is free."""

@@ -131,11 +131,12 @@ class Ask:
         """Give the accounts that have no room for it, once that is known.
 
         Raises:
-            LedgerError: nothing can be leased.
+            BudgetUnavailable: nothing can be leased.
         """
-        if self.error is not None:
-            raise LedgerError(f"a shared budget cannot lease anything: {self.error}") from self.error
-        return self.refused
+        if self.error is None:
+            return self.refused
+        account, amount = next(iter(self.amounts.items()))
+        raise account.unavailable(amount, str(self.error)) from self.error
 
 
 class _Report(NamedTuple):
@@ -183,18 +184,16 @@ class Leases:
         self._wake()
 
     def ask(self, ask: Ask) -> None:
-        """Ask for room: from any thread, under the budgets' lock or not.
-
-        Raises:
-            LedgerError: there is nothing to lease from.
-        """
+        """Ask for room: from any thread, under the budgets' lock or not."""
         with self._undisturbed():
-            if self._store is None:
-                raise LedgerError(
-                    "a shared budget leases room from the ledger of an engine that runs: this one does not"
-                )
-            self._asks.append(ask)
-        self._wake()
+            is_open = self._store is not None
+            if is_open:
+                self._asks.append(ask)
+        if is_open:
+            self._wake()
+        else:
+            ask.error = LedgerError("the engine does not run")
+            ask.told()
 
     def ask_now(self, amounts: Mapping[LeasedAccount, Decimal]) -> Set[LeasedAccount]:
         """Ask for room, and block this thread until there is an outcome. Gives the accounts that have none.

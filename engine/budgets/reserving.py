@@ -154,7 +154,7 @@ async def lease(budgets: Budgets, scope: Scope, request: ModelRequest, notify: N
     Raises:
         BudgetExceeded: a budget has no room for it.
         UnboundedRequest: it has no known upper bound, and a budget needs one.
-        LedgerError: a shared budget cannot lease anything from its ledger.
+        BudgetUnavailable: a shared budget cannot lease anything from its ledger.
     """
     referred = _reservation.get()
     made = None if referred is None else referred()

@@ -165,7 +165,7 @@ class Execution:
         Raises:
             BudgetExceeded: a budget has no room for it.
             UnboundedRequest: it has no known upper bound, and a budget needs one.
-            LedgerError: the ledger leases nothing.
+            BudgetUnavailable: the ledger leases nothing.
         """
         budgets, scope = self.runtime.budgets, self.scope
         if budgets is not None and scope is not None and scope.is_leased and not self.finished:

@@ -9,8 +9,8 @@ NAMES = {
         __version__ meter unmeter
     """,
     "runmeter.engine": """
-        Advice Advisor AssistantCall AssistantRun Budget BudgetExceeded BudgetStatus Bus BusClosed BusStatistics
-        Clock Codec ConfigurationError CostEstimate Delta Engine EngineNotRunning EngineStatistics Event
+        Advice Advisor AssistantCall AssistantRun Budget BudgetExceeded BudgetStatus BudgetUnavailable Bus BusClosed
+        BusStatistics Clock Codec ConfigurationError CostEstimate Delta Engine EngineNotRunning EngineStatistics Event
         Execution ExecutionFinished ExecutionStarted FunctionCall Histogram HistogramSnapshot IdSource JSON
         KnownEvent Ledger LedgerError LedgerFull LedgerReader LedgerStatistics MSGPACK ModelCall ModelCallStarted
         ModelPrices ModelRequest Notice Pattern PriceBook SQLiteLedger

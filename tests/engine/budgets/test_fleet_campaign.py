@@ -12,7 +12,7 @@ from process_support import run_command
 
 from runmeter.engine import LedgerReader
 
-WORKER = Path(__file__).parents[2] / "support" / "fleet_worker.py"
+WORKER = Path(__file__).parents[2] / "support/engine/fleet_worker.py"
 
 
 class Size(NamedTuple):
@@ -42,7 +42,7 @@ def test_a_shared_cap_is_never_passed_whoever_is_killed(size: Size, tmp_path: Pa
     said, billed = fleet(tmp_path / "runs.db", size)
     assert len(said) == size.workers
     assert sum(billed) <= size.cap
-    assert all(each["refused"] == size.tasks for each in said)  # it was the cap that ended them
+    assert all(each["refused"] == size.tasks + 1 for each in said)  # it was the cap that ended them
     # What is missing is what the killed ones had leased, and may have spent.
     with LedgerReader(tmp_path / "runs.db", FlatPrices()) as reader:
         spent, leased = counted(reader)
@@ -54,7 +54,7 @@ def test_a_shared_cap_is_never_passed_whoever_is_killed(size: Size, tmp_path: Pa
 @pytest.mark.parametrize("size", shortly(LEFT_ALONE, lambda size: size is LEFT_ALONE[0]))
 def test_what_processes_say_of_themselves_adds_up(size: Size, tmp_path: Path) -> None:
     said, billed = fleet(tmp_path / "runs.db", size)
-    asked = size.workers * size.tasks * size.requests
+    asked = size.workers * (size.tasks + 1) * size.requests
     assert sum(each["requests"] for each in said) == asked == len(billed)
     with LedgerReader(tmp_path / "runs.db", FlatPrices()) as reader:
         rows = [day.cell.row for day in reader.days()]

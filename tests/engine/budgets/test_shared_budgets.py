@@ -1,5 +1,6 @@
 """Budgets that several processes share: the cap holds for all together, and is there for whoever needs it."""
 
+import pickle
 from datetime import timedelta
 from decimal import Decimal
 from itertools import count
@@ -13,10 +14,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from runmeter.engine import Budget, ConfigurationError, Engine, Usage
+from runmeter.engine import Budget, BudgetUnavailable, ConfigurationError, Engine, Usage
 from runmeter.engine.budgets.leases import LEASE_NS
 from runmeter.engine.budgets.reservation import Reservation
-from runmeter.engine.errors import LedgerError
 
 SECOND = 10**9
 
@@ -266,10 +266,11 @@ def test_a_ledger_that_fails_lets_no_request_pass(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path / "runs.db", Budget(calls=10, every="day", shared=True), size=1)
     [one] = fleet.members
     fleet.path.rename(tmp_path / "moved.db")
-    with pytest.raises(LedgerError, match="cannot lease"):
-        fleet.reserve(one)
+    failed = fleet.reserve(one)
+    assert isinstance(failed, BudgetUnavailable)
+    assert "was moved" in str(failed)
+    assert pickle.loads(pickle.dumps(failed)).reason == failed.reason  # noqa: S301 - our own
     (tmp_path / "moved.db").rename(fleet.path)
     assert not fleet.is_refused(one)
     fleet.close()
-    with pytest.raises(LedgerError, match="an engine that runs"):
-        fleet.reserve(one)
+    assert isinstance(fleet.reserve(one), BudgetUnavailable)

@@ -83,7 +83,10 @@ class Fleet:
                 self.tend()
                 if any(each.is_stopped for each in self.members):
                     self.clock.advance(0.5)
-            refused |= ask.outcome()
+            try:
+                refused |= ask.outcome()
+            except BudgetExceeded as error:
+                return error
 
     def is_refused(self, member: Member, asked: ModelRequest | None = None, **tags: str) -> bool:
         """Whether a request is refused. One that is not is given back."""
