@@ -56,6 +56,16 @@ class SlotAmount(NamedTuple):
     amount: Decimal
 
 
+def served(needed: Iterable[Decimal], room: Decimal) -> Sequence[Decimal]:
+    """Choose the requests that there is room for, in their order."""
+    chosen = []
+    for amount in needed:
+        if amount <= room:
+            chosen.append(amount)
+            room = _subtract(room, amount)
+    return chosen
+
+
 class LeaseReport(NamedTuple):
     """What a process reports of an account, and what it asks for."""
 
@@ -72,10 +82,12 @@ class LeaseReport(NamedTuple):
     """What is reserved now."""
     kept: Decimal
     """The free room that it keeps."""
-    needed: Decimal
-    """The further room that requests wait for."""
+    needed: Sequence[Decimal]
+    """The room that requests wait for, what is kept included, in their order: each all of it."""
     ahead: Decimal
     """The room beyond that it would like to have."""
+    takes_less: bool
+    """Whether a request can do with less, where there is no more."""
     until_ns: int
     """The end of its lease."""
     expires_ns: int
@@ -289,9 +301,9 @@ class Leases:
             # As much as was used since the last time; more where it was used up sooner, when half of it is gone.
             used = MONEY.multiply(account.used, _MORE) if account.until_ns - now > RENEW_NS else account.used
             ahead = max(MONEY.multiply(max(needed, default=_ZERO), AHEAD), used)
-        lacking = total(needed)
-        kept = account.keep(_ZERO if closing else _add(lacking, ahead), now)
-        unneeded = _subtract(kept, lacking)
+        # Where others lack room it keeps none that is too little for any of its own requests.
+        useful = total(served(needed, account.free)) if account in self._contested_until else total(needed)
+        kept = account.keep(_ZERO if closing else _add(useful, ahead), now)
         until_ns = now if closing else now + LEASE_NS
         slots = account.slots
         spent = [(slot, _subtract(slot.spent, slot.reported)) for slot in slots if slot.spent != slot.reported]
@@ -302,8 +314,9 @@ class Leases:
             [SlotAmount(slot.start_ns, slot.expires_ns, amount) for slot, amount in spent],
             [SlotAmount(slot.start_ns, slot.expires_ns, slot.reserved) for slot in slots if slot.reserved],
             kept,
-            max(unneeded.copy_negate(), _ZERO),
-            max(_subtract(ahead, max(unneeded, _ZERO)), _ZERO),
+            needed,
+            ahead,
+            account.limit.budget.when_exceeded == "lower",
             until_ns,
             account.limit.slots(until_ns)[1],
             max((ask.rounds[account] for ask in asks if account in ask.rounds), default=None),

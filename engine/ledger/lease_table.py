@@ -12,7 +12,7 @@ from decimal import ROUND_FLOOR, Context, Decimal
 from typing import NamedTuple
 
 from ..budgets.leased_account import SharedSlot, total
-from ..budgets.leases import LeaseAnswer, LeaseReport, SlotAmount
+from ..budgets.leases import LeaseAnswer, LeaseReport, SlotAmount, served
 from ..budgets.spending import Spending
 from ..prices.units import MONEY
 from .ledger_file import LedgerFile
@@ -109,13 +109,18 @@ class LeaseTable:
         )
         available = max(_subtract(report.cap, taken), _ZERO)
         contested = now_ns - account.recalled_ns < CONTESTED_NS
-        granted = min(available, report.needed)
-        if granted == report.needed and not contested:
-            granted = _add(granted, _ahead(report, _subtract(available, granted), len(live)))
+        chosen = served(report.needed, _add(report.kept, available))
+        granted = max(_subtract(total(chosen), report.kept), _ZERO)
         round_number = None
-        is_short = granted < report.needed
+        is_short = len(chosen) < len(report.needed)
         if is_short:
             round_number = self._recall(connection, account, report.round, live, now_ns)
+            if round_number is None and report.takes_less:
+                granted = available
+        elif not contested:
+            unneeded = _subtract(_add(report.kept, granted), total(chosen))
+            ahead = _subtract(report.ahead, unneeded)
+            granted = _add(granted, _share(ahead, _subtract(available, granted), len(live), whole=report.is_whole))
         self._keep(connection, account, report, _add(report.kept, granted), seen)
 
         shared = [SharedSlot(slot.expires_ns, slot.amount, _ZERO) for slot in slots]
@@ -195,11 +200,10 @@ class LeaseTable:
             )
 
 
-def _ahead(report: LeaseReport, available: Decimal, others: int) -> Decimal:
+def _share(wanted: Decimal, available: Decimal, others: int, *, whole: bool) -> Decimal:
     """Find how much to lease beyond what is needed: an ever smaller part of what is left, so that all get some."""
-    share = _SHARES.divide(available, Decimal(2 * (others + 1)))
-    granted = min(report.ahead, share)
-    return granted.to_integral_value(ROUND_FLOOR) if report.is_whole else granted
+    granted = max(min(wanted, _SHARES.divide(available, Decimal(2 * (others + 1)))), _ZERO)
+    return granted.to_integral_value(ROUND_FLOOR) if whole else granted
 
 
 def _shared(expires_ns: int, amount: Decimal, *, is_live: bool) -> SharedSlot:

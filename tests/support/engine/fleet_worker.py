@@ -18,7 +18,7 @@ from typing import Any
 import anyio
 from budget_support import FlatPrices, request
 
-from runmeter.engine import Budget, BudgetExceeded, Engine, SQLiteLedger, Usage, current_execution
+from runmeter.engine import Budget, BudgetExceeded, BudgetUnavailable, Engine, SQLiteLedger, Usage, current_execution
 
 BOUND = 10
 """Tokens that a request may use."""
@@ -43,6 +43,8 @@ async def work(path: Path, bill: Path, tasks: int, requests: int, cap: int, seed
         for _ in range(requests):
             try:
                 await engine.run(ask, "hi")
+            except BudgetUnavailable:
+                raise
             except BudgetExceeded:
                 refused += 1
                 return
