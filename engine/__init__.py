@@ -55,8 +55,7 @@ from .events import (
     UnknownEvent,
     Usage,
 )
-from .ledger.ledger import Ledger
-from .ledger.statistics import LedgerStatistics
+from .ledger.ledger import Ledger, LedgerStatistics
 from .models import retirements
 from .pattern import Pattern, run_child
 from .prices.context_sizes import context_size

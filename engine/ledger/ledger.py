@@ -3,18 +3,35 @@
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, TypeAlias
 
+import msgspec
+
 from ..budgets.budgets import Budgets
 from ..clock import Clock
 from ..events import Event
 from ..prices.price_book import PriceBook
 from ..usage.statistics import UsageStatistics
-from .statistics import LedgerStatistics
 
 Told: TypeAlias = Callable[[bool], object]
 """Called once with whether events are on disk, from any thread or at once. It must not raise."""
 
 Commit: TypeAlias = Literal["group", "run", "request"]
 OnFull: TypeAlias = Literal["wait", "refuse"]
+
+
+class LedgerStatistics(msgspec.Struct, frozen=True):
+    """The account of a ledger in this process: `received = durable + skipped + pending`."""
+
+    received: int
+    durable: int
+    """Events on disk."""
+    pending: int
+    skipped: int
+    """Events that have no form in the ledger: the log tells the first."""
+    commits: int
+    failures: int
+    """Commits that failed. Their events wait, and are tried again."""
+    last_error: str | None
+    """The reason why the last commit failed; None once one has succeeded."""
 
 
 class Ledger(Protocol):

@@ -117,8 +117,8 @@ class Retention:
     def _tell(self) -> None:
         if not self._was_told:
             logger.warning(
-                "the ledger %s is larger than max_bytes=%d: what is left are the statistics of days, runs that never"
-                " ended, and those of the last minute",
+                "the ledger %s is larger than max_bytes=%d: beside the statistics of days it holds runs that are not"
+                " counted yet, never ended, or ended in the last minute",
                 self._store.path,
                 self._max_bytes,
             )

@@ -16,13 +16,12 @@ from ..usage.row import group_rows
 from ..usage.statistics import UsageStatistics, statistics_of
 from ..validation.checks import check_seconds
 from .lease_table import LeaseTable
-from .ledger import Commit, OnFull, Told
+from .ledger import Commit, LedgerStatistics, OnFull, Told
 from .ledger_file import LedgerFile
 from .reader import LedgerReader
 from .retention import Retention, check_retention
 from .roll_up import RollUp
 from .spending_roll_up import SpendingRollUp
-from .statistics import LedgerStatistics
 from .writer import WINDOW, Writer
 
 logger = logging.getLogger("runmeter")

@@ -18,8 +18,7 @@ from weakref import WeakSet
 
 from ..errors import LedgerError
 from ..events import Event
-from .ledger import Told
-from .statistics import LedgerStatistics
+from .ledger import LedgerStatistics, Told
 
 logger = logging.getLogger("runmeter")
 
