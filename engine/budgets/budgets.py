@@ -28,8 +28,9 @@ from ..formats import format_amount
 from ..request import ModelRequest
 from .accounts import Account, Hold, Limit
 from .budget import NEVER, Budget, BudgetStatus
+from .lease_reports import key_of
 from .leased_account import LeasedAccount
-from .leases import Leases, key_of
+from .leases import Leases
 from .request_limits import MIN_OUTPUT_TOKENS, NAMED_TIER, Need, Prices, limited, max_output_tokens, tokens_of, ways_out
 from .reservation import Notify, Reservation, Scope
 from .spending import Spending

@@ -7,23 +7,24 @@ gives back what it has not reserved, or is silent until its lease ends. Then wha
 may have been.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from decimal import Decimal
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import anyio
-import msgspec
 
 from ..clock import Clock
 from ..concurrency.loop import LoopThread
 from ..errors import LedgerError
-from ..formats import Kind
 from ..prices.units import MONEY
 from .accounts import AccountKey, Limit, Slot
-from .budget import Budget
-from .leased_account import FRESH_NS, LeasedAccount, SharedSlot, total
+from .lease_reports import LeaseAnswer, LeaseReport, LeaseStore, SlotAmount, encode, key_of, served
+from .leased_account import FRESH_NS, LeasedAccount, total
+
+logger = logging.getLogger("runmeter")
 
 LEASE_NS = 5 * 10**9
 """Nanoseconds that a lease holds: a process that has gone is waited for so long, at most."""
@@ -31,94 +32,14 @@ RENEW_NS = LEASE_NS // 2
 """Nanoseconds before its end at which a lease in use is renewed, and after the last use at which it is given back."""
 POLL = 0.05
 """Seconds between two looks for recalls, while anything is leased or asked for."""
+LIMIT = 30.0
+"""Seconds that a request waits for the ledger's answer."""
 RETRY = 0.5
 """Seconds before the ledger is tried again."""
 AHEAD = Decimal(4)
 """Requests that room is leased for when one needs it, where the cap has it; more, by what was used lately."""
 _ZERO, _MORE = Decimal(0), Decimal(4)
 _add, _subtract = MONEY.add, MONEY.subtract
-
-
-_encode = msgspec.json.Encoder(order="sorted").encode
-
-
-def key_of(budget: Budget, kind: Kind) -> str:
-    """Write down what makes a shared budget the same in all processes: all but its caps, and what it does at them."""
-    every = budget.every if budget.every is None else str(budget.every)
-    return _encode([budget.name, budget.pattern, budget.tags, budget.per, every, budget.window, kind]).decode()
-
-
-class SlotAmount(NamedTuple):
-    """An amount in a slot of a window."""
-
-    start_ns: int
-    expires_ns: int
-    amount: Decimal
-
-
-def served(needed: Iterable[Decimal], room: Decimal) -> Sequence[Decimal]:
-    """Choose the requests that there is room for, in their order."""
-    chosen = []
-    for amount in needed:
-        if amount <= room:
-            chosen.append(amount)
-            room = _subtract(room, amount)
-    return chosen
-
-
-class LeaseReport(NamedTuple):
-    """What a process reports of an account, and what it asks for."""
-
-    budget: str
-    """The budget's key, the same in all processes."""
-    scope: str
-    """The account's, likewise."""
-    cap: Decimal
-    is_whole: bool
-    """Whether it counts in whole numbers."""
-    spent: Sequence[SlotAmount]
-    """What was spent since the last report."""
-    reserved: Sequence[SlotAmount]
-    """What is reserved now."""
-    kept: Decimal
-    """The free room that it keeps."""
-    needed: Sequence[Decimal]
-    """The room that requests wait for, what is kept included, in their order: each all of it."""
-    ahead: Decimal
-    """The room beyond that it would like to have."""
-    takes_less: bool
-    """Whether a request can do with less, where there is no more."""
-    until_ns: int
-    """The end of its lease."""
-    expires_ns: int
-    """The time from which on what was reserved before that end no longer counts."""
-    round: int | None
-    """The recall that its requests wait for; None before they do."""
-    answered: int
-    """The recall by others that it knows of: it keeps no more than it needs."""
-
-
-class LeaseAnswer(NamedTuple):
-    """The answer to a report."""
-
-    granted: Decimal
-    shared: Sequence[SharedSlot]
-    is_short: bool = False
-    """Whether less was granted than is needed."""
-    round: int | None = None
-    """The recall that was begun or goes on, where others may yet give room back; None where none will."""
-    is_contested: bool = False
-    """Others lack room: there is none to be leased ahead of need."""
-
-
-class LeaseStore(Protocol):
-    """The place where processes lease room: used by one thread of each."""
-
-    def exchange(self, reports: Sequence[LeaseReport], now_ns: int) -> Sequence[LeaseAnswer]:
-        """Take reports and give answers, in one transaction. Raises LedgerError if nothing was changed."""
-
-    def recalled(self) -> Mapping[tuple[str, str], int]:
-        """Find the accounts, by budget and scope, whose leases others ask to be given back: their last recalls."""
 
 
 class Ask:
@@ -185,7 +106,7 @@ class Leases:
 
     def account(self, limit: Limit, scope: str | None, key: AccountKey) -> LeasedAccount:
         """Make an account of a shared budget."""
-        return LeasedAccount(limit, scope, (key_of(limit.budget, limit.kind), _encode(key).decode()), self.wake)
+        return LeasedAccount(limit, scope, (key_of(limit.budget, limit.kind), encode(key).decode()), self.wake)
 
     def open(self, store: LeaseStore, wake: Callable[[], None]) -> None:
         """Begin to lease from a store, in a thread that `wake` has call `tend`."""
@@ -216,7 +137,8 @@ class Leases:
         told = threading.Event()
         ask = Ask(amounts, told.set)
         self.ask(ask)
-        told.wait()
+        told.wait(LIMIT)
+        self.withdraw(ask)
         return ask.outcome()
 
     async def ask_and_wait(self, amounts: Mapping[LeasedAccount, Decimal]) -> Set[LeasedAccount]:
@@ -232,7 +154,8 @@ class Leases:
         ask = Ask(amounts, wake)
         self.ask(ask)
         try:
-            await told.wait()
+            with anyio.move_on_after(LIMIT):
+                await told.wait()
         finally:
             self.withdraw(ask)
         return ask.outcome()
@@ -242,6 +165,7 @@ class Leases:
         with self._undisturbed():
             if ask in self._asks:
                 self._asks.remove(ask)
+                ask.error = LedgerError(f"it has not answered within {LIMIT:g} s")
 
     def tend(self, *, closing: bool = False) -> float | None:
         """Report, renew and give back what is due, and answer those who ask. In the ledger's thread.
@@ -259,8 +183,10 @@ class Leases:
                 reports = self._reports(recalled, now, closing=closing)
             if reports:
                 self._take(reports, store.exchange([each.sent for each in reports], now), now)
-        except LedgerError as error:
-            self._fail(error)
+        except Exception as error:
+            if not isinstance(error, LedgerError):
+                logger.exception("leases failed")
+            self._fail(error if isinstance(error, LedgerError) else LedgerError(f"it failed: {type(error).__name__}"))
             if not closing:
                 return RETRY
         if closing:

@@ -256,7 +256,7 @@ def _budget_texts(connection: sqlite3.Connection, name: str, value: str) -> Iter
 
 
 def _per_and_tags(terms: str) -> tuple[str | None, Mapping[str, str]]:
-    """Read what a budget is per, and what it is limited to: a shared one's key is a list (`budgets.leases.key_of`)."""
+    """Read what a budget is per, and what it is limited to: a shared one's key is a list (`key_of`)."""
     content = msgspec.json.decode(terms)
     if isinstance(content, dict):
         return content.get("per"), content.get("tags", {})

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from decimal import ROUND_FLOOR, Context, Decimal
 from typing import NamedTuple
 
+from ..budgets.lease_reports import LeaseAnswer, LeaseReport, SlotAmount, served
 from ..budgets.leased_account import SharedSlot, total
-from ..budgets.leases import LeaseAnswer, LeaseReport, SlotAmount, served
 from ..budgets.spending import Spending
 from ..prices.units import MONEY
 from .ledger_file import LedgerFile

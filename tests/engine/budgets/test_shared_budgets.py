@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from runmeter.engine import Budget, BudgetUnavailable, ConfigurationError, Engine, Usage
+from runmeter.engine.budgets import leases
 from runmeter.engine.budgets.leases import LEASE_NS
 from runmeter.engine.budgets.reservation import Reservation
 
@@ -274,3 +275,35 @@ def test_a_ledger_that_fails_lets_no_request_pass(tmp_path: Path) -> None:
     assert not fleet.is_refused(one)
     fleet.close()
     assert isinstance(fleet.reserve(one), BudgetUnavailable)
+
+
+def test_a_store_that_raises_what_it_should_not_refuses_and_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = Fleet(tmp_path / "runs.db", Budget(calls=10, every="day", shared=True), size=1)
+    [one] = fleet.members
+
+    def fail(reports: Any, now_ns: int) -> Any:
+        raise ValueError("no such thing")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(one.table, "exchange", fail)
+        failed = fleet.reserve(one)
+    assert isinstance(failed, BudgetUnavailable)
+    assert "ValueError" in str(failed)
+    assert "leases failed" in caplog.text
+    assert not fleet.is_refused(one)
+    fleet.close()
+
+
+def test_a_ledger_that_never_answers_is_waited_for_no_longer_than_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "LIMIT", 0.0)
+    fleet = Fleet(tmp_path / "runs.db", Budget(calls=10, every="day", shared=True), size=1)
+    [one] = fleet.members
+    scope = one.budgets.scope("support", {}, "1" * 32, None)
+    with pytest.raises(BudgetUnavailable, match="not answered within"):
+        one.budgets.reserve(scope, request(), lambda _, __: None, may_lower=False)
+    assert not fleet.is_refused(one)
+    fleet.close()

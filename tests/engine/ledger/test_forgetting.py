@@ -25,7 +25,7 @@ from runmeter.engine import (
     TokenUsage,
     Usage,
 )
-from runmeter.engine.budgets.leases import key_of
+from runmeter.engine.budgets.lease_reports import key_of
 from runmeter.engine.ledger.forgetting import FORGOTTEN, count_tagged, forget_tag
 from runmeter.engine.ledger.roll_up import RollUp
 from runmeter.engine.ledger.spending_roll_up import SpendingRollUp
