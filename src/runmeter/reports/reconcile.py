@@ -95,7 +95,7 @@ def reconcile(
     """Compare a ledger with a bill.
 
     Args:
-        parts: The ledger's requests. They are read twice, but kept only where the two sides differ.
+        parts: The ledger's requests. They are read two or three times, and kept where the two sides differ.
         source: Where the bill is read.
         period: The days that are compared.
         prices: What tokens cost.
