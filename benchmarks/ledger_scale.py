@@ -191,7 +191,8 @@ def read(path: Path) -> None:
             process.returncode = os.waitstatus_to_exitcode(code)
         taken = time.perf_counter() - begun
         said = out.decode().strip() if name == "opening" else f"{len(out.splitlines()):,} lines"
-        print(f"{name:26} {taken:6.2f} s, {used.ru_maxrss / 1024:4.0f} MB, {said}")
+        cpu = used.ru_utime + used.ru_stime
+        print(f"{name:26} {taken:6.2f} s, CPU {cpu:5.2f} s, {used.ru_maxrss / 1024:4.0f} MB, {said}")
 
 
 def size(path: Path) -> str:

@@ -9,7 +9,7 @@ from .writer import Load
 
 STRETCH = 5_000
 """Events that are rolled up in one transaction."""
-WORTH_IT: Mapping[Load, int] = {"busy": 20_000, "idle": STRETCH, "closing": 1}
+WORTH_IT: Mapping[Load, int] = {"busy": 50_000, "idle": STRETCH, "closing": 1}
 """Events that are rolled up if so many wait for it. A reader folds by itself what is not."""
 
 
