@@ -105,8 +105,9 @@ class Leases:
         self._contested_until: dict[LeasedAccount, int] = {}
 
     def account(self, limit: Limit, scope: str | None, key: AccountKey) -> LeasedAccount:
-        """Make an account of a shared budget."""
-        return LeasedAccount(limit, scope, (key_of(limit.budget, limit.kind), encode(key).decode()), self.wake)
+        """Make an account of a shared budget, or find the one that has something leased or asked for already."""
+        names = key_of(limit.budget, limit.kind), encode(key).decode()
+        return self._accounts.get(names) or LeasedAccount(limit, scope, names, self.wake)
 
     def open(self, store: LeaseStore, wake: Callable[[], None]) -> None:
         """Begin to lease from a store, in a thread that `wake` has call `tend`."""
@@ -122,6 +123,7 @@ class Leases:
             is_open = self._store is not None
             if is_open:
                 self._asks.append(ask)
+                self._accounts.update((account.key, account) for account in ask.amounts)
         if is_open:
             self._wake()
         else:
@@ -202,8 +204,6 @@ class Leases:
         self._fail(LedgerError("it has closed"))
 
     def _reports(self, recalled: Mapping[tuple[str, str], int], now: int, *, closing: bool) -> list[_Report]:
-        for ask in self._asks:
-            self._accounts.update((account.key, account) for account in ask.open)
         for key in recalled.keys() & self._accounts.keys():
             self._contested_until[self._accounts[key]] = now + FRESH_NS
         self._contested_until = {account: end for account, end in self._contested_until.items() if end > now}

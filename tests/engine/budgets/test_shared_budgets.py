@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from runmeter.engine import Budget, BudgetUnavailable, ConfigurationError, Engine, Usage
 from runmeter.engine.budgets import leases
+from runmeter.engine.budgets.accounts import SWEEP_AT
 from runmeter.engine.budgets.leases import LEASE_NS
 from runmeter.engine.budgets.reservation import Reservation
 
@@ -234,6 +235,22 @@ def test_each_tag_s_value_is_leased_by_itself(tmp_path: Path) -> None:
     assert fleet.is_refused(one, tenant="acme")
     assert fleet.is_refused(other)
     assert not fleet.is_refused(one, tenant="umbrella")
+    fleet.close()
+
+
+def test_a_value_that_waits_for_its_lease_keeps_its_account_however_many_come(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path / "runs.db", Budget(calls=2, every="day", per="tenant", shared=True), size=1)
+    [one] = fleet.members
+    asks = []
+    for number in (*range(2 * SWEEP_AT), 0):  # idle ones are looked for meanwhile
+        scope = one.budgets.scope("support", {"tenant": str(number)}, "1" * 32, None)
+        found = one.budgets.attempt(scope, request(), lambda _, __: None, set(), may_lower=False)
+        assert not isinstance(found, Reservation)
+        one.leases.ask(ask := leases.Ask(found, lambda: None))
+        asks.append(ask)
+    one.tend()
+    assert all(not ask.open and not ask.outcome() for ask in asks)
+    assert asks[-1].amounts.keys() == asks[0].amounts.keys()
     fleet.close()
 
 
