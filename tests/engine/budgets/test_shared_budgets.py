@@ -139,7 +139,7 @@ def test_a_fleet_never_passes_a_cap(window: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("window", WINDOWS)
 def test_a_fleet_never_passes_a_cap_in_many_ways(window: str, tmp_path: Path) -> None:
     machine = type("Machine", (FleetMachine,), {"window": WINDOWS[window], "directory": tmp_path})
-    run_state_machine_as_test(machine, settings=settings(max_examples=150, stateful_step_count=50, deadline=None))
+    run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=50, deadline=None))
 
 
 def members(fleet: Fleet) -> tuple[Member, Member]:
