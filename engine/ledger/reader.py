@@ -257,7 +257,7 @@ class LedgerReader:
             limit: How many, at most. -1: all.
         """
         conditions = ["start_ns >= ?", "start_ns < ?"]
-        values: list[Any] = [since_ns, until_ns]
+        values: list[Any] = [_stored(since_ns), _stored(until_ns)]
         if after:
             conditions.append("id > ?")
             values.append(after)
@@ -283,7 +283,7 @@ class LedgerReader:
     def _matching(self, conditions: Sequence[str], values: Sequence[Any], order: str, limit: int) -> list[RunRecord]:
         rows = self._connection.execute(
             f"SELECT {_RUN} FROM runs WHERE {' AND '.join(conditions)} ORDER BY {_ORDERS[order]} LIMIT ?",  # noqa: S608
-            (*values, limit),
+            (*values, _stored(limit)),
         ).fetchall()
         return self._records(rows)
 
@@ -335,7 +335,7 @@ class LedgerReader:
             rows = self._connection.execute(
                 "SELECT id, run, data FROM events WHERE id > ? AND kind = 'token_usage' AND time_ns >= ?"
                 " ORDER BY id LIMIT ?",
-                (after, since_ns, PAGE),
+                (after, _stored(since_ns), PAGE),
             ).fetchall()
             if not rows:
                 return
@@ -355,7 +355,7 @@ class LedgerReader:
         """
         rows = self._connection.execute(
             "SELECT run, data FROM events WHERE kind = 'notice' AND time_ns >= ? AND time_ns < ? ORDER BY id",
-            (since_ns, until_ns),
+            (_stored(since_ns), _stored(until_ns)),
         ).fetchall()
         runs = self._by_number({run for run, _ in rows})
         for number, data in rows:
@@ -445,6 +445,11 @@ def _gone_writers(connection: sqlite3.Connection) -> frozenset[int]:
         for writer, pid, host, born, seen_ns, ended_ns in rows
         if ended_ns is not None or (not is_alive(pid, born) if host == here else latest - seen_ns > SILENCE_NS)
     )
+
+
+def _stored(number: int) -> int:
+    """Bring a number into the range of SQLite's: no time in a ledger lies outside it."""
+    return max(-(2**63), min(number, 2**63 - 1))
 
 
 def _span(since: date | None, until: date | None) -> tuple[int, int]:

@@ -87,7 +87,7 @@ class Retention:
             return False
         with self._store.transaction() as connection:
             through = connection.execute("SELECT min(through) FROM progress").fetchone()[0]
-            found = connection.execute(_OUTERMOST, (*self._after, before_ns, before_ns, PIECE)).fetchall()
+            found = connection.execute(_OUTERMOST, (*self._after, *[max(before_ns, 0)] * 2, PIECE)).fetchall()
             for number, run_id, _ in found:
                 _delete_tree(connection, number, run_id, through)
         if found:

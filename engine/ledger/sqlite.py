@@ -34,7 +34,8 @@ class SQLiteLedger:
         Engine(ledger=SQLiteLedger("runs.db", commit="run"))
 
     Args:
-        path: The file. It is made if there is none, readable by this user alone.
+        path: The file. It is made if there is none, readable by this user alone. A relative path is of the folder that
+            is current now: the process may change it later.
         commit: `group` (events are on disk after `window` seconds: a crash loses no older ones), `run` (when
             `Engine.run` returns, its events are on disk; runs that end at once share a commit), or `request` (also, a
             request is on disk before it leaves). A run within a run is on disk with its outermost one.
@@ -46,7 +47,8 @@ class SQLiteLedger:
         max_bytes: The size of the file from which on its oldest runs are let go of, likewise; 1 MiB or more.
 
     Raises:
-        ConfigurationError: there is no such promise, the window is no number of seconds, or a limit makes no sense.
+        ConfigurationError: the path names no file, there is no such promise, the window is no number of seconds, or a
+            limit makes no sense.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class SQLiteLedger:
         if on_full not in ("wait", "refuse"):
             raise ConfigurationError(f"on_full is 'wait' or 'refuse', not {on_full!r:.100}")
         check_seconds("window", window, positive=False)
-        self.path = Path(path)
+        self.path = _absolute(path)
         self.commit: Commit = commit
         self.on_full: OnFull = on_full
         check_retention(keep, max_bytes)
@@ -176,3 +178,10 @@ class SQLiteLedger:
         if self._writer is None:
             raise EngineNotRunning(f"{self!r} opens with the engine that uses it")
         return self._writer
+
+
+def _absolute(path: str | PathLike[str]) -> Path:
+    """Make a path that leads to the same file from any folder."""
+    if not Path(path).name or "\0" in str(path):
+        raise ConfigurationError(f"the ledger's path names no file: give one such as 'runs.db', not {str(path)!r:.100}")
+    return Path(path).absolute()

@@ -230,7 +230,7 @@ class Writer:
                     rest = self._first_at + self._window - now
                     if rest <= 0 or self._waiting or len(self._pending) >= GROUP:
                         break
-                    self._changed.wait(min(rest, self._errand_at - now))
+                    self._changed.wait(min(rest, self._errand_at - now, threading.TIMEOUT_MAX))
                 elif not may_rest:
                     return ()
                 else:

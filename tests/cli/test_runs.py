@@ -10,7 +10,7 @@ from ledger_support import NOV_1_NS, Told, events_of, write_ledger
 
 from runmeter.cli import main as cli
 from runmeter.cli.ledger.runs import RunsOptions, show_runs
-from runmeter.engine import CostEstimate, PriceBook, Provenance, Status, SystemClock, TokenUsage, Usage
+from runmeter.engine import CostEstimate, LedgerReader, PriceBook, Provenance, Status, SystemClock, TokenUsage, Usage
 from runmeter.engine.ledger.ledger_file import LedgerFile
 from runmeter.reports.run_costs import run_costs
 
@@ -170,3 +170,35 @@ def test_follow_shows_each_run_once_as_it_ends(tmp_path: Path) -> None:
     assert [line.split()[-1] for line in lines] == ["routing", "quick", "slow"]
     assert [len(each) for each in seen] == [1, 2, 3, 3]
     store.close()
+
+
+def test_a_time_may_be_before_or_after_all_that_a_ledger_holds(ledger: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ends = ("--since", "0001-01-01", "--until", "9999-12-31", "--limit", 10**30)
+    assert last_digits(listed(capfd, ledger, *ends)) == ["c1", "b1", "a1"]
+    assert listed(capfd, ledger, "--since", "9999-12-31") == []
+    assert listed(capfd, ledger, "--until", "1970-01-01") == []
+    with LedgerReader(ledger) as reader:
+        assert len(list(reader.requests(-(2**80), 2**80))) == 4
+        assert list(reader.notices(2**80, 2**81)) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["runs"], ["usage"], ["report"], ["reprice", "--prices", __file__], ["reconcile"]],
+    ids=lambda each: each[0],
+)
+@pytest.mark.parametrize("until", ["2026-11-02", "2026-10-31"])
+def test_what_is_before_its_beginning_is_refused(
+    ledger: Path, capfd: pytest.CaptureFixture[str], command: list[str], until: str
+) -> None:
+    with pytest.raises(SystemExit) as ending:
+        cli.run([*command, str(ledger), "--since", "2026-11-02", "--until", until])
+    said = capfd.readouterr().err
+    assert ending.value.code == 2
+    assert "until" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_name_has_one_value(ledger: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    said = runs(capfd, ledger, "--tag", "tenant=acme", "--tag", "tenant=umbrella", code=2)
+    assert "--tag takes one value for each NAME" in said

@@ -5,9 +5,14 @@ from typing import NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
-from rich.console import Group
+from rich.console import Group, JustifyMethod
 from rich.table import Table
 from rich.text import Text
+
+LONG_NAME = 32
+"""Characters of a name beyond which it goes on in a further line, before any figure goes."""
+SHORT_NAME = 8
+"""Characters of a line that names keep, however narrow the table is."""
 
 
 class Column(NamedTuple):
@@ -21,8 +26,9 @@ class Column(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Characters of the longest cell."""
-        return max(cell_len(str(cell)) for cell in (self.name, *self.cells))
+        """Characters of the longest cell; of a name at most those that it is not folded for."""
+        longest = max(cell_len(str(cell)) for cell in (self.name, *self.cells))
+        return min(longest, LONG_NAME) if self.is_text and not self.rank else longest
 
 
 def fitted_table(title: str, columns: Sequence[Column], width: int, *, has_sum: bool = False) -> Group:
@@ -34,9 +40,13 @@ def fitted_table(title: str, columns: Sequence[Column], width: int, *, has_sum: 
         if not last.rank:
             break
         shown.remove(last)
+    gaps = 3 * len(shown) + 1 if is_wide else len(shown) - 1
+    figures_fit = sum(min(each.width, SHORT_NAME) if each.is_text else each.width for each in shown) + gaps <= width
     table = Table(header_style="dim", box=SIMPLE_HEAD, padding=(0, int(is_wide)), show_edge=is_wide)
     for column in shown:
-        table.add_column(column.name, justify="left" if column.is_text else "right", no_wrap=True)
+        is_whole = figures_fit and not column.is_text
+        justify: JustifyMethod = "left" if column.is_text else "right"
+        table.add_column(column.name, justify=justify, no_wrap=is_whole, overflow="fold")
     rows = list(zip(*(column.cells for column in shown), strict=True))
     for row in rows[:-1] if has_sum else rows:
         table.add_row(*row)

@@ -15,7 +15,7 @@ import pytest
 from faulty_ledger import BOOK, asking, folded, open_file, whole_run
 from process_support import eventually, output_of, python, started
 
-from runmeter.engine import Engine, Event, LedgerError, LedgerReader, SQLiteLedger
+from runmeter.engine import ConfigurationError, Engine, Event, LedgerError, LedgerReader, SQLiteLedger
 from runmeter.engine.ledger import schema, writer
 from runmeter.engine.ledger.file_lock import FileLock
 from runmeter.engine.ledger.ledger_file import LedgerFile
@@ -482,3 +482,23 @@ def test_ctrl_c_while_a_request_waits_to_leave(tmp_path: Path, backend: str) -> 
 def _interrupts(process: Any) -> bool:
     process.send_signal(signal.SIGINT)
     return False
+
+
+async def test_a_process_may_change_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    ledger = SQLiteLedger("runs.db", commit="run")
+    monkeypatch.chdir("elsewhere")
+    async with Engine(ledger=ledger) as engine:
+        assert (await engine.run(asking, "before")).durable
+        monkeypatch.chdir("/")
+        assert (await engine.run(asking, "after")).durable
+        assert ledger.usage().total.executions == 2
+    with LedgerReader(tmp_path / "runs.db") as reader:
+        assert len(reader.runs()) == 2
+
+
+@pytest.mark.parametrize("path", ["", ".", "a\0b"])
+def test_a_path_without_a_name_is_refused(path: str) -> None:
+    with pytest.raises(ConfigurationError, match="names no file: give one such as"):
+        SQLiteLedger(path)

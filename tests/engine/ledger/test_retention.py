@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_ledger import BOOK, open_file, whole_run
+from faulty_ledger import BOOK, asking, open_file, whole_run
 
 from runmeter.engine import (
     Budget,
@@ -228,3 +228,11 @@ def test_limits_that_make_no_sense() -> None:
         limits: Any = wrong
         with pytest.raises(ConfigurationError, match=next(iter(limits))):
             SQLiteLedger("runs.db", **limits)
+
+
+async def test_an_age_that_no_run_has_keeps_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with Engine(ledger=SQLiteLedger(tmp_path / "runs.db", keep=timedelta.max)) as engine:
+        await engine.run(asking, "hello")
+    assert not caplog.records
+    with LedgerReader(tmp_path / "runs.db") as reader:
+        assert len(reader.runs()) == 1

@@ -381,3 +381,10 @@ def test_engines_of_several_event_loops_share_a_file(tmp_path: Path) -> None:
     with LedgerReader(path) as reader:
         assert reader.replay().total.executions == 40
         assert not reader.unended_runs()
+
+
+async def test_a_window_may_be_longer_than_threads_can_wait(tmp_path: Path) -> None:
+    scene = Scene(tmp_path / "runs.db", window=float("inf"))
+    async with scene.engine as engine:
+        await engine.run(asking, "hello")
+    assert (scene.ledger.lost, scene.ledger.statistics().durable) == (0, len(scene.events))

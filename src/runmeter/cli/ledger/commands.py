@@ -109,14 +109,15 @@ def runs(
 
     if follow and (order or run_id):
         raise click.UsageError("--follow shows runs as they end: without --slowest, --dearest and RUN_ID")
+    _check_order(since, until)
     options = RunsOptions(
         ledger=ledger,
         run_id=run_id,
         pattern=pattern,
         status=None if status is None else Status(status),
         tags=pairs("--tag", tags),
-        since_ns=_time_ns(since),
-        until_ns=_time_ns(until),
+        since_ns=0 if since is None else _time_ns(since),
+        until_ns=2**63 - 1 if until is None else _time_ns(until),
         nested=nested,
         order=cast("Order", order or "newest"),
         limit=limit,
@@ -182,6 +183,7 @@ def reprice(ledger: Path, prices: Path, since: datetime | None, until: datetime 
     from .reprice import show_repriced
     from .usage import Format
 
+    _check_order(since, until)
     return show_repriced(ledger, prices, _day(since), _day(until), cast("Format", form), sys.stdout)
 
 
@@ -205,8 +207,7 @@ def report(file: Path, output: Path, since: datetime | None, until: datetime | N
     """
     from .report import ReportOptions, make_report
 
-    if since is not None and until is not None and until <= since:
-        raise CommandError("--until is the day after the last: give one after --since")
+    _check_order(since, until)
     return make_report(ReportOptions(file=file, output=output, since=_day(since), until=_day(until), prices=prices))
 
 
@@ -315,18 +316,26 @@ def pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
     """Read the values of an option that takes NAME=VALUE.
 
     Raises:
-        UsageError: one is not of that form.
+        UsageError: one is not of that form, or two are of one name.
     """
     split = [text.partition("=") for text in texts]
     if not all(name and equals for name, equals, _ in split):
         raise click.UsageError(f"{option} takes NAME=VALUE")
-    return {name: value for name, _, value in split}
+    values = {name: value for name, _, value in split}
+    if len(values) < len(split):
+        raise click.UsageError(f"{option} takes one value for each NAME")
+    return values
 
 
 def _day(time: datetime | None) -> date | None:
     return None if time is None else time.date()
 
 
-def _time_ns(time: datetime | None) -> int | None:
+def _check_order(since: datetime | None, until: datetime | None) -> None:
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError("nothing is between them: --until is exclusive, give one after --since")
+
+
+def _time_ns(time: datetime) -> int:
     """Count the nanoseconds from the Unix epoch to a UTC time."""
-    return None if time is None else int(time.replace(tzinfo=UTC).timestamp()) * 10**9
+    return int(time.replace(tzinfo=UTC).timestamp()) * 10**9

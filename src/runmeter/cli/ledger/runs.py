@@ -51,8 +51,8 @@ class RunsOptions:
     pattern: str | None = None
     status: Status | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
-    since_ns: int | None = None
-    until_ns: int | None = None
+    since_ns: int = 0
+    until_ns: int = 2**63 - 1
     nested: bool = False
     """Runs within others are listed, too."""
     order: Order = "newest"
@@ -66,8 +66,8 @@ class RunsOptions:
     def matching(self) -> dict[str, Any]:
         """Make the arguments of `LedgerReader.runs`, but for the status."""
         return {
-            "since_ns": self.since_ns or 0,
-            "until_ns": self.until_ns or 2**63 - 1,
+            "since_ns": self.since_ns,
+            "until_ns": self.until_ns,
             "pattern": self.pattern,
             "tags": self.tags,
             "outermost": not self.nested,
