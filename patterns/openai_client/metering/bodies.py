@@ -3,7 +3,7 @@
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from io import BufferedWriter
 from typing import Any, cast
 
@@ -15,6 +15,8 @@ from .trouble import trouble
 
 _AT_ONCE = 32_768
 """Bytes of a stream that are kept to be read together: each piece by itself would cost more than all at once."""
+_NO_EVENTS = b"{", b"<"
+"""Beginnings of what comes in the place of a stream of events: an answer all at once, or a proxy's page."""
 _TIMED = frozenset(("BoundAsyncStream", "BoundSyncStream"))
 """The HTTP libraries' own layers around each body (httpx2 2.16.2, httpx 0.28.1, `_client.py`)."""
 
@@ -81,11 +83,10 @@ class BodyReading:
         self.read_kept()
         shown = b""
         if self._decoder is not None:
-            tail = _joined(self._decoder.flush())
             if self._hides_usage:
-                shown = self._shown(tail)
+                shown = self._shown(_joined(self._decoder.flush()))
             else:
-                self._read_events(tail)
+                self._take_decoded(self._decoder.flush)
         rest, self._rest = b"".join((*self._parts, self._rest)), b""
         self._parts.clear()
         if not self._is_over:
@@ -93,14 +94,27 @@ class BodyReading:
         return shown + without_usage(rest) if self._hides_usage else b""
 
     def _take(self, kept: bytes) -> None:
-        self._read_events(self._decoded(kept))
+        if self._decoder is None:
+            self._read_events(kept)
+        else:
+            self._take_decoded(partial(self._decoder.decode, kept))
+
+    def _take_decoded(self, decode: Callable[[], Any]) -> None:
+        """Read what is encoded. Where that is broken the caller finds out itself, if it is read decoded."""
+        try:
+            data = _joined(decode())
+        except Exception as error:
+            how = partial(self._exchange.lost, error)
+            self._close(partial(self._without_body, how))
+        else:
+            self._read_events(data)
 
     def _decoded(self, data: bytes) -> bytes:
         return data if self._decoder is None else _joined(self._decoder.decode(data))
 
     def _shown(self, data: bytes) -> bytes:
         """Read bytes. Returns the events that are whole by now, without that of the usage."""
-        if not self._rest and data.endswith(b"\n\n") and b'"usage"' not in data:
+        if self._is_seen and not self._rest and data.endswith(b"\n\n") and b'"usage"' not in data:
             self._read(data)
             return data
         block = self._read_events(data)
@@ -110,7 +124,7 @@ class BodyReading:
         """Read the events that are whole by now. Returns them."""
         if not self._is_seen and (start := data.lstrip()):
             self._is_seen = True
-            if start.startswith(b"{") and isinstance(self._exchange, MeteredExchange):
+            if start.startswith(_NO_EVENTS) and isinstance(self._exchange, MeteredExchange):
                 self._reading = self._exchange.reading = None  # all at once, though a stream was asked for
         if self._reading is None:
             self._parts.append(data)
@@ -129,10 +143,13 @@ class BodyReading:
 
     def left(self) -> None:
         """Take that the body is not read any more."""
+        self._end(partial(self._without_body, self._exchange.left))
+
+    def _without_body(self, how: Callable[[], None]) -> None:
         if self._status >= 400:
-            self._end(lambda: self._exchange.refused(self._status, b""))
+            self._exchange.refused(self._status, b"")
         else:
-            self._end(self._exchange.left)
+            how()
 
     async def prepare(self, error: BaseException | None = None) -> None:
         """Work out what a request used at most whose answer has not come to its end."""
@@ -352,11 +369,8 @@ def _inner(stream: Any) -> Any:
 
 
 def _is_stream(exchange: MeteredExchange, response: Any) -> bool:
-    """Tell whether an answer is streamed, by its head; what was asked for as a stream shows so itself."""
-    sent = exchange.sent
-    return (sent.body.stream is True and not sent.adds_usage) or (
-        "event-stream" in response.headers.get("content-type", "")
-    )
+    """Tell whether an answer may be streamed: it was asked for so, or its head says so. What comes will tell."""
+    return exchange.sent.body.stream is True or "event-stream" in response.headers.get("content-type", "")
 
 
 def _say_changed(response: Any, *, decoded: bool) -> None:

@@ -22,10 +22,16 @@ _AT_ONCE = 65_536
 """Bytes of events that are kept to be read together."""
 _ERRORS = b'"type":"error"', b'{"error":{'
 """Marks of an error: told in the event itself, as documented, or under `error`, as real servers send it."""
-EVENT_ENDS = b"\r\n\r\n", b"\r\r", b"\n\n"
-"""Blank lines, of each kind of line break that a stream of events may have (WHATWG HTML, 2026)."""
+EVENT_ENDS = b"\n\n", b"\n\r\n", b"\r\r"
+"""Ends of blank lines, of each kind of line break that a stream of events may have (WHATWG HTML, 2026): of several
+kinds where one server passes on what another has sent."""
+_EVENTS = re.compile(b"|".join(b"(?<=%s)" % end for end in EVENT_ENDS)).split
+_DONE = re.compile(rb"^data:[ \t]*\[DONE\]", re.MULTILINE).search
+"""Finds the end of a stream of Chat Completions, which a model may write, too, but not at the start of a line."""
 _DATA = re.compile(rb"^data:[ \t]*(.*)", re.MULTILINE).findall
 _HAS_USAGE = re.compile(rb'"usage"\s*:\s*\{')
+_DELTAS = re.compile(rb'"type":"(?!response\.reasoning_summary)[a-z_.]+\.delta"').findall
+_TEXTS = re.compile(rb'"(?:content|arguments|refusal|reasoning_content)":"[^"]').findall
 _RESPONSE_ENDS = frozenset(("response.completed", "response.incomplete", "response.failed"))
 
 
@@ -47,6 +53,8 @@ class StreamReading(ABC):
         """True once the answer is all there, whatever comes after it. Known at the end."""
         self.failed = False
         """True once the stream has said that the answer ends in an error. Known at the end."""
+        self.is_done = False
+        """True once the server has said that nothing of the answer comes any more."""
         self._unread: list[bytes] = []
         self._size = 0
         self._uncounted = b""
@@ -84,11 +92,12 @@ class StreamReading(ABC):
 
     def catch_up(self) -> None:
         """Read the events that have been kept."""
-        if not self._unread:
+        unread, self._unread, self._size = self._unread, [], 0
+        if not unread or self.is_done:
             return
-        block = _with_plain_breaks(b"".join(self._unread))
-        self._unread.clear()
-        self._size = 0
+        block = _with_plain_breaks(b"".join(unread))
+        if (done := _DONE(block)) is not None:
+            self.is_done, block = True, block[: done.start()]
         if not self.scan(block) and (in_one_form := _in_one_form(block)) is not block:
             block = in_one_form
             self.scan(block)
@@ -129,7 +138,7 @@ class ResponseReading(StreamReading):
         block = _in_one_form(block)
         if b'"type":"function_call"' in block or b'"type":"custom_tool_call"' in block:
             return True
-        return self.count(block) > block.count(b'reasoning_text.delta"')
+        return self.count(block) > block.count(b'"type":"response.reasoning_text.delta"')
 
     def scan(self, block: bytes) -> bool:
         """Read the last event, which has the usage."""
@@ -161,8 +170,7 @@ class ResponseReading(StreamReading):
 
     def count(self, block: bytes) -> int:
         """Count deltas, but those of a summary of reasoning, which is not what is billed."""
-        deltas = block.count(b'.delta"') - block.count(b'reasoning_summary_text.delta"')
-        return max(0, deltas - block.count(b'"delta":""'))
+        return max(0, len(_DELTAS(block)) - block.count(b'"delta":""'))
 
 
 class CompletionReading(StreamReading):
@@ -187,7 +195,7 @@ class CompletionReading(StreamReading):
         for marker in (b'"finish_reason":"', b'"usage":{', b'{"error":'):
             for chunk in events_with(marker, block):
                 self._read(chunk)
-        if not self.complete and b"data: [DONE]" in block:
+        if self.is_done and not self.complete:
             self.complete = not self.failed
         return self.complete and self._is_whole
 
@@ -201,9 +209,7 @@ class CompletionReading(StreamReading):
 
     def count(self, block: bytes) -> int:
         """Count texts that are not empty."""
-        said = block.count(b'"content":"') - block.count(b'"content":""')
-        said += block.count(b'"arguments":"') - block.count(b'"arguments":""')
-        return max(0, said + block.count(b'"refusal":"')) + block.count(b'"reasoning_content":"')
+        return len(_TEXTS(block))
 
     def end(self) -> None:
         """Record the usage that was said last: of a stream that was cut, which said so in each chunk, it is a part."""
@@ -294,8 +300,7 @@ def without_usage(block: bytes) -> bytes:
     """Take the chunk out of a block that has the usage alone, and that its caller did not ask for."""
     if _HAS_USAGE.search(block) is None:
         return block
-    end = next((end for end in EVENT_ENDS if end in block), b"\n\n")
-    return end.join(event for event in block.split(end) if not _has_usage_alone(event))
+    return b"".join(event for event in _EVENTS(block) if not _has_usage_alone(event))
 
 
 def _has_usage_alone(event: bytes) -> bool:

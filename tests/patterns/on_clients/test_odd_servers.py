@@ -13,7 +13,7 @@ import httpx
 import httpx2
 import pytest
 from meter_support import ASKED, MeterScene
-from openai import AsyncOpenAI, OpenAI
+from openai import APIConnectionError, AsyncOpenAI, OpenAI
 from pattern_support import KEY
 
 from runmeter import Provenance, Usage, meter
@@ -145,6 +145,45 @@ async def test_each_way_to_write_a_stream_is_read(style: Any, size: int, options
 @pytest.mark.parametrize("first", [": ping\n\n", KEEP_ALIVE, "\n\n", ": ping\n\n" + KEEP_ALIVE])
 async def test_a_stream_may_begin_with_what_is_not_of_the_answer(first: str, apart: str, options: Any) -> None:
     await check(lambda asked: ([first.encode(), *cut(events(asked, apart=apart), 40)], {}), **options)
+
+
+@pytest.mark.parametrize("options", [{}, ASKED_USAGE], ids=["silent", "asks"])
+@pytest.mark.parametrize("kind", ["text/plain", "application/octet-stream", ""])
+@pytest.mark.parametrize("size", [13, 100_000])
+async def test_a_stream_need_not_say_that_it_is_one(kind: str, size: int, options: Any) -> None:
+    await check(lambda asked: (cut(events(asked), size), {"content-type": kind}), **options)
+
+
+async def test_what_comes_after_the_end_is_not_of_the_answer() -> None:
+    more = events(ASKED_USAGE).replace(b'"prompt_tokens": 40', b'"prompt_tokens": 99')
+    await check(lambda asked: ([events(asked) + more], {}), **ASKED_USAGE)
+
+
+BROKEN = gzip.compress(events({}))[:40] + b"\x00\xff" * 40
+
+
+@pytest.mark.parametrize("options", [{}, ASKED_USAGE], ids=["silent", "asks"])
+async def test_an_encoding_that_is_broken_fails_as_it_does_without_us(options: Any) -> None:
+    with serving(lambda _: ([BROKEN], {"content-encoding": "gzip"})) as url:
+        async with MeterScene.open() as scene:
+            async with AsyncOpenAI(**settings(url, None)) as bare, meter(AsyncOpenAI(**settings(url, None))) as client:
+                for each in (bare, client):
+                    with pytest.raises(APIConnectionError):
+                        await hear(each, **options)
+            await scene.settled()
+            [end] = scene.ends
+            assert (end.provenance, end.error_type) == (Provenance.UNKNOWN, "APIConnectionError")
+
+
+async def test_whoever_reads_what_is_encoded_need_not_know_that_it_is_broken() -> None:
+    with serving(lambda _: ([BROKEN], {"content-encoding": "gzip"})) as url:
+        async with MeterScene.open() as scene, meter(AsyncOpenAI(**settings(url, None))) as client:
+            ask = client.chat.completions.with_streaming_response.create
+            async with ask(model=MODEL, messages=ASKED, stream=True, **ASKED_USAGE) as response:
+                assert b"".join([data async for data in response.http_response.aiter_raw()]) == BROKEN
+            await scene.settled()
+            [end] = scene.ends
+            assert (end.provenance, end.error_type) == (Provenance.UNKNOWN, "APIConnectionError")
 
 
 @pytest.mark.parametrize("options", [{}, ASKED_USAGE], ids=["silent", "asks"])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from meter_support import ASKED, MeterScene
-from openai import AsyncOpenAI
+from openai import APIConnectionError, AsyncOpenAI
 from pattern_support import KEY, Run
 
 from runmeter import ModelRequest, Provenance, Usage, meter
@@ -128,12 +128,18 @@ USED = chunk("", '{"prompt_tokens":40,"completion_tokens":50,"total_tokens":90}'
     line=st.sampled_from(["\n", "\r\n"]),
     spaced=st.booleans(),
     ends_well=st.booleans(),
+    pings=st.lists(st.tuples(st.integers(0, 6), st.sampled_from(["\n\n", "\r\n\r\n", "\n\r\n"])), max_size=3),
 )
 def test_however_the_bytes_are_cut_the_same_is_read_and_passed_on(
-    cuts: list[int], hides: bool, line: str, spaced: bool, ends_well: bool
+    cuts: list[int], hides: bool, line: str, spaced: bool, ends_well: bool, pings: list[tuple[int, str]]
 ) -> None:
+    """A proxy's comments may have line breaks of another kind than the server's events."""
+
     def body_of(events: Sequence[str]) -> bytes:
-        text = "".join(f"data: {event}{line}{line}" for event in (*events, "[DONE]"))
+        texts = [f"data: {event}{line}{line}" for event in (*events, "[DONE]")]
+        for place, blank in pings:
+            texts[min(place, len(EVENTS) - 1)] += f": ping{blank}"
+        text = "".join(texts)
         text = text.replace('":', '": ') if spaced else text
         return (text if ends_well else text.rstrip()).encode()
 
@@ -186,3 +192,44 @@ async def test_several_choices_and_usage_in_every_chunk_are_understood() -> None
         await scene.settled()
         [end] = scene.ends
         assert (end.usage, end.finish_reasons) == (Usage(40, 3), ("stop", "stop"))
+
+
+def data(event: str) -> bytes:
+    return f"data: {event}\n\n".encode()
+
+
+CUT: dict[str, list[bytes]] = {
+    "chat": [data(chunk('{"index":0,"delta":{"content":"data: [DONE]"},"finish_reason":null}'))],
+    "responses": [
+        data('{"type":"response.created","response":{"id":"r_1","model":"gpt-6-luna"}}'),
+        b"event: response.output_text.delta\n" + data('{"type":"response.output_text.delta","delta":".delta"}'),
+    ],
+}
+"""Streams that are cut, of answers about streams."""
+
+
+@pytest.mark.parametrize("api", CUT)
+async def test_what_a_model_says_of_streams_is_no_sign_of_its_own(api: str) -> None:
+    async def answer(request: httpx2.Request) -> httpx2.Response:
+        async def body() -> AsyncIterator[bytes]:
+            for event in CUT[api]:
+                yield event
+            raise httpx2.ReadError("cut")
+
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=body())
+
+    async with MeterScene.open() as scene:
+        http = httpx2.AsyncClient(transport=httpx2.MockTransport(answer))
+        client = meter(AsyncOpenAI(base_url="https://api.openai.com/v1", api_key=KEY, http_client=http))
+        with pytest.raises(APIConnectionError):
+            if api == "chat":
+                async for _ in await client.chat.completions.create(model=MODEL, messages=ASKED, stream=True):
+                    pass
+            else:
+                async for _ in await client.responses.create(model=MODEL, input=ASKED, stream=True):
+                    pass
+        await client.close()
+        await scene.settled()
+        [end] = scene.ends
+        assert (end.provenance, end.usage) == (Provenance.PARTIAL, Usage(0, 1))
+        assert (end.error_type, end.finish_reasons) == ("APIConnectionError", ("error",))
