@@ -221,6 +221,18 @@ def test_output_that_cannot_be_written_is_one_line_and_exit_code_74(arguments: l
     assert done.stderr == "runmeter: [Errno 28] No space left on device\n"
 
 
+def test_signs_that_the_outputs_encoding_lacks_are_escapes() -> None:
+    """As on a Windows console, or where a locale says so."""
+    command = [sys.executable, "-m", "runmeter", "run", "augmented_llm", "Is the sea 4 \u2103 cold?", "--simulated"]
+    assert r"Is the sea 4 \u2103 cold?" in output_of(command, env=os.environ | QUIET | {"PYTHONIOENCODING": "ascii"})
+
+
+def test_a_closed_output_takes_nothing_and_is_no_failure() -> None:
+    command = ["sh", "-c", 'exec "$0" -m runmeter usage --help >&-', sys.executable]
+    done = run_command(command, env=os.environ | QUIET)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("told", shortly([signal.SIGINT, signal.SIGTERM], signal.SIGINT.__eq__), ids=str)
 def test_the_simulator_serves_until_ctrl_c_and_shows_its_account(told: signal.Signals) -> None:
     with start("simulator", "--port", "0") as process:

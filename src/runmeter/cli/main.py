@@ -7,6 +7,7 @@ with exit code 130, as shells expect; SIGTERM and SIGHUP end all commands in the
 import os
 import sys
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 
 import click
@@ -19,8 +20,17 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 def run(arguments: list[str] | None = None) -> None:
     """Run a command line (by default the process's own), and exit."""
+    _ready_output()
     with ended_like_ctrl_c() as ending:
         sys.exit(ending.code(_run(arguments)))
+
+
+def _ready_output() -> None:
+    """Have signs that the output's encoding lacks be escapes, as on stderr; an output that is closed takes nothing."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - to the end of the process
+    elif isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _run(arguments: list[str] | None) -> int:
