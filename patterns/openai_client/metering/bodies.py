@@ -87,10 +87,11 @@ class BodyReading:
                 shown = self._shown(_joined(self._decoder.flush()))
             else:
                 self._take_decoded(self._decoder.flush)
-        rest, self._rest = b"".join((*self._parts, self._rest)), b""
+        rest, self._rest = self._rest, b""
+        body = b"".join((*self._parts, rest))
         self._parts.clear()
         if not self._is_over:
-            self._finish(rest)
+            self._finish(body)
         return shown + without_usage(rest) if self._hides_usage else b""
 
     def _take(self, kept: bytes) -> None:
@@ -114,21 +115,24 @@ class BodyReading:
 
     def _shown(self, data: bytes) -> bytes:
         """Read bytes. Returns the events that are whole by now, without that of the usage."""
+        if self._reading is None:
+            return self._read_events(data)
         if self._is_seen and not self._rest and data.endswith(b"\n\n") and b'"usage"' not in data:
             self._read(data)
             return data
         block = self._read_events(data)
-        return without_usage(block) if block else b""
+        return without_usage(block) if block and self._reading is not None else block
 
     def _read_events(self, data: bytes) -> bytes:
-        """Read the events that are whole by now. Returns them."""
+        """Read the events that are whole by now. Returns them, or all of what is no stream of events."""
         if not self._is_seen and (start := data.lstrip()):
             self._is_seen = True
             if start.startswith(_NO_EVENTS) and isinstance(self._exchange, MeteredExchange):
                 self._reading = self._exchange.reading = None  # all at once, though a stream was asked for
+                data, self._rest = self._rest + data, b""
         if self._reading is None:
             self._parts.append(data)
-            return b""
+            return data
         block = self._rest + data
         end = _end_of_events(block)
         self._rest = block[end:]

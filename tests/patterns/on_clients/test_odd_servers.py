@@ -154,6 +154,25 @@ async def test_a_stream_need_not_say_that_it_is_one(kind: str, size: int, option
     await check(lambda asked: (cut(events(asked), size), {"content-type": kind}), **options)
 
 
+PAGE = json.dumps({"id": "c_1", "model": MODEL, "choices": [], "usage": USED}, indent=1).replace("\n", "\n\n")
+
+
+@pytest.mark.parametrize("options", [{}, ASKED_USAGE], ids=["silent", "asks"])
+@pytest.mark.parametrize("page", [PAGE, "\n " + PAGE, "\n\n<p>\n\nBusy</p>\n\n"])
+@pytest.mark.parametrize("size", [1, 9, 100_000])
+async def test_what_is_no_stream_though_one_was_asked_for_is_passed_on_in_order(
+    page: str, size: int, options: Any
+) -> None:
+    with serving(lambda _: (cut(page.encode(), size), {})) as url:
+        async with MeterScene.open() as scene, meter(AsyncOpenAI(**settings(url, None))) as client:
+            ask = client.chat.completions.with_streaming_response.create
+            async with ask(model=MODEL, messages=ASKED, stream=True, **options) as response:
+                assert await response.text() == page
+            await scene.settled()
+            [end] = scene.ends
+            assert (end.usage, scene.notices) == ((Usage(40, 3), []) if "id" in page else (None, ["unreadable_answer"]))
+
+
 async def test_what_comes_after_the_end_is_not_of_the_answer() -> None:
     more = events(ASKED_USAGE).replace(b'"prompt_tokens": 40', b'"prompt_tokens": 99')
     await check(lambda asked: ([events(asked) + more], {}), **ASKED_USAGE)
