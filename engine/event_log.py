@@ -11,12 +11,15 @@ import msgspec
 
 from .calls.endings import error_message
 from .codec import JSON
+from .errors import ConfigurationError
 from .events import Event
 
 logger = logging.getLogger("runmeter")
 
 NAME = "event log"
 """The subscriber's name in logs and statistics."""
+SQLITE = b"SQLite format 3\x00"
+"""The first bytes of a ledger. Source: SQLite, "Database File Format", 1.3.1 (2026-11)."""
 
 
 class EventLog:
@@ -29,10 +32,13 @@ class EventLog:
         path: Where to write. A file that is there is continued, after a line break where its last line was cut.
 
     Raises:
+        ConfigurationError: the file is a ledger, which its lines would damage.
         OSError: the file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
+        if path.is_file() and is_ledger(path):
+            raise ConfigurationError(f"{path} is a ledger: an event log takes another file")
         self.skipped = 0
         """Events that are not written: those without a form in JSON, and those that the file did not take in time."""
         self._file = FileIO(path, "ab")
@@ -123,3 +129,13 @@ def read_events(
                 else:
                     yield event
             progress(len(line))
+
+
+def is_ledger(path: Path) -> bool:
+    """Tell a ledger from an event log, by its first bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(len(SQLITE)) == SQLITE

@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 
-from ..codec import JSON
 from ..events import Event, ExecutionFinished, ExecutionStarted, RunReported, TokenUsage
 from ..prices.cost_estimate import CostEstimate
 from ..prices.price_book import PriceBook
@@ -31,6 +30,7 @@ from ..usage.cell import (
 from ..usage.row import CostRecord, UsageCounts, UsageRow
 from ..usage.statistics import Key, Tags, UsageCell
 from .schema import CHUNK
+from .stored_events import decode_events
 
 logger = logging.getLogger("runmeter")
 
@@ -223,7 +223,7 @@ def read_stretch(connection: sqlite3.Connection, after: int, count: int) -> tupl
         The number of the last event read, and the events.
     """
     rows = connection.execute("SELECT id, data FROM events WHERE id > ? ORDER BY id LIMIT ?", (after, count)).fetchall()
-    return (rows[-1][0] if rows else after), [JSON.decode(data.encode()) for _, data in rows]
+    return (rows[-1][0] if rows else after), decode_events(connection, (data for _, data in rows))
 
 
 def folded_through(connection: sqlite3.Connection) -> int:

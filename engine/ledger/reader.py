@@ -15,7 +15,6 @@ from typing import Any, Self
 
 import msgspec
 
-from ..codec import JSON
 from ..events import Event, ModelCallStarted, Notice, RunReported, Status, TokenUsage
 from ..prices.cost_estimate import CostEstimate
 from ..prices.price_book import PriceBook
@@ -35,6 +34,7 @@ from .days import (
 )
 from .processes import is_alive
 from .schema import CHUNK, marks, open_for_reading
+from .stored_events import decode_events
 
 SILENCE_NS = 900 * 10**9
 """Nanoseconds without a sign of life after which a writer on another host counts as gone."""
@@ -178,7 +178,7 @@ class LedgerReader:
                 " ORDER BY id",
                 some,
             ).fetchall()
-            yield from (JSON.decode(data.encode()) for (data,) in rows)
+            yield from decode_events(self._connection, (data for (data,) in rows))
 
     def lines(self) -> Iterator[str]:
         """Read all events as JSON, in the order in which they were written: an event log has each as a line."""
@@ -198,7 +198,8 @@ class LedgerReader:
         ).fetchall():
             after = rows[-1][0]
             runs = self._by_number({run for _, run, _ in rows})
-            yield from ((runs[run], JSON.decode(data.encode())) for _, run, data in rows if run in runs)
+            events = decode_events(self._connection, (data for _, _, data in rows))
+            yield from ((runs[run], event) for (_, run, _), event in zip(rows, events, strict=True) if run in runs)
 
     def priced(self) -> Iterator[TokenUsage]:
         """Read the ends of all requests that are kept; of a run reported by hand, one that stands for all of its."""
@@ -208,8 +209,7 @@ class LedgerReader:
             (after, PAGE),
         ).fetchall():
             after = rows[-1][0]
-            for _, data in rows:
-                event = JSON.decode(data.encode())
+            for event in decode_events(self._connection, (data for _, data in rows)):
                 request = reported_request(event) if isinstance(event, RunReported) else event
                 if isinstance(request, TokenUsage) and (request is event or request.usage is not None):
                     yield request
@@ -314,13 +314,16 @@ class LedgerReader:
         """List the requests that have not ended: those under way, and those whose process has gone (`lost`)."""
         rows = self._connection.execute(
             # CROSS: the few requests are looked up among the many events, and not the other way round.
-            "SELECT events.data, open_requests.run FROM open_requests CROSS JOIN events"
-            " ON events.run = open_requests.run AND events.seq = open_requests.call_id ORDER BY events.id"
+            "SELECT events.data, open_requests.run, runs.writer FROM open_requests CROSS JOIN events"
+            " ON events.run = open_requests.run AND events.seq = open_requests.call_id"
+            " CROSS JOIN runs ON runs.id = open_requests.run ORDER BY events.id"
         ).fetchall()
-        runs = self._by_number({run for _, run in rows})
-        found = [(runs[run], JSON.decode(data.encode())) for data, run in rows if run in runs]
+        runs, gone = self._by_number({run for _, run, _ in rows}), _gone_writers(self._connection)
+        events = decode_events(self._connection, (data for data, _, _ in rows))
         return [
-            RequestRecord(run, event, None, run.lost) for run, event in found if isinstance(event, ModelCallStarted)
+            RequestRecord(runs[run], event, None, lost=writer in gone)  # its run may have ended before
+            for (_, run, writer), event in zip(rows, events, strict=True)
+            if run in runs and isinstance(event, ModelCallStarted)
         ]
 
     def requests(self, since_ns: int = 0, until_ns: int = 2**63 - 1) -> Iterator[RequestRecord]:
@@ -341,8 +344,8 @@ class LedgerReader:
                 return
             after = rows[-1][0]
             runs = self._by_number({run for _, run, _ in rows})
-            for _, number, data in rows:
-                event = JSON.decode(data.encode())
+            events = decode_events(self._connection, (data for _, _, data in rows))
+            for (_, number, _), event in zip(rows, events, strict=True):
                 if number in runs and isinstance(event, TokenUsage) and since_ns <= event.start_ns < until_ns:
                     yield RequestRecord(runs[number], None, event, lost=False)
 
@@ -358,8 +361,8 @@ class LedgerReader:
             (_stored(since_ns), _stored(until_ns)),
         ).fetchall()
         runs = self._by_number({run for run, _ in rows})
-        for number, data in rows:
-            event = JSON.decode(data.encode())
+        events = decode_events(self._connection, (data for _, data in rows))
+        for (number, _), event in zip(rows, events, strict=True):
             if number in runs and isinstance(event, Notice):
                 yield runs[number], event
 

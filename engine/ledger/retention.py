@@ -70,7 +70,7 @@ class Retention:
         if self._keep_ns is None and self._max_bytes is None:
             return False
         if load == "closing" and not self._is_closing:  # by now the last events are rolled up
-            self._is_closing, self._due_ns = True, 0
+            self._is_closing, self._due_ns, self._after = True, 0, (-1, -1)
         if self._clock.monotonic_ns() < self._due_ns:
             return False
         if self._let_go() or self._give_back():

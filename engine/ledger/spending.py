@@ -15,12 +15,12 @@ import msgspec
 from ..budgets.budget import NEVER, Budget, Period, Window
 from ..budgets.request_limits import tokens_of
 from ..budgets.spending import Spending, spent_by
-from ..codec import JSON
 from ..events import ModelCallStarted, TokenUsage
 from ..formats import Kind
 from ..prices.price_book import PriceBook
 from ..prices.units import MONEY
 from .days import decode_tags, read_runs
+from .stored_events import decode_events
 
 KINDS: tuple[Kind, ...] = ("usd", "tokens", "calls")
 _ZERO, _ONE = Decimal(0), Decimal(1)
@@ -159,7 +159,7 @@ class SpendingFold:
             "SELECT data FROM events WHERE run = (SELECT id FROM runs WHERE run_id = ?) AND seq = ?",
             (event.run_id, event.call_id),
         ).fetchone()
-        start = None if row is None else JSON.decode(row[0].encode())
+        start = next(iter(decode_events(self._connection, row or ())), None)
         return start if isinstance(start, ModelCallStarted) else None
 
     def _look_up(self, run_ids: set[str]) -> None:
@@ -206,7 +206,7 @@ def read_ends(connection: sqlite3.Connection, after: int, through: int, since_ns
         "SELECT data FROM events WHERE id > ? AND id <= ? AND kind = 'token_usage' AND time_ns >= ? ORDER BY id",
         (after, through, since_ns),
     )
-    return [event for (data,) in rows if isinstance(event := JSON.decode(data.encode()), TokenUsage)]
+    return [event for event in decode_events(connection, (data for (data,) in rows)) if isinstance(event, TokenUsage)]
 
 
 def read_spending(connection: sqlite3.Connection, terms: str, now_ns: int) -> Iterator[tuple[SpendingPlace, Amounts]]:

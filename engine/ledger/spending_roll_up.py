@@ -5,7 +5,6 @@ from decimal import Decimal
 
 from ..budgets.budget import Budget
 from ..budgets.spending import Spending
-from ..codec import JSON
 from ..events import ModelCallStarted
 from ..prices.price_book import PriceBook
 from .ledger_file import LedgerFile
@@ -22,6 +21,7 @@ from .spending import (
     spending_of,
     terms_of,
 )
+from .stored_events import decode_events
 from .writer import Load
 
 KEPT_NS = 86_400 * 10**9
@@ -97,7 +97,7 @@ class SpendingRollUp:
             "SELECT data FROM open_requests JOIN events"
             " ON events.run = open_requests.run AND events.seq = open_requests.call_id"
         )
-        unended = [JSON.decode(data.encode()) for (data,) in rows.fetchall()]
+        unended = decode_events(connection, (data for (data,) in rows.fetchall()))
         rest.fold_bounds([event for event in unended if isinstance(event, ModelCallStarted)])
         yield from rest.amounts.items()
 

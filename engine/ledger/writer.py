@@ -327,11 +327,12 @@ class Writer:
     def _do_chore(self, load: Load) -> bool:
         try:
             return self._chore(load)
-        except LedgerError as error:
-            logger.warning("ledger: %s", error)
         except Exception as error:
             if repr(error) != self._failed_chore:  # which would fail after each commit
-                logger.exception("ledger: a chore failed, and is tried again")
+                if isinstance(error, LedgerError):
+                    logger.warning("ledger: %s", error)
+                else:
+                    logger.exception("ledger: a chore failed, and is tried again")
             self._failed_chore = repr(error)
         return False
 

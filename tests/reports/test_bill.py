@@ -12,8 +12,9 @@ from ledger_support import DAY_NS, NOV_1_NS, Told, events_of, write_ledger, writ
 from strategies import event_streams
 
 from runmeter.engine import ConfigurationError, Event, PriceBook, Provenance, Usage, UsageAggregator
+from runmeter.engine.event_log import is_ledger
 from runmeter.reports.bill import BillLine, BillQuery, UsageBill
-from runmeter.reports.sources import is_ledger, reader_of
+from runmeter.reports.sources import reader_of
 
 BOOK = PriceBook()
 NAMES = ("day", "pattern", "framework", "model", "tag:tenant", "tag:team")

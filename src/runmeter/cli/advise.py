@@ -8,9 +8,8 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from runmeter.engine import Advice, Advisor, Event, LedgerError, LedgerReader
-from runmeter.engine.event_log import read_events
+from runmeter.engine.event_log import is_ledger, read_events
 from runmeter.engine.formats import printable
-from runmeter.reports.sources import is_ledger
 
 from .ending import CommandError
 from .log_reading import DamagedLines, reading_bar

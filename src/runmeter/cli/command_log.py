@@ -15,18 +15,21 @@ from runmeter.engine.event_log import EventLog
 from .ending import NOT_WRITTEN
 
 
-def log_to(path: Path | None, console: Console) -> "AbstractContextManager[CommandLog | None]":
+def log_to(path: Path | None, ledger: Path | None, console: Console) -> "AbstractContextManager[CommandLog | None]":
     """Open the event log of a command; without a path there is none.
 
     Args:
         path: Where to write.
+        ledger: The command's ledger.
         console: Where it says what is lost.
 
     Raises:
-        ConfigurationError: the file cannot be opened.
+        ConfigurationError: the file cannot be opened, or is a ledger.
     """
     if path is None:
         return nullcontext()
+    if ledger is not None and path.resolve() == ledger.resolve():
+        raise ConfigurationError(f"--events and --ledger are one file, {path}: give each its own")
     try:
         return CommandLog(path, partial(console.print, style="red", markup=False, highlight=False, soft_wrap=True))
     except OSError as error:

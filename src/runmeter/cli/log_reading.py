@@ -8,8 +8,8 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from runmeter.engine.event_log import is_ledger
 from runmeter.engine.formats import format_count, printable
-from runmeter.reports.sources import is_ledger
 
 WORTH_A_BAR = 4 * 2**20
 """Bytes from which reading takes long enough to show how far it is."""

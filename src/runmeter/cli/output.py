@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
@@ -14,8 +15,12 @@ from rich.console import Console
 from runmeter.engine import CostEstimate
 from runmeter.engine.formats import printable
 
+from .ending import CommandError
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """How a cell begins that a spreadsheet would compute. Source: OWASP, "CSV Injection" (2026-11)."""
+BESIDE = ("-wal", "-shm", "-journal", "-lock")
+"""How the names of files end that belong to a ledger. Source: SQLite, "Temporary Files Used By SQLite" (2026-11)."""
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -42,6 +47,16 @@ def write_csv(out: TextIO, header: Sequence[str], rows: Iterable[Sequence[str | 
         out.write(buffer.getvalue())
         buffer.seek(0)
         buffer.truncate()
+
+
+def check_output(output: Path, ledger: Path) -> None:
+    """Refuse to write what SQLite would take for the log or the lock of a ledger.
+
+    Raises:
+        CommandError: it is one of these.
+    """
+    if output.resolve() in [ledger.resolve().with_name(ledger.resolve().name + each) for each in BESIDE]:
+        raise CommandError(f"{output} is a file of the ledger {ledger}: give another name")
 
 
 def table_console(out: TextIO) -> Console:

@@ -159,7 +159,7 @@ def run_pattern(options: RunOptions, out: TextIO, console: Console | None = None
         config = _config(registry, options, settings)
         telemetry = telemetry_to(options.otlp, "runmeter-run")
         budgets = _budgets(options)
-        log = log_to(options.events, console)
+        log = log_to(options.events, options.ledger, console)
         ledger = None if options.ledger is None else SQLiteLedger(options.ledger)
     except (ConfigurationError, PatternError, ImportError) as error:
         raise CommandError(str(error)) from None

@@ -6,21 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from runmeter.engine import LedgerReader, PriceBook
-from runmeter.engine.event_log import read_events
+from runmeter.engine.event_log import is_ledger, read_events
 from runmeter.engine.ledger.imports import Imported, import_events
-
-SQLITE = b"SQLite format 3\x00"
-"""The first bytes of a ledger. Source: SQLite, "Database File Format", 1.3.1 (2026-11)."""
-
-
-def is_ledger(path: Path) -> bool:
-    """Tell a ledger from an event log, by its first bytes.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    with path.open("rb") as file:
-        return file.read(len(SQLITE)) == SQLITE
 
 
 @contextmanager

@@ -236,3 +236,16 @@ async def test_an_age_that_no_run_has_keeps_all(tmp_path: Path, caplog: pytest.L
     assert not caplog.records
     with LedgerReader(tmp_path / "runs.db") as reader:
         assert len(reader.runs()) == 1
+
+
+def test_what_was_looked_at_before_it_was_counted_goes_at_the_end(tmp_path: Path) -> None:
+    store = open_file(tmp_path / "runs.db")
+    store.append(tree(1, DAY_NS))
+    retention = Retention(store, Clock(), timedelta(days=365), None)
+    assert retention("idle")
+    assert kept(store.path)
+    roll_up(store)
+    while retention("closing"):
+        pass
+    store.close()
+    assert not kept(store.path)

@@ -77,7 +77,7 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
         simulator = None if options.live else Simulator()
         registry = PatternRegistry()
         registry.preload(*PatternType)  # before there is a loop to hold up, and while Ctrl-C still ends all at once
-        log = log_to(options.events, console)
+        log = log_to(options.events, options.ledger, console)
         ledger = None if options.ledger is None else SQLiteLedger(options.ledger)
     except (ConfigurationError, ImportError, PatternError) as error:
         raise CommandError(str(error)) from None

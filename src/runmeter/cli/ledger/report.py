@@ -16,6 +16,7 @@ from runmeter.reports.sources import reader_of
 
 from ..ending import CommandError
 from ..log_reading import DamagedLines, reading_bar
+from ..output import check_output
 
 PAGE_BEGINS = b"<!doctype html>"
 
@@ -51,7 +52,8 @@ def make_report(options: ReportOptions, console: Console | None = None) -> int:
         OSError: the page cannot be written.
     """
     console = console or Console(stderr=True)
-    _check_output(options.output)
+    check_output(options.output, options.file)
+    _check_replaced(options.output)
     try:
         check_drawing()
         with ThreadPoolExecutor(1) as pool:
@@ -80,7 +82,7 @@ def _render(options: ReportOptions, library: Future[str], console: Console) -> t
     return render(report, library.result()), len({each.day for each in report.days})
 
 
-def _check_output(output: Path) -> None:
+def _check_replaced(output: Path) -> None:
     """Refuse to write over what is no page, such as the ledger itself."""
     if not output.exists():
         return

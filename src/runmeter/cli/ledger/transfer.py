@@ -11,14 +11,14 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 from rich.text import Text
 
 from runmeter.engine import ConfigurationError, LedgerError, LedgerReader, PriceBook
-from runmeter.engine.event_log import read_events
+from runmeter.engine.event_log import is_ledger, read_events
 from runmeter.engine.formats import format_count, printable
 from runmeter.engine.ledger.imports import Imported, import_events
 from runmeter.reports.export import export_lines, whole_or_nothing
-from runmeter.reports.sources import is_ledger
 
 from ..ending import NOT_WRITTEN, CommandError
 from ..log_reading import DamagedLines, reading_bar
+from ..output import check_output
 
 ExportFormat: TypeAlias = Literal["jsonl", "parquet"]
 
@@ -58,6 +58,7 @@ def export_ledger(
                 export_lines(ledger, sys.stdout.buffer)
             sys.stdout.buffer.flush()
             return 0
+        check_output(target, path)
         if target.exists() and (not force or target.samefile(path)):
             raise CommandError(f"{target} is there already: give another file{'' if force else ', or --force'}")
         with LedgerReader(path, PriceBook(prices)) as ledger:
