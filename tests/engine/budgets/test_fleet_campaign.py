@@ -40,7 +40,7 @@ def fleet(path: Path, size: Size) -> tuple[list[dict[str, int]], list[int]]:
 @pytest.mark.parametrize("size", shortly(KILLED, lambda size: size is KILLED[0]))
 def test_a_shared_cap_is_never_passed_whoever_is_killed(size: Size, tmp_path: Path) -> None:
     said, billed = fleet(tmp_path / "runs.db", size)
-    assert len(said) == size.workers
+    assert size.workers <= len(said) <= size.workers + size.kills  # one may have ended before it was to be killed
     assert sum(billed) <= size.cap
     assert all(each["refused"] == size.tasks + 1 for each in said)  # it was the cap that ended them
     # What is missing is what the killed ones had leased, and may have spent.
