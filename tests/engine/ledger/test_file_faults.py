@@ -469,17 +469,17 @@ async def ask(messages, context):
 async def main():
     async with Engine(ledger=SQLiteLedger(sys.argv[1], commit="request")) as engine:
         await engine.run(ask, "")
-anyio.run(main, backend=sys.argv[2])
+anyio.run(main)
 """
 
 
-@pytest.mark.parametrize(("backend", "times"), [("asyncio", 2), ("trio", 1)])  # asyncio's first cancels the task alone
-def test_ctrl_c_while_a_request_waits_to_leave(tmp_path: Path, backend: str, times: int) -> None:
+def test_ctrl_c_while_a_request_waits_to_leave(tmp_path: Path) -> None:
+    """On asyncio: trio may keep an interrupt for its next checkpoint, which comes when the request has left."""
     path = tmp_path / "runs.db"
-    with started([*python(_INTERRUPTED), path, backend]) as process:
+    with started([*python(_INTERRUPTED), path]) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        for _ in range(times):
+        for _ in range(2):  # the first one cancels the task, and does no more
             process.send_signal(signal.SIGINT)
             assert process.stdout.readline() == "heard\n"
         said = process.stdout.read()
