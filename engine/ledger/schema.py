@@ -207,7 +207,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     try:
         _make(path)
         connection = sqlite3.connect(
-            path, BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, factory=LedgerConnection
+            path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, factory=LedgerConnection
         )
     except (OSError, sqlite3.Error) as error:
         raise ledger_error(path, error, "opened") from error
@@ -256,7 +256,7 @@ def _reading(path: Path, how: str) -> LedgerConnection:
     try:
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?{how}",
-            BUSY_TIMEOUT,
+            timeout=BUSY_TIMEOUT,
             isolation_level=None,
             uri=True,
             check_same_thread=False,

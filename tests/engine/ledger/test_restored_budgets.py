@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -164,7 +165,7 @@ async def test_requests_of_a_process_that_has_gone_count_in_full(tmp_path: Path)
         with execution.model_call(request()) as call:
             call.record(Usage(input_tokens=1))
         async with execution.model_call(request(read=10, written=20)):
-            with sqlite3.connect(path) as source, sqlite3.connect(left) as copy:
+            with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(left)) as copy:
                 source.backup(copy)  # as a kill would leave it
             spent.update(open_spending(engine.budgets()))
 
