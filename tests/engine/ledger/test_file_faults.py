@@ -222,7 +222,7 @@ def test_its_files_are_this_user_s_alone(tmp_path: Path) -> None:
 
 
 _AS_NOBODY = """
-import json, os, sys
+import json, os, sys, urllib.parse
 from pathlib import Path
 from runmeter.engine import ExecutionFinished, LedgerError, LedgerReader, SystemClock
 from runmeter.engine.ledger.ledger_file import LedgerFile
