@@ -245,7 +245,7 @@ def _priced(event: TokenUsage, period: Period) -> CostEstimate | None:
         return None
     if usage is not None and event.provenance is _REPORTED:
         if is_contradictory(event):
-            return _contradictory(event, usage, period)
+            return _contradictory(usage, period, event.total_tokens)
         price = _reported(usage, period)
         return None if price is None else CostEstimate(low_units=price[0], high_units=price[1])
     seen = usage if usage is not None and event.provenance is _PARTIAL else _NOTHING
@@ -262,9 +262,9 @@ def _reported(usage: Usage, period: Period) -> tuple[int, int] | None:
     return None if rates is None else rates.price(usage)
 
 
-def _contradictory(event: TokenUsage, usage: Usage, period: Period) -> CostEstimate | None:
-    """Price a request whose usage contradicts itself: from its cheapest to its dearest consistent reading."""
-    heard = readings(usage, event.total_tokens)
+def _contradictory(usage: Usage, period: Period, total_tokens: int | None) -> CostEstimate | None:
+    """Price a usage that contradicts itself: from its cheapest to its dearest consistent reading."""
+    heard = readings(usage, total_tokens)
     prices = [_reported(reading, period) for reading in heard]
     known = [price for price in prices if price is not None]
     if not known or len(known) < len(prices):
@@ -275,7 +275,11 @@ def _contradictory(event: TokenUsage, usage: Usage, period: Period) -> CostEstim
     if low == high:  # what is contradictory is in no number that was kept: tokens of the right number, of unknown kinds
         at_least = lower_bound([period.rates], heard[0])
         at_most = upper_bound([period.rates], heard[0], heard[0])
-        return None if at_least is None or at_most is None else CostEstimate(low_units=at_least, high_units=at_most)
+        if at_least is None or at_most is None:
+            return None
+        if at_least == at_most:  # all kinds cost the same: then the total that leaves one number is not believed either
+            return None if total_tokens is None else _contradictory(usage, period, None)
+        return CostEstimate(low_units=at_least, high_units=at_most)
     return CostEstimate(low_units=low, high_units=high)
 
 

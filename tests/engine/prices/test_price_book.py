@@ -12,7 +12,7 @@ import pytest
 from campaign_support import examples
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import ModelInfo, ModelPrice, Tier, TieredPrices
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from process_support import output_of, python
 from strategies import NOW, text_usages, usages, wild_usages
@@ -712,6 +712,7 @@ def test_contradictory_usage_without_a_consistent_reading_is_unpriced(usage: Usa
     assert BOOK.cost(event) == UNPRICED
 
 
+@example(Usage(0, 1), 1, 2)
 @given(usages(), st.integers(0, 10**7), st.integers(0, 3_000))
 def test_no_contradiction_has_an_exact_cost_and_each_reading_is_within(usage: Usage, total: int, more: int) -> None:
     usage = msgspec.structs.replace(usage, reasoning_tokens=usage.reasoning_tokens + more)
